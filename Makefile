@@ -1,0 +1,45 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types arch format clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+setup: $(STAMP) ## make .venv with the tested versions
+
+demo: $(STAMP) ## learn seven concepts on the model that ships with the project
+	$(BIN)/python -m cns_lightning fit --config configs/experiments/demo.yaml --run runs/demo
+	$(BIN)/python -m cns_lightning concepts --run runs/demo
+	$(BIN)/python -m cns_lightning generate --run runs/demo --prompt "a <new1> bird next to a <new3> rabbit" \
+		--n 4 --guidance 4 --out runs/demo/generated.png
+	@echo "what was learned, stage by stage: runs/demo/samples/    new pictures: runs/demo/generated.png"
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## check types
+	$(BIN)/pyright
+
+arch: $(STAMP) ## check who imports whom
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

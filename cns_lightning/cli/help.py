@@ -1,0 +1,21 @@
+"""The short help of ``fit``, written out so that showing it imports nothing."""
+
+FIT_HELP = """\
+usage: python -m cns_lightning fit --config FILE [--config FILE ...] --run DIR [--KEY VALUE ...]
+
+Learns a sequence of concepts. The same command continues a run where it stopped.
+
+  --config FILE                YAML, stacked left to right: base model, method, hardware, sequence (configs/README.md)
+  --run DIR                    run folder; everything is written there
+  --steps N                    optimizer steps of every stage, for quick trials
+  --data.sequence FILE         the concepts, in learning order
+  --data.batch_size N          pictures a step on each device
+  --model.base_model MODEL     miniature, a diffusers folder, a single-file checkpoint or a hub id
+  --model.method CLASS         what is trained; its settings are --model.method.init_args.NAME
+  --seed_everything N          of every draw
+  --trainer.accelerator NAME   cpu, gpu or auto
+  --trainer.devices N          processes side by side
+  --trainer.precision NAME     32-true, bf16-mixed or 16-mixed
+
+Every other key: python -m cns_lightning fit --help-all
+"""

@@ -1,0 +1,61 @@
+"""The table of commands; a command's module is imported when it is called, so that help answers at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+from cns_lightning.cli.help import FIT_HELP
+from cns_lightning.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+
+COMMANDS = {
+    "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
+    "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
+    "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
+}
+
+
+def overview() -> str:
+    """Gives the help text of the program."""
+    lines = [f"  {name:<10} {said}" for name, (_, said) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python -m cns_lightning COMMAND [...]",
+            "",
+            "Teach one text-to-image model a sequence of personal concepts.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "python -m cns_lightning COMMAND --help tells more; --version tells the version",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command and gives the exit code: 0 done, 2 the user's input is wrong, anything else a fault of ours."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview() + "\n")
+        return EXIT_DONE
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(version("cns-lightning") + "\n")
+        return EXIT_DONE
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command not in COMMANDS:
+            near = difflib.get_close_matches(command, COMMANDS, 1)
+            remedy = f"Did you mean {near[0]}" if near else f"Use one of {', '.join(COMMANDS)}"
+            raise UserError(command, "is no command", remedy)
+        if command == "fit" and any(argument in ("-h", "--help") for argument in rest):
+            sys.stdout.write(FIT_HELP)
+            return EXIT_DONE
+        return importlib.import_module(COMMANDS[command][0]).run(rest)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,54 @@
+"""What to tell a user whose input is wrong: where, what, and how to mend it."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_ERROR = 1
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """The user's input is wrong; the program says so in one sentence and ends with exit code 2.
+
+    Args:
+        where: file and key, or flag.
+        problem: what was found against what is needed.
+        remedy: what to do.
+    """
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.where, self.problem, self.remedy = where, problem, remedy
+        super().__init__(f"{where}: {problem}. {remedy}")
+
+
+class SeveralUserErrors(UserError):
+    """All faults of one input, a line each."""
+
+    def __init__(self, faults: list[UserError]) -> None:
+        super().__init__(faults[0].where, faults[0].problem, faults[0].remedy)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "\n".join(str(fault) for fault in self.faults)
+
+
+class Faults:
+    """Collects the faults of one input, so that all of them are said at once."""
+
+    def __init__(self) -> None:
+        self.found: list[UserError] = []
+
+    def add(self, where: str, problem: str, remedy: str) -> None:
+        """Notes one fault."""
+        self.found.append(UserError(where, problem, remedy))
+
+    def raise_if_any(self) -> None:
+        """Stops if a fault was noted.
+
+        Raises:
+            UserError: one that lists them all.
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            raise SeveralUserErrors(self.found)

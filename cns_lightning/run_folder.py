@@ -1,0 +1,62 @@
+"""Every path of a run folder, in one place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cns_lightning.errors import UserError
+
+
+class RunFolder:
+    """Everything one sequence leaves behind.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.registry = self.path / "registry"
+        self.checkpoints = self.path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.metrics = self.path / "metrics.csv"
+        self.timings = self.path / "timings.json"
+        self.samples = self.path / "samples"
+        self.generated = self.path / "generated"
+        self.evaluation = self.path / "evaluation"
+        self.analysis = self.path / "analysis"
+        self.report = self.path / "report.html"
+        self.log = self.path / "log.txt"
+
+    def create(self) -> None:
+        """Makes the folder and those of what a run writes.
+
+        Raises:
+            UserError: if it cannot be made or written to.
+        """
+        try:
+            for folder in (self.path, self.registry, self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".write-{os.getpid()}"
+                probe.touch()
+                probe.unlink()
+        except OSError as error:
+            problem = f"cannot be written to ({error.strerror or error})"
+            raise UserError(f"--run {self.path}", problem, "Choose another folder, or change its permissions") from error
+
+    @classmethod
+    def existing(cls, path: Path | str) -> RunFolder:
+        """Opens a run folder.
+
+        Raises:
+            UserError: if there is no run in it.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise UserError(f"--run {path}", "there is no such folder", "Give the --run folder of a fit")
+        if not (folder.registry / "registry.json").exists() and not folder.config.exists():
+            problem = "is no run folder: it holds neither config.yaml nor registry/registry.json"
+            raise UserError(f"--run {path}", problem, "Give the --run folder of a fit")
+        return folder

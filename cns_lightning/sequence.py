@@ -1,0 +1,204 @@
+"""A sequence of concepts in learning order: read from YAML, with every fault said at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cns_lightning.errors import Faults, UserError
+
+KINDS = ("animal", "object", "scene", "style")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+FEWEST_PICTURES, MOST_PICTURES = 3, 20
+TOKEN = re.compile(r"<[^<>\s]+>")
+SEQUENCE_KEYS = ("name", "concepts", "prompts")
+CONCEPT_KEYS = ("token", "class_word", "kind", "images")
+PROMPT_KEYS = ("single", "double", "triple")
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What a user teaches.
+
+    Attributes:
+        token: the word used in prompts, such as ``<new1>``.
+        class_word: what it is; the token's embedding starts from it.
+        kind: animal, object, scene or style.
+        images: folder of its pictures, absolute.
+    """
+
+    token: str
+    class_word: str
+    kind: str
+    images: Path
+
+
+@dataclass(frozen=True)
+class EvaluationPrompts:
+    """Prompts that name one, two or three concepts."""
+
+    single: tuple[str, ...] = ()
+    double: tuple[str, ...] = ()
+    triple: tuple[str, ...] = ()
+
+    def all(self) -> tuple[str, ...]:
+        """Gives all prompts, singles first."""
+        return self.single + self.double + self.triple
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Concepts in learning order and evaluation prompts."""
+
+    name: str
+    concepts: tuple[Concept, ...]
+    prompts: EvaluationPrompts
+    path: Path | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Sequence:
+        """Reads a sequence file; picture folders are relative to it.
+
+        Raises:
+            UserError: listing every fault of the file.
+        """
+        faults = Faults()
+        content = _read_mapping(path)
+        _check_keys(faults, str(path), content, SEQUENCE_KEYS, ("concepts",))
+        listed = content.get("concepts")
+        if not isinstance(listed, list) or not listed:
+            faults.add(f"{path}: concepts", "holds no list of concepts", "List at least one concept")
+            faults.raise_if_any()
+        assert isinstance(listed, list)
+        concepts = [_concept(faults, path, number, entry) for number, entry in enumerate(listed)]
+        known = [concept for concept in concepts if concept is not None]
+        _check_tokens(faults, path, concepts)
+        prompts = _prompts(faults, path, content.get("prompts") or {}, {concept.token for concept in known})
+        faults.raise_if_any()
+        return cls(str(content.get("name") or path.stem), tuple(known), prompts, path)
+
+    def plain(self) -> dict[str, Any]:
+        """Gives the sequence as plain values, picture folders absolute."""
+        return {
+            "name": self.name,
+            "concepts": [
+                {"token": each.token, "class_word": each.class_word, "kind": each.kind, "images": str(each.images)}
+                for each in self.concepts
+            ],
+            "prompts": {
+                "single": list(self.prompts.single),
+                "double": list(self.prompts.double),
+                "triple": list(self.prompts.triple),
+            },
+        }
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Lists the pictures of a folder by name; hidden files and other kinds of file are left out."""
+    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+
+
+def unknown_word(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """Gives the remedy for a word that is none of the known ones."""
+    near = difflib.get_close_matches(word, known, 1)
+    return f"Did you mean {near[0]}" if near else f"Use one of {', '.join(known)}"
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", "Give the path of a sequence file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}: line {mark.line + 1}" if mark is not None else str(path)
+        problem = f"is no valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'})"
+        raise UserError(where, problem, "Correct the line; indent with spaces") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(str(path), f"holds {found} where name, concepts and prompts are needed", "See README.md for an example")
+    return content
+
+
+def _check_keys(faults: Faults, where: str, entry: dict[str, Any], known: tuple[str, ...], needed: tuple[str, ...]) -> None:
+    for key in entry:
+        if key not in known:
+            faults.add(f"{where}: {key}", "is no known key", unknown_word(str(key), known))
+    for key in needed:
+        if key not in entry:
+            faults.add(f"{where}: {key}", "is missing", f"Add the key {key}")
+
+
+def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | None:  # noqa: ANN401 - read from YAML
+    where = f"{path}: concepts[{number}]"
+    if not isinstance(entry, dict):
+        faults.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
+        return None
+    _check_keys(faults, where, entry, CONCEPT_KEYS, CONCEPT_KEYS)
+    for key in CONCEPT_KEYS:
+        if key in entry and (not isinstance(entry[key], str) or not entry[key].strip()):
+            faults.add(f"{where}.{key}", f"is {entry[key]!r}, a word is needed", f'Write {key}: "..."')
+            return None
+    if any(key not in entry for key in CONCEPT_KEYS):
+        return None
+    if entry["kind"] not in KINDS:
+        faults.add(f"{where}.kind", f"is {entry['kind']}, no kind of concept", unknown_word(entry["kind"], KINDS))
+    if not TOKEN.fullmatch(entry["token"]):
+        problem = f"is {entry['token']}, a token is a word in angle brackets"
+        faults.add(f"{where}.token", problem, 'Write it like "<new1>", without spaces')
+    images = (path.parent / Path(entry["images"]).expanduser()).absolute()
+    _check_pictures(faults, f"{where}.images", images)
+    return Concept(entry["token"], entry["class_word"].strip(), entry["kind"], images)
+
+
+def _check_pictures(faults: Faults, where: str, folder: Path) -> None:
+    if not folder.is_dir():
+        faults.add(where, f"{folder} is no folder", "Give the folder of the pictures, relative to this file")
+        return
+    count = len(picture_files(folder))
+    if count < FEWEST_PICTURES:
+        problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
+        faults.add(where, problem, "Add pictures, or remove the concept")
+    elif count > MOST_PICTURES:
+        problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
+        faults.add(where, problem, "Move the less telling ones to another folder")
+
+
+def _check_tokens(faults: Faults, path: Path, concepts: list[Concept | None]) -> None:
+    seen: dict[str, int] = {}
+    for number, concept in enumerate(concepts):
+        if concept is None:
+            continue
+        # CLIP reads lower case alone: <New1> and <new1> would be one token.
+        key = concept.token.lower()
+        if key in seen:
+            problem = f"{concept.token} is the token of concepts[{seen[key]}] already"
+            faults.add(f"{path}: concepts[{number}].token", problem, "Give every concept a token of its own")
+        seen.setdefault(key, number)
+
+
+def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str]) -> EvaluationPrompts:  # noqa: ANN401 - read from YAML
+    where = f"{path}: prompts"
+    if not isinstance(entry, dict):
+        faults.add(where, f"is {entry!r}", f"Give lists under {', '.join(PROMPT_KEYS)}")
+        return EvaluationPrompts()
+    _check_keys(faults, where, entry, PROMPT_KEYS, ())
+    lists: dict[str, tuple[str, ...]] = {}
+    for key in PROMPT_KEYS:
+        prompts = entry.get(key) or []
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            faults.add(f"{where}.{key}", "is no list of texts", "Write one prompt a line, each after a dash")
+            continue
+        for number, prompt in enumerate(prompts):
+            for token in TOKEN.findall(prompt):
+                if token not in tokens:
+                    problem = f"names {token}, and no concept has this token"
+                    faults.add(f"{where}.{key}[{number}]", problem, unknown_word(token, sorted(tokens)))
+        lists[key] = tuple(prompts)
+    return EvaluationPrompts(**lists)
