@@ -1,0 +1,1 @@
+"""Which weights matter for a concept: pure functions on tensors."""

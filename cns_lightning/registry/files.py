@@ -1,0 +1,312 @@
+"""The registry on disk: names, form, versions and checks.
+
+    registry.json              format version, base model, ordered concepts, SHA-256 of every file; written last
+    000-new1.safetensors       mask/NAME.bits, mask/NAME.shape, values, embeddings/0, ..., extra/NAME; header metadata:
+                               format_version, token, class_word, kind, prompt, counts, metadata
+    general.safetensors        mask/NAME.bits, mask/NAME.shape; header metadata: format_version, fingerprint, metadata
+
+Equal content gives equal bytes. Files are named by a number, which is a concept's place in the learning order, and
+what is left of its token when everything but letters, digits and - is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cns_lightning.errors import Faults, UserError
+from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.storage import read_bytes, read_json, tensor_bytes, tensors_from_bytes, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+INDEX = "registry.json"
+GENERAL = "general.safetensors"
+DAMAGED_REMEDY = "Restore the file from a copy; or undo with `concepts --rollback`, then run fit again to learn it anew"
+DELETE_REMEDY = "Restore the file from a copy, or delete it: fit selects the general neurons anew"
+
+_CONCEPT_FILE = re.compile(r"^\d{3,}-.*\.safetensors$")
+
+
+@dataclass(frozen=True)
+class ConceptEntry:
+    """What ``registry.json`` says of one concept, enough to list it without opening its file.
+
+    Attributes:
+        file: name within the registry's folder.
+        sha256: of the file.
+        bytes: size of the file.
+        counts: neurons, and the weights they were chosen from.
+    """
+
+    token: str
+    class_word: str
+    kind: str
+    prompt: str
+    file: str
+    sha256: str
+    bytes: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class GeneralEntry:
+    """What ``registry.json`` says of the general neurons.
+
+    Attributes:
+        fingerprint: of the model, prompts and settings they follow from.
+        metadata: how they were chosen: rule, threshold, density.
+    """
+
+    fingerprint: str
+    file: str
+    sha256: str
+    bytes: int
+    counts: dict[str, int]
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class GeneralNeurons:
+    """Neurons that are active for everything, and what they follow from.
+
+    Attributes:
+        mask: the neurons.
+        fingerprint: of model, prompts and settings; a run with another fingerprint selects anew.
+        metadata: how they were chosen: rule, threshold, density.
+    """
+
+    mask: NeuronMask
+    fingerprint: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The content of ``registry.json``.
+
+    Attributes:
+        base_model: where the base model comes from.
+        base_fingerprint: of its weights.
+        unet_parameters: of the base model's UNet, if it was told.
+    """
+
+    base_model: str
+    base_fingerprint: str
+    unet_parameters: int | None = None
+    general: GeneralEntry | None = None
+    concepts: tuple[ConceptEntry, ...] = ()
+
+    def entries(self) -> list[ConceptEntry | GeneralEntry]:
+        """Gives every file's entry."""
+        return [*([self.general] if self.general else []), *self.concepts]
+
+
+def file_name(number: int, token: str) -> str:
+    """Names a concept's file, for example ``000-new1.safetensors``."""
+    return f"{number:03d}-{re.sub(r'[^A-Za-z0-9-]', '', token) or 'concept'}.safetensors"
+
+
+def next_number(concepts: Iterable[ConceptEntry]) -> int:
+    """Gives the number of the next concept's file: one more than the highest, so that no file kept changes its name."""
+    return max((int(entry.file.split("-")[0]) for entry in concepts), default=-1) + 1
+
+
+def encode_record(record: ConceptRecord) -> bytes:
+    """Packs a concept into its file's content."""
+    tensors: dict[str, Tensor] = {"values": record.values}
+    if record.mask is not None:
+        tensors |= {f"mask/{name}": tensor for name, tensor in record.mask.to_tensors().items()}
+    tensors |= {f"embeddings/{number}": rows for number, rows in enumerate(record.embeddings)}
+    tensors |= {f"extra/{name}": tensor for name, tensor in record.extra.items()}
+    facts = {
+        "format_version": str(FORMAT_VERSION),
+        "token": record.token,
+        "class_word": record.class_word,
+        "kind": record.kind,
+        "prompt": record.prompt,
+        "counts": json.dumps(record.counts),
+        "metadata": json.dumps(record.metadata, sort_keys=True, ensure_ascii=False),
+    }
+    return tensor_bytes(tensors, facts)
+
+
+def decode_record(data: bytes, source: str) -> ConceptRecord:
+    """Unpacks a concept.
+
+    Args:
+        data: content of its file.
+        source: the file's path, for messages.
+
+    Raises:
+        UserError: if the content is not that of a concept.
+    """
+    tensors, facts = tensors_from_bytes(data, source)
+    check_version(facts.get("format_version"), source)
+    try:
+        mask = _group(tensors, "mask/")
+        embeddings = _group(tensors, "embeddings/")
+        return ConceptRecord(
+            token=facts["token"],
+            class_word=facts["class_word"],
+            kind=facts["kind"],
+            prompt=facts["prompt"],
+            mask=NeuronMask.from_tensors(mask) if mask else None,
+            values=tensors.get("values", torch.zeros(0, dtype=torch.float16)),
+            embeddings=[embeddings[str(number)] for number in range(len(embeddings))],
+            extra=_group(tensors, "extra/"),
+            metadata=json.loads(facts["metadata"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(source, f"does not hold a concept ({error})", DAMAGED_REMEDY) from error
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def encode_general(general: GeneralNeurons) -> bytes:
+    """Packs the general neurons into their file's content."""
+    facts = {
+        "format_version": str(FORMAT_VERSION),
+        "fingerprint": general.fingerprint,
+        "metadata": json.dumps(general.metadata, sort_keys=True, ensure_ascii=False),
+    }
+    return tensor_bytes({f"mask/{name}": tensor for name, tensor in general.mask.to_tensors().items()}, facts)
+
+
+def decode_general(data: bytes, source: str) -> GeneralNeurons:
+    """Unpacks the general neurons.
+
+    Raises:
+        UserError: if the content is something else.
+    """
+    tensors, facts = tensors_from_bytes(data, source)
+    check_version(facts.get("format_version"), source)
+    try:
+        mask = NeuronMask.from_tensors(_group(tensors, "mask/"))
+        return GeneralNeurons(mask, facts["fingerprint"], json.loads(facts["metadata"]))
+    except (KeyError, ValueError) as error:
+        raise UserError(source, f"does not hold general neurons ({error})", DELETE_REMEDY) from error
+
+
+def check_version(found: object, source: str) -> None:
+    """Refuses files of another format version.
+
+    Raises:
+        UserError: naming both versions.
+    """
+    if str(found) != str(FORMAT_VERSION):
+        raise UserError(
+            source,
+            f"has format version {found}, this program reads version {FORMAT_VERSION}",
+            "Use the version of cns-lightning that wrote it",
+        )
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Writes ``registry.json`` atomically."""
+    write_json(
+        folder / INDEX,
+        {
+            "format_version": FORMAT_VERSION,
+            "base_model": {
+                "id": index.base_model,
+                "fingerprint": index.base_fingerprint,
+                "unet_parameters": index.unet_parameters,
+            },
+            "general": asdict(index.general) if index.general else None,
+            "concepts": [asdict(entry) for entry in index.concepts],
+        },
+    )
+
+
+def read_index(folder: Path) -> Index:
+    """Reads ``registry.json``; a missing file of general neurons counts as none, they can be selected anew.
+
+    Raises:
+        UserError: if there is no registry, or ``registry.json`` is damaged or of another version.
+    """
+    path = folder / INDEX
+    if not path.exists():
+        raise UserError(str(folder), f"holds no {INDEX}", "Give the run folder of a run that has learned something")
+    content = read_json(path)
+    check_version(content.get("format_version") if isinstance(content, dict) else None, str(path))
+    index = _index_of(content, str(path))
+    if index.general and not (folder / index.general.file).exists():
+        return replace(index, general=None)
+    return index
+
+
+def check_files(folder: Path, index: Index) -> None:
+    """Checks that every file is there with the right size.
+
+    Quick, because it opens none; `read_checked` compares contents when they are read.
+
+    Raises:
+        UserError: naming every file that is not.
+    """
+    faults = Faults()
+    for entry in index.entries():
+        file = folder / entry.file
+        if not file.exists():
+            faults.add(str(file), f"is missing, {INDEX} names it", remedy_for(entry))
+        elif file.stat().st_size != entry.bytes:
+            faults.add(str(file), f"has {file.stat().st_size} bytes instead of {entry.bytes}", remedy_for(entry))
+    faults.raise_if_any()
+
+
+def remedy_for(entry: ConceptEntry | GeneralEntry) -> str:
+    """Says what to do about a damaged or missing file."""
+    return DELETE_REMEDY if isinstance(entry, GeneralEntry) else DAMAGED_REMEDY
+
+
+def _index_of(content: dict[str, Any], source: str) -> Index:
+    try:
+        general = content["general"]
+        return Index(
+            base_model=content["base_model"]["id"],
+            base_fingerprint=content["base_model"]["fingerprint"],
+            unet_parameters=content["base_model"]["unet_parameters"],
+            general=GeneralEntry(**general) if general else None,
+            concepts=tuple(ConceptEntry(**entry) for entry in content["concepts"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(source, f"is no registry ({error})", "Restore the file from a copy") from error
+
+
+def read_checked(folder: Path, entry: ConceptEntry | GeneralEntry) -> bytes:
+    """Reads a file and compares it with its checksum before anything uses it.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    path = folder / entry.file
+    data = read_bytes(path)
+    if sha256_of_bytes(data) != entry.sha256:
+        raise UserError(str(path), f"is damaged: its SHA-256 is not the one in {INDEX}", remedy_for(entry))
+    return data
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """Gives the SHA-256 of a file's content, as hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def remove_unnamed(folder: Path, index: Index) -> None:
+    """Deletes concept files that the registry does not name: what an undo or an interrupted save left."""
+    named = {entry.file for entry in index.entries()}
+    for path in folder.iterdir():
+        if _CONCEPT_FILE.match(path.name) and path.name not in named:
+            path.unlink(missing_ok=True)

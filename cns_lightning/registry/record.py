@@ -1,0 +1,85 @@
+"""What is kept of one concept.
+
+token, class word, kind, prompt: what the user calls it. Embeddings: of its token, one table per text encoder.
+Mask: which key and value weights it moves, one bit each, about 5 % of them. Values: by how much, one flat vector:
+
+    mask of matrix a   mask of matrix b          matrices by name,
+    . . 1 .            1 . .                     entries by flat index
+    1 . . 1            . . 1
+         |                |
+    [a02, a10, a13,    b00, b12]                 values, float16
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cns_lightning.neurons.mask import NeuronMask
+
+
+@dataclass(eq=False)
+class ConceptRecord:
+    """One learned concept, exactly as it is stored.
+
+    Attributes:
+        token: the word used in prompts.
+        class_word: what it is.
+        kind: animal, object, scene or style.
+        prompt: the prompt that stands for it.
+        mask: the neurons it moves; None for a method that moves none.
+        values: what is added to them, shape (neurons,), float16, in the order of ``mask.names`` and, within a matrix,
+            of ascending flat index.
+        embeddings: of the token, one per text encoder, each (vectors, width).
+        extra: further tensors by name, for methods that keep something else.
+        metadata: further facts, text only.
+
+    Raises:
+        ValueError: if the values do not fit the mask, or are not float16: what is not rounded yet would come back
+            changed.
+    """
+
+    token: str
+    class_word: str
+    kind: str
+    prompt: str
+    mask: NeuronMask | None
+    values: Tensor
+    embeddings: list[Tensor]
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        neurons = self.mask.count() if self.mask is not None else 0
+        if self.values.shape != (neurons,):
+            raise ValueError(f"{self.token}: values of shape {tuple(self.values.shape)} for {neurons} neurons")
+        if neurons and self.values.dtype != torch.float16:
+            raise ValueError(f"{self.token}: values are {self.values.dtype}, they are stored as float16")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts neurons and the weights they were chosen from."""
+        if self.mask is None:
+            return {"neurons": 0, "key_value_weights": 0}
+        return {"neurons": self.mask.count(), "key_value_weights": self.mask.total()}
+
+    def add_to(self, weights: dict[str, Tensor]) -> None:
+        """Adds the values to weights in place: one float32 addition per neuron.
+
+        Args:
+            weights: by parameter name, float32, contiguous, on the CPU.
+
+        Raises:
+            ValueError: if the mask is not of these weights; then nothing was added.
+        """
+        if self.mask is None:
+            return
+        for name, shape in self.mask.shapes.items():
+            if name not in weights or tuple(weights[name].shape) != shape:
+                raise ValueError(f"{self.token} moves {name} of shape {shape}, the weights have no such matrix")
+        counts = self.mask.counts()
+        parts = self.values.float().split([counts[name] for name in self.mask.names])
+        for name, part in zip(self.mask.names, parts, strict=True):
+            weights[name].view(-1)[self.mask.indices(name)] += part

@@ -1,0 +1,221 @@
+"""Files that are whole or not there: atomic writing, checksums, safetensors with a header, fingerprints.
+
+Nothing here knows what the files mean. The same content always gives the same bytes, so that runs can be compared by
+their checksums.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from cns_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PARTIAL = ".partial"
+"""Ending of files that are being written; what still has it after a crash is worthless."""
+
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int16: "I16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.bool: "BOOL",
+}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that a crash at any moment leaves either the old content or the new.
+
+    The data go to a temporary file in the same folder (a rename is atomic only within a file system), which is synced
+    and renamed; then the folder is synced. Missing folders are made.
+
+    Raises:
+        UserError: if the file system refuses: no permission, no space, no such place. The old content is intact.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_synced(partial, data)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(str(path), f"could not be written: {reason}", _remedy(error)) from error
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space and run the same command again; what was there before is intact"
+    return "Choose a folder you may write to, or correct its permissions"
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    # Not tempfile: its files are readable by their owner alone, and a run folder is often shared.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; they order renames themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Deletes what killed processes left half written in a folder; only the folder's one writer may call this."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a whole file.
+
+    Raises:
+        UserError: if it is not there or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(str(path), f"cannot be read: {reason}", "Check the path, or restore the file") from error
+
+
+def json_bytes(content: object) -> bytes:
+    """Gives the indented JSON text that `write_json` writes, UTF-8, with a line end."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes readable JSON atomically; raises what `write_atomically` raises."""
+    write_atomically(path, json_bytes(content))
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds anything
+    """Reads a JSON file.
+
+    Raises:
+        UserError: if it is not there or holds something else.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise UserError(str(path), f"is not valid JSON ({error})", "Restore the file from a copy") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Gives the SHA-256 of a file's content, as hexadecimal.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Packs tensors and text into the safetensors format.
+
+    Written here because the library's own writer lays out the metadata in an order that differs from call to call:
+    equal content would give unequal checksums. Any reader of safetensors reads the result.
+
+    Args:
+        tensors: by name, any device and layout.
+        metadata: kept in the header.
+
+    Raises:
+        ValueError: if a dtype has no place in the format.
+    """
+    unknown = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPE_NAMES]
+    if unknown:
+        raise ValueError(f"tensors of dtypes that cannot be stored: {', '.join(unknown)}")
+    # Wide numbers first keeps every tensor aligned to its own width.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    parts, position = [], 0
+    for name in names:
+        parts.append(_raw(tensors[name]))
+        end = position + len(parts[-1])
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def tensors_from_bytes(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Unpacks tensors, on the CPU, and metadata from the safetensors format.
+
+    Args:
+        data: content of a file.
+        source: its path, for messages.
+
+    Raises:
+        UserError: if the data are damaged or something else.
+    """
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise UserError(source, f"is damaged or no safetensors file ({error})", "Restore it from a copy") from error
+    return tensors, dict(header.get("__metadata__") or {})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file atomically; raises what `tensor_bytes` and `write_atomically` raise."""
+    write_atomically(path, tensor_bytes(tensors, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file: tensors by name, on the CPU, and the header's metadata.
+
+    Raises:
+        UserError: if it is not there, damaged or something else.
+    """
+    return tensors_from_bytes(read_bytes(path), str(path))
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Gives the SHA-256 over names, dtypes, shapes and bits of tensors, whatever their order and device."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(_raw(tensor))
+    return digest.hexdigest()
