@@ -1,0 +1,100 @@
+"""Makes the shipped miniature from nothing: pictures, autoencoder, diffusion, judge, folder.
+
+``python -m cns_lightning.miniature --work runs/miniature`` runs all stages, each continuing where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from cns_lightning.miniature import architecture, world
+from cns_lightning.miniature.stages import (
+    JUDGE_DEVIATION,
+    JUDGE_MEAN,
+    Recipe,
+    train_autoencoder,
+    train_diffusion,
+    train_judge,
+)
+
+STAGES = ("autoencoder", "diffusion", "judge")
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+}
+
+
+def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
+    """Runs the stages asked for and writes ``out/base`` (after diffusion) and ``out/judge``."""
+    if "autoencoder" in stages or "diffusion" in stages:
+        autoencoder = train_autoencoder(recipe)
+    if "diffusion" in stages:
+        _train_base(recipe, autoencoder, out / "base")
+    if "judge" in stages:
+        tokenizer = architecture.build_tokenizer(recipe.work / "judge" / "tokenizer", world.words() + world.free_words())
+        judge = train_judge(recipe, tokenizer)
+        write_judge(judge, tokenizer, out / "judge")
+
+
+def _train_base(recipe: Recipe, autoencoder: torch.nn.Module, folder: Path) -> None:
+    from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
+
+    words = sorted({*world.words(), *architecture.RARE_WORDS})
+    tokenizer = architecture.build_tokenizer(recipe.work / "diffusion" / "tokenizer", words)
+    denoiser, scaling_factor = train_diffusion(recipe, autoencoder, tokenizer, DDPMScheduler(**NOISE))
+    autoencoder.register_to_config(scaling_factor=round(scaling_factor, 5))
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=tokenizer,
+        unet=denoiser.unet,
+        # Without clip_sample=False the predicted latents would be cut to [-1, 1].
+        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for part in (autoencoder, denoiser):
+        part.to("cpu", torch.float16, memory_format=torch.contiguous_format)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def write_judge(judge: torch.nn.Module, tokenizer, folder: Path) -> None:  # noqa: ANN001 - a transformers tokenizer
+    """Writes the judge as a stock CLIPModel folder with its processor's settings."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    size = architecture.PICTURE_SIZE
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=list(JUDGE_MEAN),
+        image_std=list(JUDGE_DEVIATION),
+    )
+    judge.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    parser = argparse.ArgumentParser(prog="python -m cns_lightning.miniature", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of pools, states and results")
+    parser.add_argument("--out", type=Path, help="where the two model folders go; default WORK/weights")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
+    for field in fields(Recipe):
+        if field.name != "work":
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    arguments = vars(parser.parse_args())
+    stages, out, threads = arguments.pop("stages"), arguments.pop("out"), arguments.pop("threads")
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = replace(Recipe(arguments["work"]), **arguments)
+    train(recipe, tuple(stages), out or recipe.work / "weights")

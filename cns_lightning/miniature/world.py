@@ -1,0 +1,186 @@
+"""The miniature picture world: sampling, rendering and captioning small pictures."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+
+from PIL import Image
+
+from cns_lightning.miniature.captions import caption, free_caption, free_words, words
+from cns_lightning.miniature.drawing import CANVAS, paste_thing
+from cns_lightning.miniature.scenery import PALETTES, brightness, paint_scene
+from cns_lightning.miniature.styles import FLAT_STYLES, apply_style
+from cns_lightning.miniature.traits import draw_thing
+from cns_lightning.miniature.vocabulary import (
+    ANIMALS,
+    COLOURS,
+    FREE_COLOURS,
+    FREE_PATTERNS,
+    FREE_STYLES,
+    KINDS,
+    OBJECTS,
+    PATTERNS,
+    RGB,
+    SCENES,
+    STYLES,
+    TRAITS,
+    Picture,
+    Thing,
+    distance,
+    luminance,
+    mix,
+)
+
+__all__ = [
+    "ANIMALS",
+    "COLOURS",
+    "FREE_COLOURS",
+    "FREE_PATTERNS",
+    "FREE_STYLES",
+    "KINDS",
+    "OBJECTS",
+    "PATTERNS",
+    "RGB",
+    "SCENES",
+    "STYLES",
+    "TRAITS",
+    "Picture",
+    "Thing",
+    "caption",
+    "free_words",
+    "paint_things",
+    "place_things",
+    "random_colour",
+    "render",
+    "sample_free_picture",
+    "sample_picture",
+    "words",
+]
+
+FLYING = ("bird", "star")
+
+
+def paint_things(
+    canvas: Image.Image, things: Sequence[Thing], backdrop: float, flat: bool = False, outline: int = 2
+) -> None:
+    """Paint things on a canvas, the ones standing lower in front."""
+    for thing in sorted(things, key=lambda thing: thing.y + thing.size / 2):
+        draw = partial(draw_thing, kind=thing.kind, traits=thing.traits)
+        paste_thing(canvas, thing, draw, backdrop, flat, outline)
+
+
+def render(picture: Picture, size: int = 64) -> Image.Image:
+    """Render a picture, the same one every time."""
+    canvas = paint_scene(picture.scene, picture.palette, picture.seed)
+    backdrop = brightness(PALETTES[picture.scene] if picture.palette is None else picture.palette)
+    outline = 3 if picture.style in ("poster", "pixel") else 2
+    paint_things(canvas, picture.things, backdrop, picture.style in FLAT_STYLES, outline)
+    canvas = apply_style(canvas, picture.style, picture.seed)
+    if CANVAS % size == 0:
+        return canvas.reduce(CANVAS // size) if size < CANVAS else canvas
+    return canvas.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _jittered(colour: RGB, random: Random) -> RGB:
+    """Move a colour by up to eight steps a channel."""
+    red, green, blue = (min(255, max(0, channel + random.randint(-8, 8))) for channel in colour)
+    return red, green, blue
+
+
+def _pattern_colour(colour: RGB, random: Random) -> RGB:
+    """Choose white or a darker or lighter tone of a base body for its pattern."""
+    brightness_ = luminance(colour)
+    if brightness_ < 60:
+        return mix(colour, (255, 255, 255), random.uniform(0.72, 0.95))
+    if brightness_ > 185:
+        return mix(colour, (30, 20, 40), random.uniform(0.4, 0.55))
+    if random.random() < 0.6:
+        return _jittered((246, 246, 246), random)
+    return mix(colour, (20, 15, 35), random.uniform(0.55, 0.7))
+
+
+def place_things(kinds: Sequence[str], random: Random) -> list[tuple[float, float, float]]:
+    """Give x, y and size for each kind, from left to right and not hiding each other."""
+    places = []
+    for index, kind in enumerate(kinds):
+        if len(kinds) == 1:
+            size = random.uniform(0.5, 0.7)
+            middle = random.uniform(size / 2 + 0.03, 0.97 - size / 2)
+        elif len(kinds) == 2:
+            size = random.uniform(0.42, 0.48)
+            middle = (0.25, 0.75)[index] + random.uniform(-0.02, 0.02)
+        else:
+            size = random.uniform(0.33, 0.37)
+            middle = (0.18, 0.5, 0.82)[index] + random.uniform(-0.01, 0.01)
+        bottom = random.uniform(0.84, 0.96)
+        if len(kinds) == 3:
+            bottom = random.uniform(0.58, 0.68) if index == 1 else random.uniform(0.86, 0.96)
+        elif kind in FLYING and random.random() < 0.5:
+            bottom = random.uniform(min(0.8, size + 0.05), 0.82)
+        places.append((middle, bottom - size / 2, size))
+    return places
+
+
+def _count(random: Random) -> int:
+    """Choose how many things a picture has."""
+    return random.choices((0, 1, 2, 3), (0.1, 0.5, 0.3, 0.1))[0]
+
+
+def sample_picture(random: Random) -> tuple[Picture, str]:
+    """Sample a picture of the base world and its caption."""
+    kinds = random.choices(KINDS, k=_count(random))
+    things = []
+    for kind, (x, y, size) in zip(kinds, place_things(kinds, random), strict=True):
+        colour = _jittered(COLOURS[random.choice(list(COLOURS))], random)
+        pattern = random.choices(PATTERNS, (0.5, 0.25, 0.25))[0]
+        second = _pattern_colour(colour, random)
+        things.append(Thing(kind, colour, pattern, second, (), x, y, size, random.random() < 0.5))
+    blocks = 0.0 if len(things) == 3 else 0.16  # three things are too small for coarse blocks
+    style = random.choices(STYLES, (0.55, 0.15, blocks, 0.15))[0]
+    picture = Picture(random.choice(SCENES), style, tuple(things), None, random.getrandbits(31))
+    return picture, caption(picture, random)
+
+
+def random_colour(random: Random, apart_from: RGB | None = None) -> RGB:
+    """Draw any colour, on wish one far from another."""
+    while True:
+        red, green, blue = colorsys.hsv_to_rgb(random.random(), random.random() ** 0.5, random.uniform(0.1, 1) ** 0.7)
+        colour = (round(red * 255), round(green * 255), round(blue * 255))
+        if apart_from is None or distance(colour, apart_from) > 190:
+            return colour
+
+
+def _free_palette(random: Random) -> tuple[RGB, ...]:
+    """Draw six scene colours, shades of three random ones."""
+    sky, ground = random_colour(random), random_colour(random)
+    accent = random_colour(random, ground)
+    return (
+        sky,
+        mix(sky, random_colour(random), 0.35),
+        ground,
+        mix(ground, (20, 15, 40), 0.25),
+        accent,
+        random_colour(random, sky),
+    )
+
+
+def sample_free_picture(random: Random) -> tuple[Picture, str]:
+    """Sample a picture of the far more varied free world and its detailed caption."""
+    kinds = random.choices(KINDS, k=_count(random))
+    things = []
+    for kind, (x, y, size) in zip(kinds, place_things(kinds, random), strict=True):
+        colour = random_colour(random)
+        second = random_colour(random, colour)
+        traits = random.sample(TRAITS, random.choices((0, 1, 2, 3), (0.3, 0.3, 0.3, 0.1))[0])
+        if len(kinds) == 1:
+            x, size = 0.5 + (x - 0.5) * 1.3, random.uniform(0.4, 0.75)
+            y = random.uniform(0.85, 0.97) - size / 2
+        pattern = random.choice(FREE_PATTERNS)
+        things.append(Thing(kind, colour, pattern, second, tuple(traits), x, y, size, random.random() < 0.5))
+    style = random.choice(FREE_STYLES) if random.random() < 0.35 else random.choices(STYLES, (0.6, 0.14, 0.13, 0.13))[0]
+    palette = _free_palette(random) if random.random() < 0.6 else None
+    picture = Picture(random.choice(SCENES), style, tuple(things), palette, random.getrandbits(31))
+    return picture, free_caption(picture, random)
