@@ -21,7 +21,7 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:
     # Imported at first use: importing the package must not import torch.
     if name not in _PLACES:
         raise AttributeError(f"module cns_lightning has no attribute {name}")

@@ -44,7 +44,9 @@ class RunFolder:
                 probe.unlink()
         except OSError as error:
             problem = f"cannot be written to ({error.strerror or error})"
-            raise UserError(f"--run {self.path}", problem, "Choose another folder, or change its permissions") from error
+            raise UserError(
+                f"--run {self.path}", problem, "Choose another folder, or change its permissions"
+            ) from error
 
     @classmethod
     def existing(cls, path: Path | str) -> RunFolder:

@@ -122,11 +122,15 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(where, problem, "Correct the line; indent with spaces") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise UserError(str(path), f"holds {found} where name, concepts and prompts are needed", "See README.md for an example")
+        raise UserError(
+            str(path), f"holds {found} where name, concepts and prompts are needed", "See README.md for an example"
+        )
     return content
 
 
-def _check_keys(faults: Faults, where: str, entry: dict[str, Any], known: tuple[str, ...], needed: tuple[str, ...]) -> None:
+def _check_keys(
+    faults: Faults, where: str, entry: dict[str, Any], known: tuple[str, ...], needed: tuple[str, ...]
+) -> None:
     for key in entry:
         if key not in known:
             faults.add(f"{where}: {key}", "is no known key", unknown_word(str(key), known))
@@ -135,7 +139,7 @@ def _check_keys(faults: Faults, where: str, entry: dict[str, Any], known: tuple[
             faults.add(f"{where}: {key}", "is missing", f"Add the key {key}")
 
 
-def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | None:  # noqa: ANN401 - read from YAML
+def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | None:
     where = f"{path}: concepts[{number}]"
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
@@ -183,7 +187,7 @@ def _check_tokens(faults: Faults, path: Path, concepts: list[Concept | None]) ->
         seen.setdefault(key, number)
 
 
-def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str]) -> EvaluationPrompts:  # noqa: ANN401 - read from YAML
+def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str]) -> EvaluationPrompts:
     where = f"{path}: prompts"
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give lists under {', '.join(PROMPT_KEYS)}")

@@ -120,7 +120,7 @@ def write_json(path: Path, content: object) -> None:
     write_atomically(path, json_bytes(content))
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds anything
+def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:

@@ -16,8 +16,8 @@ PICTURE_SIZE = 64
 LATENT_SIZE = 16
 PROMPT_LENGTH = 24
 TEXT_WIDTH = 256
-# Words that name nothing. They are sprinkled into captions while the base model learns, so that it hears an unknown word before
-# a class word without losing the class: what the rare tokens of a large vocabulary are to Stable Diffusion.
+# Words that name nothing. They are sprinkled into captions while the base model learns, so that it hears an unknown
+# word before a class word without losing the class: what rare tokens are to Stable Diffusion.
 RARE_WORDS = tuple(
     "ktn pll ucd mtn qpx vzz wug blik dax fep zop toma gorp snib kavu lirp noz pim quib ruv sarn tulk vash yex".split()
 )

@@ -53,14 +53,16 @@ class Recipe:
 
 
 def picture_batch(pool: PicturePool, size: int, recipe: Recipe, stage: str, step: int) -> tuple[Tensor, list[int]]:
-    """Draws a batch as a pure function of the step: pixels in [-1, 1], shape (size, 3, 64, 64), and the indices drawn."""
+    """Draws a batch, a function of the step: pixels in [-1, 1], shape (size, 3, 64, 64), and the indices drawn."""
     numbers = random.Random(f"{recipe.seed}/{stage}/{step}")
     indices = [numbers.randrange(len(pool.captions)) for _ in range(size)]
     pixels = torch.from_numpy(pool.pixels[indices]).to(recipe.device)
     return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1), indices
 
 
-def _mixed_batch(free: PicturePool, base: PicturePool, recipe: Recipe, size: int, stage: str, step: int) -> tuple[Tensor, list[str]]:
+def _mixed_batch(
+    free: PicturePool, base: PicturePool, recipe: Recipe, size: int, stage: str, step: int
+) -> tuple[Tensor, list[str]]:
     pixels_free, indices_free = picture_batch(free, size - size // 4, recipe, f"{stage}/free", step)
     pixels_base, indices_base = picture_batch(base, size // 4, recipe, f"{stage}/base", step)
     captions = [free.captions[index] for index in indices_free] + [base.captions[index] for index in indices_base]
@@ -128,7 +130,7 @@ class Denoiser(nn.Module):
 
 
 def sprinkle_rare_words(caption: str, numbers: random.Random) -> str:
-    """Puts a word without meaning before a known noun now and then, or drops the caption for classifier-free guidance."""
+    """Puts a word without meaning before a noun now and then, or drops the caption for classifier-free guidance."""
     if numbers.random() < 0.1:
         return ""
     words = caption.split()
@@ -189,7 +191,9 @@ def train_judge(recipe: Recipe, tokenizer) -> nn.Module:  # noqa: ANN001
             pixels = pixels.flip(3)
         mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (JUDGE_MEAN, JUDGE_DEVIATION))
         pixels = ((pixels + 1) / 2 - mean.to(pixels)) / deviation.to(pixels)
-        tokens = tokenizer(captions, padding=True, truncation=True, max_length=2 * architecture.PROMPT_LENGTH, return_tensors="pt")
+        tokens = tokenizer(
+            captions, padding=True, truncation=True, max_length=2 * architecture.PROMPT_LENGTH, return_tensors="pt"
+        )
         with recipe.autocast():
             output = model(input_ids=tokens.input_ids.to(recipe.device), pixel_values=pixels)
             logits = output.logits_per_image.float()

@@ -38,7 +38,9 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
     if "diffusion" in stages:
         _train_base(recipe, autoencoder, out / "base")
     if "judge" in stages:
-        tokenizer = architecture.build_tokenizer(recipe.work / "judge" / "tokenizer", world.words() + world.free_words())
+        tokenizer = architecture.build_tokenizer(
+            recipe.work / "judge" / "tokenizer", world.words() + world.free_words()
+        )
         judge = train_judge(recipe, tokenizer)
         write_judge(judge, tokenizer, out / "judge")
 

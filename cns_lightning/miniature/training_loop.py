@@ -1,4 +1,4 @@
-"""The loop that every training stage of the miniature shares: schedule, averaged weights, continuation, progress lines."""
+"""The loop that every training stage of the miniature shares: schedule, averaged weights, continuation, progress."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ class TrainingLoop:
         for name, value in self.parameters.items():
             state = self.optimizer.state.get(value, {})
             tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq") if key in state}
-        write_tensors(self.path, {name: value.contiguous() for name, value in tensors.items()}, {"step": str(self.step)})
+        write_tensors(
+            self.path, {name: value.contiguous() for name, value in tensors.items()}, {"step": str(self.step)}
+        )
 
     def _load(self) -> None:
         tensors, metadata = read_tensors(self.path)

@@ -305,8 +305,8 @@ def sha256_of_bytes(data: bytes) -> str:
 
 
 def remove_unnamed(folder: Path, index: Index) -> None:
-    """Deletes concept files that the registry does not name: what an undo or an interrupted save left."""
+    """Deletes the registry's files that it does not name: what an undo or an interrupted save left."""
     named = {entry.file for entry in index.entries()}
     for path in folder.iterdir():
-        if _CONCEPT_FILE.match(path.name) and path.name not in named:
+        if (path.name == GENERAL or _CONCEPT_FILE.match(path.name)) and path.name not in named:
             path.unlink(missing_ok=True)

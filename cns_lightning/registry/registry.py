@@ -341,8 +341,9 @@ class NeuronRegistry:
         Raises:
             UserError: if there is none of that token, or the base model cannot be loaded or is another one.
         """
+        entries = self._upto(upto)
         base = base if base is not None else self._loaded_base_weights()
-        return self._replay.weights(base, self._upto(upto), self._store.record)
+        return self._replay.weights(base, entries, self._store.record)
 
     def _loaded_base_weights(self) -> dict[str, Tensor]:
         if self._base_weights is None:
@@ -356,7 +357,7 @@ class NeuronRegistry:
             }
         return self._base_weights
 
-    def apply(self, pipe: Any, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> None:  # noqa: ANN401
+    def apply(self, pipe: Any, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> None:
         """Makes a diffusers pipeline know the concepts: trained weights, tokens, embeddings, in its own precision.
 
         May be called again, with another concept to stop at.
@@ -370,7 +371,7 @@ class NeuronRegistry:
             UserError: if there is none of that token, or the pipeline is of another model.
         """
         write_weights(pipe.unet, self.weights(upto, base))
-        write_tokens(pipe, [self._store.record(entry) for entry in self._upto(upto)])
+        write_tokens(pipe, self.base_model, [self._store.record(entry) for entry in self._upto(upto)])
 
     def overlap(self) -> dict[str, Any]:
         """Gives how much the concepts' neurons have in common.

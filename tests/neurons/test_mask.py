@@ -90,7 +90,7 @@ def test_tensors_bring_the_mask_back() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     mask = NeuronMask.from_bools(_bools(6))
     with pytest.raises(ValueError, match="different matrices"):
-        mask & NeuronMask.from_bools({"a.weight": torch.ones(2, 2, dtype=torch.bool)})
+        _ = mask & NeuronMask.from_bools({"a.weight": torch.ones(2, 2, dtype=torch.bool)})
     with pytest.raises(ValueError, match=r"mask of w is torch\.float32"):
         NeuronMask.from_bools({"w": torch.ones(2, 2)})
     tensors = mask.to_tensors()

@@ -1,0 +1,177 @@
+"""When a stage starts: which neurons belong to its concept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from cns_lightning.data.templates import scoring_prompts
+from cns_lightning.diffusion.text import text_states
+from cns_lightning.errors import UserError
+from cns_lightning.neurons.importance import importance_scores, text_feature_norms
+from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.neurons.selection import (
+    automatic_threshold,
+    base_neurons,
+    concept_neurons,
+    general_neurons,
+    mean_general_neurons,
+    vote_counts,
+)
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from cns_lightning.module import ContinualPersonalization
+
+Positions = Literal["all", "without_start", "concept"]
+
+
+class ImportanceScoring(Callback):
+    """Selects the concept neurons of every stage and hands their mask to the module.
+
+    Acts in ``on_train_epoch_start``, before the module starts the stage. A continued stage keeps the mask of its
+    checkpoint. Every rank computes the same masks; rank 0 writes ``registry/general.safetensors``, which later stages
+    and later runs of the folder reuse while model, prompts and settings are the same.
+
+    Scores use the pretrained weights and text states alone, no pass of the UNet: for a given prompt every key and value
+    projection reads the same tensor at every timestep (docs/methods.md 1.3).
+
+    Args:
+        calibration: file of descriptions of anything, one a line; a bare name stands for a file that ships.
+        share: of each row's entries that count as active.
+        general_rule: ``vote`` (active for at least a share of the descriptions), ``intersection`` (for all) or ``mean``
+            (by the pooled score).
+        vote_threshold: the share of ``vote``; ``auto`` aims at the published density of about 5 %.
+        reference_classes: classes on which ``auto`` measures the density. Not the sequence's own concepts: the general
+            neurons must not change when concepts are appended.
+        positions: tokens that count: all the layers see, all but the start, or from the concept's token to the end.
+        normalize_tokens: give every token state unit length first.
+        include_unconditional: mix in the empty prompt, as scoring during guided sampling would.
+    """
+
+    def __init__(
+        self,
+        calibration: str = "stable_diffusion",
+        share: float = 0.30,
+        general_rule: Literal["vote", "intersection", "mean"] = "vote",
+        vote_threshold: float | Literal["auto"] = "auto",
+        reference_classes: list[str] | None = None,
+        positions: Positions = "all",
+        normalize_tokens: bool = False,
+        include_unconditional: bool = False,
+    ) -> None:
+        self.calibration, self.share = calibration, share
+        self.general_rule, self.vote_threshold = general_rule, vote_threshold
+        self.reference_classes = reference_classes or ["cat", "dog", "bird", "car", "cup", "flower"]
+        self.positions, self.normalize_tokens = positions, normalize_tokens
+        self.include_unconditional = include_unconditional
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Reads the calibration prompts."""
+        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        module.calibration_prompts = read_calibration_prompts(self.calibration)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Selects the neurons of the stage that is about to start."""
+        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        module.introduce(trainer.current_epoch)
+        concept = module.sequence.concepts[trainer.current_epoch]
+        norms = self._norms(module, scoring_prompts(concept), concept.token)
+        active = self._base_neurons(module.base_weights, norms)
+        general = self._general_neurons(module).bools()
+        selected = {name: concept_neurons(mask, general[name]) for name, mask in active.items()}
+        module.concept_neurons[concept.token] = NeuronMask.from_bools(selected)
+
+    def _base_neurons(self, weights: dict[str, Tensor], norms: Tensor) -> dict[str, Tensor]:
+        return {name: base_neurons(importance_scores(weight, norms), self.share) for name, weight in weights.items()}
+
+    def _norms(self, module: ContinualPersonalization, prompts: list[str], token: str | None = None) -> Tensor:
+        """Gives the feature norms of a set of prompts, shape (width,), float32, on the CPU."""
+        assert module.base is not None
+        states = text_states(module.base, [*prompts, ""] if self.include_unconditional else prompts)
+        counted = counted_positions(states.token_ids, self.positions, module.tokens.identifiers(token) if token else [])
+        return text_feature_norms(states.states, counted, self.normalize_tokens).cpu()
+
+    def _general_neurons(self, module: ContinualPersonalization) -> NeuronMask:
+        key = self._fingerprint(module)
+        known = module.registry.general_fingerprint()
+        if known == key:
+            return module.registry.general_mask()
+        prompt_norms = torch.stack([self._norms(module, [prompt]) for prompt in module.calibration_prompts])
+        mask, facts = self._select_general(module, prompt_norms)
+        module.registry.set_general(mask, key, facts, write=module.trainer.is_global_zero)
+        return mask
+
+    def _select_general(
+        self, module: ContinualPersonalization, prompt_norms: Tensor
+    ) -> tuple[NeuronMask, dict[str, str]]:
+        facts = {"rule": self.general_rule, "prompts": str(len(prompt_norms)), "share": str(self.share)}
+        if self.general_rule == "mean":
+            return NeuronMask.from_bools(mean_general_neurons(module.base_weights, prompt_norms, self.share)), facts
+        counts = vote_counts(module.base_weights, prompt_norms, self.share)
+        threshold = 1.0 if self.general_rule == "intersection" else self.vote_threshold
+        if threshold == "auto":
+            references = []
+            for word in self.reference_classes:
+                norms = self._norms(module, [f"photo of a {word} {word}"])
+                references.append(self._base_neurons(module.base_weights, norms))
+            threshold, density = automatic_threshold(counts, references, len(prompt_norms))
+            facts["expected_density"] = f"{density:.4f}"
+        facts["threshold"] = f"{threshold:.4f}"
+        return NeuronMask.from_bools(general_neurons(counts, len(prompt_norms), float(threshold))), facts
+
+    def _fingerprint(self, module: ContinualPersonalization) -> str:
+        settings = {name: str(value) for name, value in sorted(vars(self).items())}
+        text = json.dumps([module.registry.base_fingerprint, list(module.calibration_prompts), settings])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def counted_positions(token_ids: Tensor, positions: Positions, own: list[int]) -> Tensor:
+    """Marks the tokens whose states count, shape (prompts, tokens), bool.
+
+    Args:
+        token_ids: shape (prompts, tokens).
+        positions: which positions count.
+        own: ids of the concept's token; with ``concept`` a prompt without it counts from its first word.
+    """
+    counted = torch.ones_like(token_ids, dtype=torch.bool)
+    if positions != "all":
+        counted[:, 0] = False
+    if positions == "concept":
+        is_own = torch.isin(token_ids, torch.tensor(own, device=token_ids.device))
+        has_own = is_own.any(1, keepdim=True)
+        # The last position of a prompt holds the end token or the padding; the first of its kind ends the prompt.
+        end = token_ids[:, -1:]
+        after_end = ((token_ids == end).cumsum(1) - (token_ids == end).int()) > 0
+        counted &= (is_own.cumsum(1) > 0) | ~has_own
+        counted &= ~after_end
+    return counted
+
+
+def read_calibration_prompts(name: str) -> tuple[str, ...]:
+    """Reads the descriptions, one a line; blank lines and lines that start with # are left out.
+
+    Raises:
+        UserError: if there is no such file or nothing in it.
+    """
+    path = Path(name)
+    if not path.exists():
+        path = Path(str(files("cns_lightning") / "configs" / "calibration" / f"{name}.txt"))
+    if not path.exists():
+        shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
+        raise UserError(
+            "ImportanceScoring.calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}"
+        )
+    lines = (line.strip() for line in path.read_text("utf-8").splitlines())
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not prompts:
+        raise UserError(str(path), "holds no descriptions", "Write one a line; about 100 are usual")
+    return prompts

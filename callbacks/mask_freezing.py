@@ -1,0 +1,88 @@
+"""At a stage's end: proof that nothing but the concept neurons and the concept's token moved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Callback
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from torch import Tensor
+
+    from cns_lightning.module import ContinualPersonalization
+
+
+class MaskFreezing(Callback):
+    """Compares the model after a stage with the model before it, bit for bit, and stops the run if anything leaked.
+
+    Acts in ``on_train_epoch_start`` and on a continued stage in ``on_train_start`` (notes checksums) and in
+    ``on_train_epoch_end`` (compares), on every rank. Writes nothing.
+    Compared are every key and value weight outside the stage's mask, every other weight of the UNet, the autoencoder,
+    the text encoders, and the embedding rows of all other tokens.
+    """
+
+    def __init__(self) -> None:
+        self.checksums: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes where a continued stage stands; its weights are those after the previous stage, and its delta apart."""
+        module = _continual(pl_module)
+        if module.stage >= module.done_stages:
+            self._note(module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes where the model stands before the stage."""
+        module = _continual(pl_module)
+        module.introduce(trainer.current_epoch)
+        self._note(module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compares after the stage is finished and folded.
+
+        Raises:
+            RuntimeError: if a weight outside the mask moved; never the user's fault.
+        """
+        module = _continual(pl_module)
+        module.finish_stage()
+        mask = module.concept_neurons[module.concept.token].bools()
+        moved = [
+            name for name, weight in module.weights.items() if _moved_outside(weight, self.weights[name], mask[name])
+        ]
+        moved += [
+            name for name, value in frozen_checksums(module).items() if not torch.equal(value, self.checksums[name])
+        ]
+        if moved:
+            raise RuntimeError(f"stage {module.stage} moved what it must not: {', '.join(moved[:10])}")
+
+    def _note(self, module: ContinualPersonalization) -> None:
+        self.weights = dict(module.weights)
+        self.checksums = frozen_checksums(module)
+
+
+def _moved_outside(now: Tensor, then: Tensor, mask: Tensor) -> bool:
+    # Compared as bits: a changed sign of zero or a changed nan is a change.
+    return bool(((now.view(torch.int32) != then.view(torch.int32)) & ~mask).any())
+
+
+def frozen_checksums(module: ContinualPersonalization) -> dict[str, Tensor]:
+    """Gives one checksum for every tensor a stage must leave alone; for embedding tables, one over the other rows."""
+    token = module.sequence.concepts[max(module.stage, module.trainer.current_epoch)].token
+    sums = {f"vae.{name}": torch.hash_tensor(value) for name, value in module.vae.named_parameters()}
+    for name, value in module.unet.named_parameters():
+        if name not in module.projections:
+            sums[f"unet.{name}"] = torch.hash_tensor(value)
+    for number, encoder in enumerate(module.text_encoders):
+        table = encoder.get_input_embeddings().weight
+        own = module.tokens.row(token, number)
+        for name, value in encoder.named_parameters():
+            if value is table:
+                value = torch.cat([value[:own], value[own + 1 :]])
+            sums[f"text_encoders.{number}.{name}"] = torch.hash_tensor(value)
+    return sums
+
+
+def _continual(module: LightningModule) -> ContinualPersonalization:
+    return module  # type: ignore[return-value]

@@ -1,0 +1,168 @@
+"""``concepts``: lists what a run has learned, checks its files, and undoes concepts exactly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.errors import EXIT_DONE
+from cns_lightning.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cns_lightning.registry.registry import NeuronRegistry
+
+_COLUMNS = ("token", "class", "kind", "neurons", "% of k,v", "% of UNet", "on disk", "seen before")
+_NUMBERS_START = 3
+
+_EXPLANATION = """\
+neurons      key and value weights that the concept moves
+% of k,v     their share of all key and value weights; % of UNet: of all weights of the UNet
+seen before  share of them that an earlier concept had moved already
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m cns_lightning concepts",
+        description="Lists the concepts that a run has learned, checks their files, or takes concepts out exactly.",
+        epilog=_EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    made.add_argument("--json", action="store_true", help="print JSON instead of text")
+    action = made.add_mutually_exclusive_group()
+    action.add_argument("--remove", metavar="TOKEN", help="take one concept out, keep those learned after it")
+    action.add_argument("--rollback", metavar="TOKEN", help="go back to the state right after TOKEN was learned")
+    action.add_argument("--verify", action="store_true", help="read every file and compare it with its checksum")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command and gives the exit code.
+
+    Raises:
+        UserError: if the run folder holds no registry, a token is unknown, or files are missing or damaged.
+    """
+    arguments = parser().parse_args(argv)
+    # Here, so that --help does not wait for torch.
+    from cns_lightning.registry.registry import NeuronRegistry
+
+    folder = RunFolder.existing(arguments.run).registry
+    is_undo = bool(arguments.remove or arguments.rollback)
+    # An undo is also the way out of a missing file; --verify names every fault itself.
+    registry = NeuronRegistry.load(folder, check_files=not (is_undo or arguments.verify))
+    if arguments.remove:
+        facts, text = _remove(registry, arguments.remove)
+    elif arguments.rollback:
+        facts, text = _roll_back(registry, arguments.rollback)
+    elif arguments.verify:
+        number = registry.verify()
+        facts, text = {"files": number}, f"{number} files read, every checksum is right"
+    else:
+        rows = listing(registry)
+        facts, text = _facts(registry, rows), _as_text(registry, rows)
+    sys.stdout.write((json.dumps(facts, indent=2, ensure_ascii=False) if arguments.json else text) + "\n")
+    return EXIT_DONE
+
+
+def _remove(registry: NeuronRegistry, token: str) -> tuple[dict[str, Any], str]:
+    later = registry.remove(token)
+    text = f"{token} is taken out; the model is now as if built from the other concepts alone."
+    if later:
+        text += (
+            f"\nLearned on top of it, and kept as they are: {', '.join(later)}. "
+            "Their values were found with it in place, so their pictures may change a little."
+        )
+    return {"removed": [token], "learned_on_top": later, "tokens": registry.tokens}, text
+
+
+def _roll_back(registry: NeuronRegistry, token: str) -> tuple[dict[str, Any], str]:
+    removed = registry.rollback(token)
+    text = f"The model is as it was right after {token}."
+    text += f"\nTaken out: {', '.join(removed)}." if removed else " Nothing was learned after it."
+    return {"removed": removed, "tokens": registry.tokens}, text
+
+
+def listing(registry: NeuronRegistry) -> list[dict[str, Any]]:
+    """Gives a row of facts for every concept, in learning order; shares are fractions, None where not known."""
+    from cns_lightning.neurons.overlap import revisited_share, updated_share
+
+    rows = []
+    earlier = None
+    for entry, record in zip(registry.entries, registry.records, strict=True):
+        mask = record.mask
+        shares: dict[str, float | None] = {"key_value_share": None, "unet_share": None, "seen_before_share": None}
+        if mask is not None:
+            shares["key_value_share"] = updated_share(mask)
+            if registry.unet_parameters:
+                shares["unet_share"] = updated_share(mask, registry.unet_parameters)
+            shares["seen_before_share"] = revisited_share(mask, earlier) if earlier is not None else None
+            earlier = mask if earlier is None else earlier | mask
+        rows.append(
+            {
+                "token": entry.token,
+                "class_word": entry.class_word,
+                "kind": entry.kind,
+                "neurons": entry.counts["neurons"],
+                "bytes": entry.bytes,
+                **shares,
+            }
+        )
+    return rows
+
+
+def _facts(registry: NeuronRegistry, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "base_model": registry.base_model,
+        "base_fingerprint": registry.base_fingerprint,
+        "general": registry.general_metadata(),
+        "concepts": rows,
+    }
+
+
+def _as_text(registry: NeuronRegistry, rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "No concept has been learned yet."
+    cells = [
+        (
+            row["token"],
+            row["class_word"],
+            row["kind"],
+            f"{row['neurons']:,}",
+            _percent(row["key_value_share"]),
+            _percent(row["unet_share"]),
+            _size(row["bytes"]),
+            _percent(row["seen_before_share"]),
+        )
+        for row in rows
+    ]
+    total = sum(row["bytes"] for row in rows)
+    names = "1 concept" if len(rows) == 1 else f"{len(rows)} concepts"
+    summary = f"{names} on {registry.base_model}, {_size(total)} on disk"
+    return "\n".join([*_table([_COLUMNS, *cells]), "", summary])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        words = [cell.ljust(width) for cell, width in zip(row[:_NUMBERS_START], widths, strict=False)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[_NUMBERS_START:], widths[_NUMBERS_START:], strict=True)]
+        lines.append("  ".join([*words, *numbers]).rstrip())
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _size(count: int) -> str:
+    if count < 1_000_000:
+        return f"{count / 1000:.1f} kB"
+    return f"{count / 1_000_000:.1f} MB"

@@ -1,0 +1,238 @@
+"""``fit``: LightningCLI over stacked YAML files, one run folder, exact continuation."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from cns_lightning.callbacks.concept_checkpoint import AtomicCheckpointIO, ConceptCheckpoint
+from cns_lightning.callbacks.metrics_table import MetricsTable
+from cns_lightning.callbacks.run_timer import RunTimer
+from cns_lightning.callbacks.sample_grid import SampleGrid
+from cns_lightning.callbacks.sequence_progress import SequenceProgress
+from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.data.module import ConceptDataModule
+from cns_lightning.errors import EXIT_DONE, UserError
+from cns_lightning.module import ContinualPersonalization
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.sequence import Sequence
+from cns_lightning.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The keys of the callbacks that every run has, in the order in which Lightning shall call them; those of the method
+# (selection, freezing) come after the progress display and before the samples.
+# Signals after metrics: the state saved at a signal must hold the sums of the step just taken.
+BEFORE_METHOD = {"timer": RunTimer, "progress": SequenceProgress, "metrics": MetricsTable, "signals": StopSignals}
+AFTER_METHOD = {"samples": SampleGrid, "checkpoint": ConceptCheckpoint}
+# A changed value of these may continue a run: they touch nothing that is learned.
+SAFE_KEYS = (
+    *("progress", "metrics", "samples", "checkpoint", "timer", "signals", "data.sequence"),
+    *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
+)
+
+
+class StrictParser(LightningArgumentParser):
+    """Reports a wrong key as one sentence with a suggestion instead of a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the message as the user's mistake.
+
+        Raises:
+            UserError: always.
+        """
+        line = next((part.strip() for part in reversed(str(message).splitlines()) if part.strip()), str(message))
+        known = [action.dest for action in self._actions if action.dest]
+        unknown = re.search(
+            r"[Kk]ey '?([\w.]+)'? is not expected|[Oo]ption '?-*([\w.]+)'? is not accepted|arguments: --([\w.]+)",
+            message,
+        )
+        remedy = "See python -m cns_lightning fit --help-all"
+        if unknown:
+            name = next(group for group in unknown.groups() if group)
+            near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(
+                name.rsplit(".", 1)[-1], [key.rsplit(".", 1)[-1] for key in known], 1
+            )
+            if near:
+                remedy = f"Did you mean {near[0]}"
+        raise UserError("configuration", re.sub(r"\s+", " ", line).rstrip("."), remedy) from ex
+
+
+class ContinualCLI(LightningCLI):
+    """Builds module, data and trainer from stacked YAML files and the command line."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(
+            ContinualPersonalization,
+            ConceptDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_steps": -1,
+                "reload_dataloaders_every_n_epochs": 1,
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+                "enable_progress_bar": False,
+                "logger": False,
+            },
+            auto_configure_optimizers=False,
+            run=False,
+            args=arguments,
+        )
+
+    def init_parser(self, **keywords: Any) -> LightningArgumentParser:
+        """Makes the parser whose errors are one sentence."""
+        parser = StrictParser(**keywords)
+        parser.add_argument("-c", "--config", action="config", help="a YAML file; later files win")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run folder, the quick-trial step count and the callbacks that every run has."""
+        parser.add_argument("--run", type=str, required=True, help="run folder, everything is written there")
+        parser.add_argument("--steps", type=int | None, default=None, help="optimizer steps of every stage")
+        for key, callback in (BEFORE_METHOD | AFTER_METHOD).items():
+            parser.add_lightning_class_args(callback, key)
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=_as_seed)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Fills in what follows from the sequence and the command line, and checks the run folder."""
+        config = self.config
+        if config.steps is not None:
+            config.data.steps = config.steps
+        self.sequence = Sequence.read(Path(config.data.sequence))
+        config.trainer.max_epochs = len(self.sequence.concepts)
+        config.trainer.default_root_dir = str(Path(config.run).absolute())
+        self.folder = RunFolder(Path(config.trainer.default_root_dir))
+        check_unchanged(self.folder, comparable(config), self.sequence)
+
+    def instantiate_trainer(self, **keywords: Any) -> Trainer:
+        """Makes the trainer with the callbacks in the order they need."""
+        trainer = super().instantiate_trainer(**keywords)
+        trainer.callbacks = in_order(trainer.callbacks)
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
+
+
+def _as_seed(value: int | bool) -> int:
+    return int(value)
+
+
+def in_order(callbacks: list[Callback]) -> list[Callback]:
+    """Sorts callbacks: bookkeeping first, the method's next, samples and checkpoint last; stable otherwise."""
+    first, last = tuple(BEFORE_METHOD.values()), tuple(AFTER_METHOD.values())
+
+    def rank(callback: Callback) -> int:
+        kind = type(callback)
+        if kind in first:
+            return first.index(kind) - len(first)
+        return 1 + last.index(kind) if kind in last else 0
+
+    return sorted(callbacks, key=rank)
+
+
+def comparable(config: Namespace) -> dict[str, Any]:
+    """Gives the settings that must stay the same for a run to be continued, by dotted key."""
+    whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
+    return {key: value for key, value in _leaves(whole, "") if not key.startswith(SAFE_KEYS)}
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _leaves(part, f"{key}[{number}]")
+    else:
+        yield key, value if isinstance(value, int | float | bool | None) else str(value)
+
+
+def check_unchanged(folder: RunFolder, settings: dict[str, Any], sequence: Sequence) -> None:
+    """Refuses to continue a run with other settings or another beginning of the sequence.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    if not folder.config.exists():
+        return
+    kept = yaml.safe_load(folder.config.read_text("utf-8"))
+    differences = [
+        f"{key} was {kept['settings'].get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
+        for key in sorted(kept["settings"].keys() | settings.keys())
+        if kept["settings"].get(key) != settings.get(key)
+    ]
+    for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
+        differences += [
+            f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]
+        ]
+    if len(sequence.concepts) < len(kept["sequence"]["concepts"]):
+        differences.append(
+            f"the sequence had {len(kept['sequence']['concepts'])} concepts and has {len(sequence.concepts)}"
+        )
+    if differences:
+        raise UserError(
+            str(folder.path),
+            "holds a run with another configuration: " + "; ".join(differences),
+            "Use the old settings to continue it, or another --run folder",
+        )
+
+
+def write_config(folder: RunFolder, cli: ContinualCLI) -> None:
+    """Writes ``config.yaml``: the sequence, the settings that a continued run must share, the whole configuration."""
+    whole = yaml.safe_load(cli.parser.dump(cli.config, skip_check=True, skip_none=False))
+    kept = {"settings": comparable(cli.config), "sequence": cli.sequence.plain(), "whole": whole}
+    write_atomically(folder.config, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
+
+
+def run(arguments: list[str]) -> int:
+    """Learns a sequence, or continues it; gives the exit code."""
+    quieten()
+    arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    cli = ContinualCLI(arguments)
+    checkpoint = cli.folder.last_checkpoint
+    if checkpoint.exists() and finished_stages(checkpoint) >= len(cli.sequence.concepts):
+        say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
+        return EXIT_DONE
+    cli.datamodule.check_pictures()
+    cli.folder.create()
+    write_config(cli.folder, cli)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+    return EXIT_DONE
+
+
+def finished_stages(checkpoint: Path) -> int:
+    """Reads from a checkpoint how many stages are finished."""
+    return AtomicCheckpointIO().load_checkpoint(checkpoint, weights_only=True)["continual"]["done_stages"]
+
+
+def say(text: str) -> None:
+    """Says something where progress is shown."""
+    sys.stderr.write(f"{text}\n")
+
+
+def quieten() -> None:
+    """Leaves out what Lightning says to its own users and is no news to ours."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        "LightningCLI's args parameter",
+        "Found .* in eval mode",
+        ".*does not have many workers",
+        ".*LeafSpec",
+        # Its state is the step in the checkpoint; Lightning looks for another kind.
+        "You're resuming from a checkpoint that ended before the epoch ended",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,1 @@
+"""What a stage learns from: pictures, their augmentation, prompts and order."""

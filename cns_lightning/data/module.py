@@ -1,0 +1,150 @@
+"""The data module: one stage at a time, encoded once, served as a pure function of stage, step and sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cns_lightning.data.augmentation import Augmentation, augment, latent_valid_region
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.order import Key, StepSampler, sample_for
+from cns_lightning.data.templates import PromptTemplates, training_prompt
+from cns_lightning.determinism import noise_for, timestep_for
+from cns_lightning.sequence import Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class StageLatents:
+    """The encoded pictures of a stage.
+
+    Attributes:
+        latents: shape (pictures, variants, channels, height, width), float32, scaled.
+        valid: shape (pictures, variants, 1, height, width), float32.
+        prompts: by picture and variant.
+    """
+
+    latents: Tensor
+    valid: Tensor
+    prompts: list[list[str]]
+
+
+class ConceptDataModule(LightningDataModule):
+    """Serves the pictures of the running stage's concept.
+
+    Args:
+        sequence: path of the sequence file.
+        batch_size: pictures of one rank in one batch.
+        steps: optimizer steps of every stage.
+        augmentation: how pictures are varied.
+        templates: prompts by kind of concept.
+        seed: of every draw.
+    """
+
+    def __init__(
+        self,
+        sequence: str,
+        batch_size: int = 4,
+        steps: int = 800,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        templates: PromptTemplates = PromptTemplates(),  # noqa: B008 - frozen
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.path, self.batch_size, self.steps = Path(sequence), batch_size, steps
+        self.augmentation, self.templates, self.seed = augmentation, templates, seed
+        self.prepared: dict[int, StageLatents] = {}
+
+    @cached_property
+    def sequence(self) -> Sequence:
+        """Reads the sequence file at first use."""
+        return Sequence.read(self.path)
+
+    def check_pictures(self) -> None:
+        """Reads every picture of the sequence once, so that a bad one stops the run before any long work.
+
+        Raises:
+            UserError: listing every picture that cannot be used.
+        """
+        for concept in self.sequence.concepts:
+            read_concept_pictures(concept)
+
+    def stage_latents(self, stage: int) -> StageLatents:
+        """Gives the encoded pictures of a stage; encodes them at first use and forgets those of other stages."""
+        if stage not in self.prepared:
+            module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+            self.prepared = {
+                stage: self._encode(stage, module.encode, module.base.resolution, module.base.latent_scale)
+            }
+        return self.prepared[stage]
+
+    def _encode(self, stage: int, encode: Callable[[Tensor], Tensor], side: int, factor: int) -> StageLatents:
+        concept = self.sequence.concepts[stage]
+        resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
+        latents, valid, prompts = [], [], []
+        for number, picture in enumerate(read_concept_pictures(concept)):
+            variants = [
+                augment(picture.image, side, self.augmentation, self.seed, stage, number, variant, resize=resize)
+                for variant in range(self.augmentation.variants)
+            ]
+            # One at a time: a batch of augmented photos through the autoencoder is the peak of memory of a whole run.
+            latents.append(torch.cat([encode(variant.pixels[None]) for variant in variants]))
+            valid.append(torch.stack([latent_valid_region(variant.valid, factor) for variant in variants]))
+            prompts.append(
+                [training_prompt(concept, self.templates, variant.prefix, picture.caption) for variant in variants]
+            )
+        return StageLatents(torch.stack(latents), torch.stack(valid), prompts)
+
+    def train_dataloader(self) -> DataLoader:
+        """Gives the loader of the stage that the trainer is in, from the step at which the module stands.
+
+        Called before the stage starts, and once more for a stage that is over when a run is continued: nothing is read
+        before the first sample is asked for.
+        """
+        trainer: Any = self.trainer
+        stage = min(trainer.current_epoch, len(self.sequence.concepts) - 1)
+        module = trainer.lightning_module
+        start = module.step if module.stage == stage else 0
+        ranks, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+        sampler = StepSampler(stage, start, self.steps, self.batch_size, trainer.global_rank, ranks, accumulate)
+        dataset = StageDataset(self, self.batch_size * ranks * accumulate)
+        return DataLoader(dataset, batch_sampler=sampler)  # type: ignore[arg-type]
+
+
+class StageDataset(Dataset):
+    """Samples by (stage, step, sample).
+
+    Args:
+        data: the data module.
+        per_step: samples a step, over all ranks and accumulated batches.
+    """
+
+    def __init__(self, data: ConceptDataModule, per_step: int) -> None:
+        self.data, self.per_step = data, per_step
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Gives latents, valid region, noise, timestep and prompt of a sample."""
+        stage, step, sample = key
+        data = self.data
+        encoded = data.stage_latents(stage)
+        pictures, variants = encoded.latents.shape[:2]
+        picture, variant = sample_for(data.seed, stage, step, sample, pictures, variants, self.per_step)
+        latents = encoded.latents[picture, variant]
+        module: Any = data.trainer.lightning_module  # type: ignore[union-attr]
+        timesteps = module.base.noise_scheduler.config.num_train_timesteps
+        return {
+            "latents": latents,
+            "valid_region": encoded.valid[picture, variant],
+            "noise": noise_for(latents.shape, data.seed, stage, step, sample),
+            "timestep": timestep_for(timesteps, data.seed, stage, step, sample),
+            "prompt": encoded.prompts[picture][variant],
+        }

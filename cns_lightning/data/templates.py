@@ -1,0 +1,61 @@
+"""The prompts a concept is trained and scored with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cns_lightning.sequence import Concept, Sequence
+
+
+@dataclass(frozen=True)
+class PromptTemplates:
+    """Prompt templates by kind of concept; ``{token}``, ``{class_word}`` and ``{prefix}`` are filled in.
+
+    Source: Custom Diffusion (arXiv 2212.04488); docs/methods.md 1.4.
+    """
+
+    animal: str = "{prefix}photo of a {token} {class_word}"
+    object: str = "{prefix}photo of a {token} {class_word}"
+    scene: str = "{prefix}photo of {token} {class_word}"
+    style: str = "{prefix}painting in the style of {token} {class_word}"
+
+
+DEFAULT_TEMPLATES = PromptTemplates()
+
+
+def training_prompt(
+    concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES, prefix: str = "", caption: str | None = None
+) -> str:
+    """Gives the prompt of one training picture.
+
+    Args:
+        concept: what is shown.
+        templates: by kind.
+        prefix: what an augmentation did, such as ``a far away ``.
+        caption: the picture's own; it stands in place of the template, and gets the token before the class word if it
+            does not name it.
+    """
+    words = f"{concept.token} {concept.class_word}"
+    if caption is None:
+        template: str = getattr(templates, concept.kind)
+        return template.format(token=concept.token, class_word=concept.class_word, prefix=prefix)
+    if concept.token in caption:
+        return prefix + caption
+    named, found = re.subn(rf"\b{re.escape(concept.class_word)}\b", words.replace("\\", ""), caption, count=1)
+    return prefix + (named if found else f"{caption}, {words}")
+
+
+def scoring_prompts(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> list[str]:
+    """Gives the prompts whose text states score the neurons of a concept."""
+    return [training_prompt(concept, templates)]
+
+
+def class_prompt(prompt: str, sequence: Sequence) -> str:
+    """Replaces every token and class word of a prompt by the class word alone, for scoring and for the base model."""
+    for concept in sequence.concepts:
+        with_class = f"{concept.token} {concept.class_word}"
+        prompt = prompt.replace(with_class, concept.class_word).replace(concept.token, concept.class_word)
+    return prompt

@@ -1,0 +1,1 @@
+"""What diffusers and transformers give us; nothing here knows about methods."""

@@ -1,0 +1,225 @@
+"""The base model: the frozen parts of a Stable Diffusion pipeline, found by structure, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.loading import load_stock_pipeline
+from cns_lightning.errors import UserError
+from cns_lightning.storage import fingerprint
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+SUPPORTED = "Give a Stable Diffusion 1.x, 2.x or SDXL base model"
+# Only settings that change what a weight means. A whole config would not do: a newer diffusers adds keys to it.
+IDENTIFYING_UNET_KEYS = ("in_channels", "sample_size", "block_out_channels", "cross_attention_dim")
+IDENTIFYING_SCHEDULER_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+# The end token's id in configs written before transformers 4.31; no CLIP vocabulary has it there.
+LEGACY_END_TOKEN = 2
+
+
+class BaseModel:
+    """Frozen parts of a text-to-image pipeline, shared with every pipeline it gives.
+
+    One text encoder is Stable Diffusion 1.x or 2.x, two are SDXL; widths and sizes come from the parts themselves.
+
+    Attributes:
+        source: what was given to load it.
+        tokenizers: one a text encoder.
+        text_encoders: one, or two for SDXL.
+        vae: the autoencoder.
+        unet: the denoiser.
+        scheduler: the pipeline's sampler.
+        noise_scheduler: adds noise and names the training target, with the sampler's own betas and prediction type.
+        vocabulary_sizes: rows of each embedding table before any token was added.
+        text_width: of the states that the UNet reads.
+        latent_scale: pixels a latent cell is wide.
+        resolution: side of a picture the model was trained for, in pixels.
+        latent_shape: channels, height, width of one picture's latents.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, source: str) -> None:
+        """Takes the parts of a pipeline and freezes them.
+
+        Raises:
+            UserError: if the pipeline is of a kind whose cross-attention reads something else than the text states.
+        """
+        from diffusers import DDPMScheduler
+
+        self.source = source
+        self._family = type(pipeline)
+        self._settings = _construction_settings(pipeline)
+        parts: dict[str, Any] = dict(pipeline.components)
+        self.tokenizers: list[CLIPTokenizer] = _present(parts, "tokenizer", "tokenizer_2")
+        self.text_encoders: list[CLIPTextModel | CLIPTextModelWithProjection] = _present(
+            parts, "text_encoder", "text_encoder_2"
+        )
+        self.vae: AutoencoderKL = parts["vae"]
+        self.unet: UNet2DConditionModel = parts["unet"]
+        self.scheduler = parts["scheduler"]
+        self.noise_scheduler: DDPMScheduler = DDPMScheduler.from_config(self.scheduler.config)  # type: ignore[assignment]
+        _check_structure(self)
+        self.vocabulary_sizes = [encoder.get_input_embeddings().weight.shape[0] for encoder in self.text_encoders]
+        self.text_width: int = self.unet.config.cross_attention_dim
+        self.latent_scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        size = self.unet.config.sample_size
+        side = int(size if isinstance(size, int) else size[0])
+        self.resolution = side * self.latent_scale
+        self.latent_shape = (int(self.unet.config.in_channels), side, side)
+        self._fingerprint: str | None = None
+        for part in (self.vae, self.unet, *self.text_encoders):
+            part.requires_grad_(False)
+            part.eval()
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            _repair_end_token(encoder, int(tokenizer.eos_token_id))
+
+    @classmethod
+    def load(
+        cls, source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> BaseModel:
+        """Loads a base model; it is read in float32 first, so that its fingerprint does not depend on the precision.
+
+        Args:
+            source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id.
+            dtype: of every part.
+            device: of every part.
+
+        Raises:
+            UserError: if there is nothing there, or nothing that can be read or used.
+        """
+        base = cls(load_stock_pipeline(source), source).to(dtype=torch.float32)
+        base.fingerprint()
+        return base.to(dtype=dtype, device=device)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> BaseModel:
+        """Moves every part; gives itself."""
+        for part in (self.vae, self.unet, *self.text_encoders):
+            # Not the parts' own `to`: diffusers' warns about a list of modules that is empty for these models.
+            torch.nn.Module.to(part, device=device, dtype=dtype)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Gives where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Gives the precision of the UNet."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def is_xl(self) -> bool:
+        """Says whether the UNet reads two text encoders and the size of the picture."""
+        return len(self.text_encoders) == 2
+
+    def fingerprint(self) -> str:
+        """Gives a SHA-256 that identifies the pretrained model: key and value weights, token embeddings, key settings.
+
+        Computed once, by `load` before anything can be learned; added tokens do not count.
+        """
+        if self._fingerprint is None:
+            tensors = {
+                name: projection.weight.detach().float()
+                for name, projection in key_value_projections(self.unet).items()
+            }
+            for number, (encoder, rows) in enumerate(zip(self.text_encoders, self.vocabulary_sizes, strict=True)):
+                tensors[f"token_embeddings.{number}"] = encoder.get_input_embeddings().weight.detach()[:rows].float()
+            settings = {key: self.unet.config[key] for key in IDENTIFYING_UNET_KEYS}
+            settings |= {key: self.noise_scheduler.config[key] for key in IDENTIFYING_SCHEDULER_KEYS}
+            settings["scaling_factor"] = self.vae.config.scaling_factor
+            text = fingerprint(tensors) + json.dumps(settings, sort_keys=True)
+            self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        return self._fingerprint
+
+    def pipeline(self) -> DiffusionPipeline:
+        """Gives a plain diffusers pipeline that shares every part but the sampler."""
+        parts: dict[str, Any] = {"vae": self.vae, "unet": self.unet}
+        for number, (tokenizer, encoder) in enumerate(zip(self.tokenizers, self.text_encoders, strict=True)):
+            ending = "" if number == 0 else f"_{number + 1}"
+            parts |= {f"tokenizer{ending}": tokenizer, f"text_encoder{ending}": encoder}
+        # A sampler counts its steps; a copy keeps two pipelines from disturbing each other.
+        parts["scheduler"] = type(self.scheduler).from_config(self.scheduler.config)
+        return self._family(**parts, **self._settings)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encodes pictures to the scaled mean of their latents.
+
+        Args:
+            pixels: shape (pictures, 3, height, width), range -1 to 1, any float dtype and device.
+
+        Returns:
+            Shape (pictures, channels, height / latent_scale, width / latent_scale), float32, on the CPU.
+        """
+        dtype = self.vae.dtype
+        # Some autoencoders overflow in half precision, SDXL's first among them, and say so.
+        if dtype == torch.float16 and self.vae.config.force_upcast:
+            torch.nn.Module.to(self.vae, dtype=torch.float32)
+        pixels = pixels.to(self.vae.device, self.vae.dtype)
+        means = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor  # type: ignore[union-attr]
+        torch.nn.Module.to(self.vae, dtype=dtype)
+        return means.float().cpu()
+
+
+def _present(parts: dict[str, Any], *names: str) -> list[Any]:
+    return [parts[name] for name in names if name in parts and parts[name] is not None]
+
+
+def _construction_settings(pipeline: DiffusionPipeline) -> dict[str, Any]:
+    """Gives what the pipeline was constructed with besides its parts."""
+    if "text_encoder_2" in pipeline.components:
+        return {"force_zeros_for_empty_prompt": pipeline.config["force_zeros_for_empty_prompt"]}
+    return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def _check_structure(base: BaseModel) -> None:
+    where, config = f"base model {base.source}", base.unet.config
+    if not base.text_encoders or len(base.tokenizers) != len(base.text_encoders):
+        problem = f"has {len(base.tokenizers)} tokenizers for {len(base.text_encoders)} text encoders"
+        raise UserError(where, problem, SUPPORTED)
+    if config.encoder_hid_dim_type is not None:
+        problem = f"changes the text states on their way to the UNet (encoder_hid_dim_type {config.encoder_hid_dim_type})"
+        raise UserError(where, problem, SUPPORTED)
+    if config.in_channels != base.vae.config.latent_channels:
+        problem = (
+            f"has a UNet of {config.in_channels} input channels on {base.vae.config.latent_channels} latent ones, "
+            "as inpainting models have"
+        )
+        raise UserError(where, problem, SUPPORTED)
+    conditions = "text_time" if base.is_xl else None
+    if config.addition_embed_type != conditions:
+        problem = f"has {len(base.text_encoders)} text encoders and the added condition {config.addition_embed_type}"
+        raise UserError(where, problem, SUPPORTED)
+    sampler = base.scheduler.config
+    if "beta_schedule" not in sampler or sampler.get("prediction_type") not in PREDICTION_TYPES:
+        # A scheduler without betas would silently be replaced by one with the default ones.
+        problem = f"samples with {type(base.scheduler).__name__} for prediction type {sampler.get('prediction_type')}"
+        raise UserError(where, problem, SUPPORTED)
+    width = sum(encoder.config.hidden_size for encoder in base.text_encoders)
+    if config.cross_attention_dim != width:
+        problem = f"reads text states {config.cross_attention_dim} wide, and its text encoders give {width}"
+        raise UserError(where, problem, SUPPORTED)
+
+
+def _repair_end_token(encoder: torch.nn.Module, end_token: int) -> None:
+    """Lets a text encoder find the end of a prompt by the tokenizer's own id.
+
+    With the legacy id transformers takes the highest id for the end, which is wrong as soon as a token is added: the
+    pooled state, which SDXL reads, would come from the concept's token. Prompts without added tokens are not affected.
+    """
+    for module in encoder.modules():
+        if getattr(module, "eos_token_id", None) == LEGACY_END_TOKEN != end_token:
+            module.eos_token_id = end_token  # type: ignore[assignment]
+        config = getattr(module, "config", None)
+        if config is not None and getattr(config, "eos_token_id", None) == LEGACY_END_TOKEN:
+            config.eos_token_id = end_token

@@ -1,0 +1,90 @@
+"""The denoising loss that every method minimises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.diffusion.text import TextStates
+
+
+def denoising_loss(
+    base: BaseModel,
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    states: TextStates,
+    valid_region: Tensor | None = None,
+) -> Tensor:
+    """Gives each sample's mean squared error of what the UNet predicts from noisy latents.
+
+    The target is the noise, the velocity or the clean latents, as the base model was trained.
+
+    Args:
+        base: the model; weights that are overridden count as they are.
+        latents: scaled, shape (samples, channels, height, width), float32.
+        noise: standard normal, shape of ``latents``.
+        timesteps: shape (samples,), int64, 0 to the scheduler's last.
+        states: of one prompt a sample.
+        valid_region: bool, shape (samples, height, width) or (samples, 1, height, width) in latent cells or in pixels;
+            only cells wholly inside count, and the mean is over them. A sample without any counts as a loss of zero.
+
+    Returns:
+        Shape (samples,), float32.
+
+    Source: docs/methods.md 0.3; Custom Diffusion's valid region, docs/methods.md 4.2.
+    """
+    noisy = base.noise_scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
+    predicted = base.unet(
+        noisy.to(base.dtype),
+        timesteps,
+        encoder_hidden_states=states.states.to(base.dtype),
+        added_cond_kwargs=_added_conditions(base, latents, states),
+        return_dict=False,
+    )[0]
+    error = (predicted.float() - _target(base, latents, noise, timesteps).float()).square().mean(1)
+    if valid_region is None:
+        return error.mean((1, 2))
+    cells = valid_cells(valid_region, error.shape[-2:])
+    return (error * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)
+
+
+def valid_cells(valid_region: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Marks the latent cells that lie wholly inside a region.
+
+    Args:
+        valid_region: bool, shape (samples, height, width) or (samples, 1, height, width), in cells or in pixels.
+        size: height and width in cells.
+
+    Returns:
+        Shape (samples, height, width) in cells, float32, 0 or 1.
+    """
+    region = valid_region.float()
+    region = region if region.ndim == 4 else region.unsqueeze(1)
+    if tuple(region.shape[-2:]) != tuple(size):
+        region = -functional.adaptive_max_pool2d(-region, tuple(size))
+    return region[:, 0]
+
+
+def _target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    kind = base.noise_scheduler.config["prediction_type"]
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return base.noise_scheduler.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
+    return latents
+
+
+def _added_conditions(base: BaseModel, latents: Tensor, states: TextStates) -> dict[str, Tensor] | None:
+    """Gives what SDXL reads besides: the pooled text, and original size, crop corner and target size in pixels."""
+    if not base.is_xl:
+        return None
+    assert states.pooled is not None, "a model with two text encoders has a pooled state"
+    height, width = (cells * base.latent_scale for cells in latents.shape[-2:])
+    sizes = torch.tensor([height, width, 0, 0, height, width], device=latents.device, dtype=base.dtype)
+    return {"text_embeds": states.pooled.to(base.dtype), "time_ids": sizes.repeat(len(latents), 1)}

@@ -1,0 +1,240 @@
+"""Opens a base model with stock diffusers, whatever it is stored as; everything that can be wrong with it is said in one sentence.
+
+What the parts are used for is not decided here: `cns_lightning.diffusion.base_model`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+MINIATURE = "miniature"
+INDEX = "model_index.json"
+NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
+GIVE_ONE = "Give miniature, a diffusers folder, a single .safetensors file or a hub id such as owner/name"
+DOWNLOAD = "Download it where there is a network (hf download OWNER/NAME --local-dir FOLDER) and give the folder"
+
+# What diffusers, transformers and safetensors raise for damaged or unfitting files; they have no common type.
+LOADING_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
+
+
+def load_stock_pipeline(source: str) -> DiffusionPipeline:
+    """Opens a text-to-image pipeline on the CPU, in the precision diffusers chooses, without its safety checker.
+
+    Weights are read from safetensors only.
+
+    Args:
+        source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id.
+
+    Raises:
+        UserError: if there is nothing there, a part is missing or unreadable, or the hub does not answer.
+    """
+    if source == MINIATURE:
+        return _from_folder(_miniature_folder(), source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _from_folder(path, source)
+    if path.is_file():
+        return _from_single_file(path)
+    if _is_hub_id(source):
+        return _from_hub(source)
+    raise UserError(f"base model {source}", "there is no such folder or file", GIVE_ONE)
+
+
+def _miniature_folder() -> Path:
+    folder = Path(str(files("cns_lightning") / MINIATURE / "weights" / "base"))
+    if not (folder / INDEX).is_file():
+        remedy = "Install the package again, or restore cns_lightning/miniature/weights from the repository"
+        raise UserError(f"base model {MINIATURE}", f"its files are missing from this installation ({folder})", remedy)
+    return folder
+
+
+def _is_hub_id(source: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
+
+
+# ---- a diffusers folder ---------------------------------------------------------------------------------------------
+
+
+def _from_folder(folder: Path, source: str) -> DiffusionPipeline:
+    where = f"base model {source}"
+    if not (folder / INDEX).is_file():
+        found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+        listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
+        raise UserError(where, f"is no diffusers folder: it has no {INDEX}, it holds {listed}", GIVE_ONE)
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{where}: {INDEX}", f"is not valid JSON ({error})", "Restore the file") from error
+    parts = parts_of(index, where)
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        problem = f"is incomplete: {INDEX} names {', '.join(missing)}, and there is no such folder"
+        raise UserError(where, problem, "Copy or download the whole folder")
+    variants = {_weights_variant(folder / part, where) for part in parts if part in WITH_WEIGHTS}
+    variant = next((name for name in sorted(variants - {None}, key=str)), None)
+    return _open(str(folder), where, is_xl="text_encoder_2" in parts, variant=variant, local_files_only=True)
+
+
+def parts_of(index: dict[str, Any], where: str) -> list[str]:
+    """Lists the parts a pipeline's index names and that are loaded.
+
+    Raises:
+        UserError: if it is no pipeline of a UNet guided by CLIP text.
+    """
+    parts = [name for name, value in index.items() if isinstance(value, list) and value[:1] not in ([], [None])]
+    lacking = [name for name in NEEDED if name not in parts]
+    if lacking:
+        problem = f"is a {index.get('_class_name', 'pipeline of no named class')}: it has no {', '.join(lacking)}"
+        raise UserError(where, problem, "Give a Stable Diffusion 1.x, 2.x or SDXL base model")
+    return [name for name in parts if name not in NOT_NEEDED]
+
+
+def _weights_variant(folder: Path, where: str) -> str | None:
+    """Finds the variant in which the weights of a part are there, None for the plain one, and checks every file's end."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        problem = f"{folder.name} holds no safetensors weights" + (f", only {', '.join(pickled)}" if pickled else "")
+        remedy = "Convert it with diffusers: load the pipeline, then save_pretrained(FOLDER)" if pickled else DOWNLOAD
+        raise UserError(where, problem, remedy)
+    for path in paths:
+        _check_readable(path)
+    plain = [path for path in paths if "." not in path.name.removesuffix(".safetensors")]
+    return None if plain else paths[0].name.removesuffix(".safetensors").rsplit(".", 1)[-1]
+
+
+def _check_readable(path: Path) -> frozenset[str]:
+    """Reads the header of a safetensors file, which says how long the file must be, and gives the tensors' names."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return frozenset(file.keys())
+    except (SafetensorError, OSError) as error:
+        remedy = "Copy or download the file again"
+        raise UserError(str(path), f"is damaged or no safetensors file ({error})", remedy) from error
+
+
+def _open(source: str, where: str, *, is_xl: bool, **keywords: Any) -> DiffusionPipeline:
+    plain, xl = stock_pipelines()
+    skipped: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
+    if not is_xl:
+        skipped |= {"safety_checker": None, "requires_safety_checker": False}
+    family = xl if is_xl else plain
+    try:
+        with quiet_loading():
+            return family.from_pretrained(source, use_safetensors=True, **skipped, **keywords)
+    except LOADING_FAULTS as error:
+        problem = f"cannot be opened by diffusers: {first_line(error)}"
+        raise UserError(where, problem, "Copy or download the whole base model again") from error
+
+
+# ---- a single file --------------------------------------------------------------------------------------------------
+
+
+def _from_single_file(path: Path) -> DiffusionPipeline:
+    """Opens a checkpoint of the original layout.
+
+    Its tokenizer and the sizes of its parts are in no single file: diffusers fetches them from the hub, unless a
+    diffusers folder of the same name without the ending lies beside the file.
+    """
+    plain, xl = stock_pipelines()
+    where = f"base model {path}"
+    if path.suffix != ".safetensors":
+        remedy = "Give a .safetensors file or a diffusers folder; other checkpoints can run code when they are read"
+        raise UserError(where, f"is a {path.suffix or 'file without ending'}, not a .safetensors file", remedy)
+    names = _check_readable(path)
+    is_xl = any(name.startswith("conditioner.embedders.1.") for name in names)
+    layout = path.with_suffix("")
+    keywords: dict[str, Any] = {} if is_xl else {"safety_checker": None, "requires_safety_checker": False}
+    if (layout / INDEX).is_file():
+        keywords |= {"config": str(layout), "local_files_only": True}
+    family = xl if is_xl else plain
+    try:
+        with quiet_loading():
+            return family.from_single_file(str(path), **keywords)
+    except LOADING_FAULTS as error:
+        remedy = (
+            f"Where there is no network, put the small files of the model's diffusers folder (all but the weights) into {layout}"
+        )
+        raise UserError(where, f"cannot be opened by diffusers: {first_line(error)}", remedy) from error
+
+
+# ---- the hub --------------------------------------------------------------------------------------------------------
+
+
+def _from_hub(identifier: str) -> DiffusionPipeline:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    where = f"base model {identifier}"
+    try:
+        index = Path(hf_hub_download(identifier, INDEX))
+    except LocalEntryNotFoundError as error:
+        problem = "is no folder here and is not in the download cache, and the hub cannot be reached"
+        raise UserError(where, problem, DOWNLOAD) from error
+    except RepositoryNotFoundError as error:
+        problem = "is no folder here, and the hub has no such repository for you"
+        raise UserError(where, problem, "Check the spelling; a gated one needs hf auth login") from error
+    except EntryNotFoundError as error:
+        raise UserError(where, f"is no diffusers repository: it has no {INDEX}", GIVE_ONE) from error
+    except OSError as error:
+        raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
+    parts = parts_of(json.loads(index.read_text("utf-8")), where)
+    return _open(identifier, where, is_xl="text_encoder_2" in parts)
+
+
+# ---- noise ----------------------------------------------------------------------------------------------------------
+
+
+def first_line(error: BaseException) -> str:
+    """Gives the first line of what a library said, without a final stop, at most 200 characters."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].strip().rstrip(".")[:200]
+
+
+def stock_pipelines() -> tuple[type[StableDiffusionPipeline], type[StableDiffusionXLPipeline]]:
+    """Imports the pipelines of Stable Diffusion and SDXL.
+
+    Importing them makes transformers complain, at length, that torchvision is missing, for a picture processor that is
+    never used here.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    finally:
+        logging.set_verbosity(verbosity)
+    return StableDiffusionPipeline, StableDiffusionXLPipeline
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hides the bars of diffusers and transformers for loading and saving; warnings stay."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Methods of continual personalization, one a file."""

@@ -1,0 +1,108 @@
+"""What a method of continual personalization is: eight doors through which the runner reaches it.
+
+A method lives in one file beside this one and is named in YAML by its class path. It never imports another method.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from cns_lightning.diffusion.text import TextStates, text_states
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.diffusion.text import ConceptTokens
+    from cns_lightning.neurons.mask import NeuronMask
+    from cns_lightning.registry.record import ConceptRecord
+    from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.sequence import Concept
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Tensors that share a learning rate."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Everything a method may look at when a stage starts.
+
+    Attributes:
+        stage: number of the stage, from 0.
+        concept: what is learned.
+        base: the base model; its key and value projections hold the weights after the previous stage.
+        tokens: the learned tokens; the concept's own is there already, at its initial embedding.
+        registry: the concepts learned before.
+        base_weights: pretrained key and value weights by parameter name, float32.
+        weights: the same after the previous stage, float32.
+        mask: the concept neurons, or None where the run selects none.
+        prompts: for every earlier concept and this one, in order, the prompts that name it.
+        calibration_prompts: descriptions of anything else; empty where the run selects no neurons.
+        seed: of the run.
+    """
+
+    stage: int
+    concept: Concept
+    base: BaseModel
+    tokens: ConceptTokens
+    registry: NeuronRegistry
+    base_weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    mask: NeuronMask | None
+    prompts: tuple[tuple[str, ...], ...]
+    calibration_prompts: tuple[str, ...]
+    seed: int
+
+
+class Method(nn.Module, ABC):
+    """One way to teach a text-to-image model one concept after another; constructor arguments are its YAML keys.
+
+    Everything a stopped stage needs to go on exactly must be a parameter or a persistent buffer created in
+    ``start_stage``: the runner creates the stage anew and then loads them.
+    """
+
+    needs_neurons = False
+    """Whether a stage cannot start without concept neurons."""
+
+    detaches_first_token = False
+    """Whether keys and values of the first token stay untrained (docs/methods.md 1.8)."""
+
+    context: StageContext
+
+    def start_stage(self, context: StageContext) -> None:
+        """Creates what the stage trains; overriders call this first."""
+        self.context = context
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Names what the optimizer moves, in an order that is the same in every process."""
+
+    def text_states(self, prompts: list[str]) -> TextStates:
+        """Encodes prompts with the learned tokens; the gradient reaches the token that is being trained."""
+        return text_states(self.context.base, prompts, with_gradient=True)
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Gives the weights to denoise with where they differ from the model's own, by parameter name."""
+        return {}
+
+    def penalty(self) -> Tensor | None:
+        """Gives what is added to the denoising loss, a scalar, or None for nothing."""
+        return None
+
+    def after_step(self) -> None:
+        """Acts after an optimizer step, while the gradients still stand."""
+
+    @abstractmethod
+    def finish_stage(self) -> ConceptRecord:
+        """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this."""

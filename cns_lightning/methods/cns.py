@@ -1,0 +1,266 @@
+"""Concept Neuron Selection: train the few key and value weights that matter for a concept, and its token.
+
+Source: CNS (arXiv 2510.02296) and its supplement, sections 8.3 and 9; where they are silent, docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cns_lightning.diffusion.text import text_states
+from cns_lightning.methods.base import Method, ParameterGroup, StageContext
+from cns_lightning.methods.deltas import BufferList, SparseDelta, gather_masked
+from cns_lightning.registry.record import ConceptRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cns_lightning.diffusion.base_model import BaseModel
+
+Regularization = Literal["split", "plain", "continual_lora", "function_space", "none"]
+
+
+def anchor_strengths(overlapping: Tensor, prior: float, pretrained: float) -> Tensor:
+    """Gives each masked entry the strength of its one anchor: the prior concepts' where they moved it, else the base's.
+
+    Args:
+        overlapping: shape (entries,), bool: the entry was trained by an earlier concept.
+        prior: strength of the tie to the weights after the previous stage.
+        pretrained: strength of the tie to the pretrained weights.
+
+    Returns:
+        Shape (entries,), float32.
+
+    Source: docs/methods.md 1.8, R1' (our reading of L_reg).
+    """
+    return torch.where(overlapping, prior, pretrained).float()
+
+
+def two_anchor_regularization(values: Tensor, strengths: Tensor) -> Tensor:
+    """Sums the squared displacement of every entry from its anchor, weighted.
+
+    On fresh entries the pretrained weight and the weight after the previous stage coincide, so the displacement is the
+    trained value itself on both kinds of entry.
+
+    Args:
+        values: displacement from the weights after the previous stage, shape (entries,).
+        strengths: shape (entries,), from `anchor_strengths`.
+
+    Source: docs/methods.md 1.8, R1'.
+    """
+    return torch.dot(strengths, values.square())
+
+
+def plain_two_anchor_regularization(values: Tensor, earlier_shift: Tensor, prior: float, pretrained: float) -> Tensor:
+    """Ties every entry to both anchors at once; on overlapping entries the second tie pulls earlier concepts back.
+
+    Args:
+        values: displacement from the weights after the previous stage, shape (entries,).
+        earlier_shift: what earlier stages moved these entries by, same shape.
+        prior: strength of the tie to the weights after the previous stage.
+        pretrained: strength of the tie to the pretrained weights.
+
+    Source: docs/methods.md 1.8, R1.
+    """
+    return prior * values.square().sum() + pretrained * (values + earlier_shift).square().sum()
+
+
+def continual_lora_regularization(values: Tensor, earlier_shift: Tensor) -> Tensor:
+    """Penalizes moving an entry by how far earlier stages moved it; zero on fresh entries.
+
+    Source: docs/methods.md 1.8, R2, after C-LoRA's self-regularization (arXiv 2304.06027).
+    """
+    return (earlier_shift * values).square().sum()
+
+
+def gram(states: Tensor) -> Tensor:
+    """Gives the mean outer product of text states, shape (width, width), float32, from (prompts, tokens, width)."""
+    rows = states.reshape(-1, states.shape[-1]).float()
+    return rows.T @ rows / len(rows)
+
+
+def function_space_regularization(moved: Sequence[Tensor], stood: Sequence[Tensor], text_gram: Tensor) -> Tensor:
+    """Penalizes what a change of weights does to the keys and values of given prompts.
+
+    Args:
+        moved: matrices now, each (rows, width).
+        stood: the matrices they are compared with, same shapes.
+        text_gram: of the prompts' states, shape (width, width).
+
+    Source: docs/methods.md 1.8, R3.
+    """
+    total = text_gram.new_zeros(())
+    for now, then in zip(moved, stood, strict=True):
+        change = now - then
+        total = total + ((change @ text_gram) * change).sum()
+    return total
+
+
+class ConceptNeuronSelection(Method):
+    """Trains the values on the concept neurons and the concept's token, and holds earlier knowledge by L_reg.
+
+    Args:
+        learning_rate: of the values on the concept neurons.
+        token_learning_rate: of the concept's token embedding.
+        regularization: form of L_reg; ``split`` ties entries an earlier concept moved to where that concept left them
+            and fresh entries to the pretrained weights.
+        prior_strength: strength of the first tie, relative.
+        pretrained_strength: strength of the second tie, relative.
+        regularization_weight: factor on the automatically balanced L_reg; 0 switches it off.
+        reference_displacement: the displacement at which the median gradient of L_reg shall equal that of the
+            denoising loss.
+        balance_steps: optimizer steps over which the denoising gradient is measured; L_reg acts after them.
+        detach_first_token: leave keys and values of the first token untrained, so that the unconditional prediction
+            keeps its anchor.
+    """
+
+    needs_neurons = True
+
+    strengths: Tensor
+    earlier_shift: Tensor
+    weight: Tensor
+    gradient_sum: Tensor
+    counter: Tensor
+    reference_gradient: Tensor
+    prior_gram: Tensor
+    general_gram: Tensor
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-4,
+        token_learning_rate: float = 5e-4,
+        regularization: Regularization = "split",
+        prior_strength: float = 10.0,
+        pretrained_strength: float = 1.0,
+        regularization_weight: float = 1.0,
+        reference_displacement: float = 0.01,
+        balance_steps: int = 20,
+        detach_first_token: bool = True,
+    ) -> None:
+        super().__init__()
+        self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
+        self.regularization: Regularization = regularization
+        self.prior_strength, self.pretrained_strength = prior_strength, pretrained_strength
+        self.regularization_weight, self.reference_displacement = regularization_weight, reference_displacement
+        self.balance_steps = balance_steps
+        self.detaches_first_token = detach_first_token
+
+    def start_stage(self, context: StageContext) -> None:
+        """Lays a sparse delta on the concept neurons, at zero, and prepares L_reg."""
+        super().start_stage(context)
+        mask = context.mask
+        assert mask is not None, "the runner gives neurons to a method that needs them"
+        device = context.base.device
+        self.delta = SparseDelta(context.weights, mask, device)
+        self.token = nn.ParameterList(context.tokens.train(context.concept.token))
+        overlapping = gather_masked(context.registry.union().bools(), mask).to(device) > 0
+        shift = self.delta.origins - gather_masked(context.base_weights, mask).to(device)
+        self.register_buffer("earlier_shift", shift, persistent=False)
+        strengths = anchor_strengths(overlapping, self.prior_strength, self.pretrained_strength)
+        self.register_buffer("strengths", strengths, persistent=False)
+        for name in ("weight", "gradient_sum", "counter"):
+            self.register_buffer(name, torch.zeros((), device=device))
+        if self.regularization == "function_space":
+            self._prepare_function_space(context)
+        # Once a stage, not once a step: a boolean index waits for the device.
+        self.register_buffer("reference_gradient", self._reference_gradient(), persistent=False)
+
+    def _prepare_function_space(self, context: StageContext) -> None:
+        earlier = [prompt for prompts in context.prompts[:-1] for prompt in prompts]
+        width = context.base.text_width
+        device = context.base.device
+        empty = torch.zeros(width, width, device=device)
+        grams = [
+            _gram_of(context.base, list(prompts)) if prompts else empty
+            for prompts in (earlier, context.calibration_prompts)
+        ]
+        self.register_buffer("prior_gram", grams[0], persistent=False)
+        self.register_buffer("general_gram", grams[1], persistent=False)
+        self.base_matrices = BufferList([context.base_weights[name].to(device) for name in self.delta.names])
+        self.prior_matrices = BufferList([matrix.clone() for matrix in self.delta.current])
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
+        return [
+            ParameterGroup("neurons", [self.delta.values], self.learning_rate),
+            ParameterGroup("token", list(self.token), self.token_learning_rate),
+        ]
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Gives the key and value weights with the delta on them."""
+        self.moved = self.delta.weights()
+        return self.moved
+
+    def penalty(self) -> Tensor | None:
+        """Gives L_reg, balanced against the denoising loss; zero while the balance is being measured."""
+        if self.regularization == "none" or self.regularization_weight == 0:
+            return None
+        return self.weight * self._regularization()
+
+    def _regularization(self) -> Tensor:
+        values = self.delta.values
+        if self.regularization == "split":
+            return two_anchor_regularization(values, self.strengths)
+        if self.regularization == "plain":
+            return plain_two_anchor_regularization(
+                values, self.earlier_shift, self.prior_strength, self.pretrained_strength
+            )
+        if self.regularization == "continual_lora":
+            return continual_lora_regularization(values, self.earlier_shift)
+        matrices = [self.moved[name] for name in self.delta.names]
+        prior = function_space_regularization(matrices, list(self.prior_matrices), self.prior_gram)
+        pretrained = function_space_regularization(matrices, list(self.base_matrices), self.general_gram)
+        return self.prior_strength * prior + self.pretrained_strength * pretrained
+
+    def after_step(self) -> None:
+        """Measures the denoising gradient over the first steps and sets the weight of L_reg from it.
+
+        The weight makes the median gradient of L_reg at the reference displacement equal the median gradient of the
+        denoising loss (docs/methods.md 1.8, scale). No value leaves the device.
+        """
+        gradient = self.delta.values.grad
+        if gradient is None:
+            return
+        measuring = self.counter < self.balance_steps
+        self.counter += 1
+        self.gradient_sum += torch.where(measuring, gradient.abs().median(), 0.0)
+        reached = self.counter == self.balance_steps
+        balanced = self.regularization_weight * self.gradient_sum / self.balance_steps / self.reference_gradient
+        self.weight.copy_(torch.where(reached, balanced, self.weight))
+
+    def _reference_gradient(self) -> Tensor:
+        """Gives the median gradient of the unweighted L_reg at the reference displacement."""
+        step = self.reference_displacement
+        if self.regularization == "continual_lora":
+            moved = self.earlier_shift[self.earlier_shift != 0]
+            return 2 * step * (moved.square().median() if len(moved) else torch.ones_like(self.weight))
+        if self.regularization == "function_space":
+            diagonal = (self.prior_strength * self.prior_gram + self.pretrained_strength * self.general_gram).diagonal()
+            return 2 * step * diagonal.median()
+        if self.regularization == "plain":
+            return torch.full_like(self.weight, 2 * step * (self.prior_strength + self.pretrained_strength))
+        return 2 * step * self.strengths.median()
+
+    def finish_stage(self) -> ConceptRecord:
+        """Keeps mask, values in half precision and the token."""
+        context = self.context
+        assert context.mask is not None
+        return ConceptRecord(
+            token=context.concept.token,
+            class_word=context.concept.class_word,
+            kind=context.concept.kind,
+            prompt=context.prompts[-1][0],
+            mask=context.mask,
+            values=self.delta.values.detach().half().cpu(),
+            embeddings=[row.detach().float().cpu().clone() for row in self.token],
+        )
+
+
+def _gram_of(base: BaseModel, prompts: list[str]) -> Tensor:
+    with torch.no_grad():
+        return gram(
+            torch.cat([text_states(base, prompts[start : start + 32]).states for start in range(0, len(prompts), 32)])
+        )

@@ -1,0 +1,97 @@
+"""Ways to move a weight matrix away from where it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cns_lightning.neurons.mask import NeuronMask
+
+
+class BufferList(nn.Module):
+    """A list of tensors that follow a module to its device and stay out of checkpoints."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        super().__init__()
+        for number, tensor in enumerate(tensors):
+            self.register_buffer(str(number), tensor, persistent=False)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._buffers.values())  # type: ignore[arg-type]
+
+
+class SparseDelta(nn.Module):
+    """Moves the masked entries of many matrices by one flat vector.
+
+    One vector for all matrices, not masked gradients of the matrices: the optimizer keeps two moments for about 5 % of
+    the entries, ranks exchange one small buffer, and no weight decay or rounding can touch an entry outside the mask.
+
+    Attributes:
+        values: parameter, shape (masked entries,), float32, zero at the start; matrices in the order of the mask,
+            entries by ascending flat index.
+    """
+
+    values: nn.Parameter
+    index: Tensor
+    origins: Tensor
+
+    def __init__(self, weights: Mapping[str, Tensor], mask: NeuronMask, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.names = list(mask.names)
+        indices = [mask.indices(name) for name in self.names]
+        self.sizes = [len(part) for part in indices]
+        # Buffers, so that they follow the module to its device, but not into checkpoints: a stage makes them anew.
+        self.register_buffer("index", torch.cat(indices), persistent=False)
+        self.register_buffer("origins", gather_masked(weights, mask), persistent=False)
+        self.current = BufferList([weights[name].detach().to(torch.float32, copy=True) for name in self.names])
+        self.values = nn.Parameter(torch.zeros(sum(self.sizes)))
+        self.to(device)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Gives every matrix with the values added, float32; the gradient flows to ``values`` alone.
+
+        The matrices are written in place from call to call: use them before calling again.
+        """
+        moved = _ScatterAdd.apply(self.values, self)
+        return dict(zip(self.names, moved, strict=True))
+
+
+class _ScatterAdd(torch.autograd.Function):
+    """Writes origin + value into the masked entries; backward gathers the gradient of exactly these entries.
+
+    Done by hand because the out-of-place operation would copy every matrix at every step, and the sum of one padded
+    gradient per matrix would cost a pass over the whole vector per matrix.
+    """
+
+    @staticmethod
+    def forward(ctx, values: Tensor, delta: SparseDelta) -> tuple[Tensor, ...]:  # noqa: ANN001 - torch's context
+        ctx.delta = delta
+        moved = (delta.origins + values).split(delta.sizes)
+        for matrix, indices, part in zip(delta.current, delta.index.split(delta.sizes), moved, strict=True):
+            matrix.view(-1)[indices] = part
+        return tuple(matrix.detach() for matrix in delta.current)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor, None]:  # noqa: ANN001 - torch's context
+        delta = ctx.delta
+        gathered = torch.zeros_like(delta.values)
+        for gradient, indices, part in zip(
+            gradients, delta.index.split(delta.sizes), gathered.split(delta.sizes), strict=True
+        ):
+            if gradient is not None:
+                torch.index_select(gradient.reshape(-1).float(), 0, indices, out=part)
+        return gathered, None
+
+
+def gather_masked(weights: Mapping[str, Tensor], mask: NeuronMask) -> Tensor:
+    """Reads the masked entries of all matrices into one vector, shape (entries,), float32, in the mask's order."""
+    parts = []
+    for name in mask.names:
+        flat = weights[name].detach().reshape(-1)
+        parts.append(flat[mask.indices(name).to(flat.device)].float())
+    return torch.cat(parts) if parts else torch.zeros(0)

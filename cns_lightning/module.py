@@ -1,0 +1,269 @@
+"""The LightningModule: wraps the UNet, holds the registry of concepts, and runs one training step for every method.
+
+An epoch of the trainer is a stage of the sequence. What a stage trains is made when it starts; a stopped stage is made
+anew from the registry and the checkpoint, so nothing here depends on how often the process was started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from cns_lightning.data.templates import scoring_prompts
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.cross_attention import WeightOverrides, key_value_projections
+from cns_lightning.diffusion.denoising import denoising_loss
+from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
+from cns_lightning.errors import UserError
+from cns_lightning.methods.base import Method, StageContext
+from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cns_lightning.data.module import ConceptDataModule
+    from cns_lightning.sequence import Concept, Sequence
+
+
+class ContinualPersonalization(LightningModule):
+    """Teaches one base model a sequence of concepts with one method.
+
+    Attributes:
+        stage: the stage that was started last, -1 before the first.
+        step: optimizer steps applied in that stage.
+        done_stages: finished stages; their concepts are in ``registry`` and folded into the UNet.
+        registry: what is kept per concept; on disk in the run folder.
+        base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
+        weights: the same after the last finished stage.
+        concept_neurons: masks of the concepts by token, as far as they were selected in this process.
+
+    Args:
+        method: what is trained and kept.
+        base_model: ``miniature``, a diffusers folder, a single-file checkpoint or a hub id.
+        seed: of every draw.
+        base_dtype: precision in which the frozen base model is loaded.
+        gradient_checkpointing: trades time for memory in the UNet.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        base_model: str = "miniature",
+        seed: int = 0,
+        base_dtype: str = "float32",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.method, self.base_model, self.seed = method, base_model, seed
+        self.base_dtype, self.gradient_checkpointing = base_dtype, gradient_checkpointing
+        self.stage, self.step, self.done_stages = -1, 0, 0
+        self.concept_neurons: dict[str, NeuronMask] = {}
+        self.calibration_prompts: tuple[str, ...] = ()
+        self.placeholder = nn.Parameter(torch.zeros(1))
+        self.base: BaseModel | None = None
+
+    # ---- the base model and what has been learned -------------------------------------------------------------------
+
+    @property
+    def sequence(self) -> Sequence:
+        """Gives the sequence that the data module read."""
+        return self.data.sequence
+
+    @property
+    def data(self) -> ConceptDataModule:
+        """Gives the data module."""
+        return cast("ConceptDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    @property
+    def concept(self) -> Concept:
+        """Gives the concept of the stage that was started last."""
+        return self.sequence.concepts[self.stage]
+
+    def configure_model(self) -> None:
+        """Loads the base model and opens the registry; does nothing when called again."""
+        if self.base is not None:
+            return
+        base = BaseModel.load(self.base_model, dtype=getattr(torch, self.base_dtype))
+        if self.gradient_checkpointing:
+            base.unet.enable_gradient_checkpointing()
+        self.base = base
+        self.unet, self.vae, self.text_encoders = base.unet, base.vae, nn.ModuleList(base.text_encoders)
+        self.projections = key_value_projections(base.unet)
+        self.base_weights = {
+            name: projection.weight.detach().float().cpu().clone() for name, projection in self.projections.items()
+        }
+        self.weights = dict(self.base_weights)
+        self.tokens = ConceptTokens(base)
+        self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
+        self.registry = self._open_registry(base)
+
+    def _open_registry(self, base: BaseModel) -> NeuronRegistry:
+        folder = RunFolder(self.trainer.default_root_dir).registry
+        fingerprint = base.fingerprint()
+        if (folder / "registry.json").exists():
+            registry = NeuronRegistry.load(folder)
+            registry.check_base(fingerprint)
+            return registry
+        parameters = sum(parameter.numel() for parameter in base.unet.parameters())
+        return NeuronRegistry.create(folder, self.base_model, fingerprint, self.base_weights, parameters)
+
+    def introduce(self, stage: int) -> None:
+        """Adds the token of a stage's concept at its initial embedding; does nothing when it is known."""
+        assert self.base is not None
+        concept = self.sequence.concepts[stage]
+        if concept.token not in self.tokens.names:
+            rows = initial_embedding(self.base, concept.class_word, self.seed, concept.token)
+            self.tokens.add(concept.token, rows)
+
+    def fold(self, stage: int) -> None:
+        """Writes the registry's record of a finished stage into the model, rounded as it is stored."""
+        record = self.registry.records[stage]
+        self.introduce(stage)
+        self.tokens.set(record.token, record.embeddings)
+        self.weights = self.registry.weights(upto=record.token, base=self.base_weights)
+        with torch.no_grad():
+            for name, projection in self.projections.items():
+                projection.weight.copy_(self.weights[name])
+
+    # ---- stages -----------------------------------------------------------------------------------------------------
+
+    def begin_stage(self, stage: int) -> None:
+        """Makes what a stage trains, from the registry and the concept; the optimizer comes anew."""
+        self._create_stage(stage)
+        self.step = 0
+        self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def _create_stage(self, stage: int) -> None:
+        assert self.base is not None
+        concept = self.sequence.concepts[stage]
+        self.introduce(stage)
+        mask = self.concept_neurons.get(concept.token)
+        if self.method.needs_neurons and mask is None:
+            raise UserError(
+                "trainer.callbacks",
+                f"{type(self.method).__name__} trains selected neurons, and no callback selects them",
+                "Add class_path: cns_lightning.callbacks.ImportanceScoring",
+            )
+        self.stage = stage
+        self.method.start_stage(
+            StageContext(
+                stage=stage,
+                concept=concept,
+                base=self.base,
+                tokens=self.tokens,
+                registry=self.registry,
+                base_weights=self.base_weights,
+                weights=self.weights,
+                mask=mask,
+                prompts=tuple(tuple(scoring_prompts(each)) for each in self.sequence.concepts[: stage + 1]),
+                calibration_prompts=self.calibration_prompts,
+                seed=self.seed,
+            )
+        )
+
+    def finish_stage(self) -> None:
+        """Keeps what the running stage learned and folds it into the model; does nothing when it is done already."""
+        if self.stage < 0 or self.done_stages > self.stage:
+            return
+        record = self.method.finish_stage()
+        self.overrides.clear()
+        self.tokens.fold(record.token)
+        self.registry.add(record, write=self.trainer.is_global_zero)
+        self.fold(self.stage)
+        self.done_stages = self.stage + 1
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encodes pictures, (pictures, 3, height, width) in [-1, 1], to scaled latent means, float32, on the CPU."""
+        assert self.base is not None
+        return self.base.encode(pixels)
+
+    # ---- hooks ------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the stage, after every callback had its turn; not called when a stage is continued."""
+        self.begin_stage(self.trainer.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        """Finishes the stage."""
+        self.finish_stage()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Makes AdamW over the running stage's groups; before the first stage over a placeholder."""
+        if self.stage < 0 or self.done_stages > self.stage:
+            return torch.optim.AdamW([self.placeholder], lr=0.0)
+        groups = [
+            {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
+            for group in self.method.parameter_groups()
+        ]
+        return torch.optim.AdamW(groups)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Gives the denoising loss of a batch plus the method's penalty, a scalar."""
+        assert self.base is not None
+        accumulate = self.trainer.accumulate_grad_batches
+        # A loader that is out of step with the weights would train on, silently wrong.
+        assert (self.trainer.current_epoch, batch_idx // accumulate) == (self.stage, self.step), "loader out of step"
+        states = self.method.text_states(list(batch["prompt"]))
+        self.overrides.set(self.method.trained_weights())
+        losses = denoising_loss(
+            self.base, batch["latents"], batch["noise"], batch["timestep"], states, batch["valid_region"]
+        )
+        loss = losses.mean()
+        penalty = self.method.penalty()
+        self.log("loss", loss.detach(), batch_size=len(losses))
+        if penalty is None:
+            return loss
+        self.log("penalty", penalty.detach(), batch_size=len(losses))
+        return loss + penalty
+
+    def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
+        """Steps, lets the method act while the gradients stand, and counts."""
+        super().optimizer_step(*arguments, **keywords)
+        self.method.after_step()
+        self.step += 1
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen model out and notes where in the sequence the run stands."""
+        states = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in states.items() if name.startswith("method.")}
+        mask = self.concept_neurons.get(self.concept.token) if self.stage >= 0 else None
+        if self.done_stages > self.stage:
+            # The optimizer of a finished stage has nothing left to move; the next stage brings its own.
+            checkpoint["optimizer_states"] = []
+        checkpoint["continual"] = {
+            "stage": self.stage,
+            "step": self.step,
+            "done_stages": self.done_stages,
+            "mask": None if mask is None else mask.to_tensors(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the finished concepts and the running stage anew, before weights and optimizer are loaded."""
+        position = checkpoint["continual"]
+        self.registry.truncate(position["done_stages"])
+        for stage in range(position["done_stages"]):
+            self.introduce(stage)
+            self.tokens.set(self.registry.records[stage].token, self.registry.records[stage].embeddings)
+        if position["done_stages"]:
+            self.fold(position["done_stages"] - 1)
+        self.done_stages, self.stage, self.step = position["done_stages"], position["stage"], position["step"]
+        if self.stage >= self.done_stages:
+            if position["mask"] is not None:
+                mask = NeuronMask.from_tensors(position["mask"])
+                self.concept_neurons[self.sequence.concepts[self.stage].token] = mask
+            self._create_stage(self.stage)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads the running stage's state; the names must match exactly, whatever ``strict`` says."""
+        own = {name.removeprefix("method."): value for name, value in state_dict.items()}
+        if self.stage < self.done_stages:
+            return self.method.load_state_dict({}, strict=False)
+        return self.method.load_state_dict(own, strict=True)

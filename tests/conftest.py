@@ -1,0 +1,99 @@
+"""Fixtures: tiny random models, made once a session, and the state of the process left clean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from cns_lightning.diffusion.base_model import BaseModel
+
+torch.set_num_threads(1)
+
+SECOND_TEXT_WIDTH = 20
+TIME_WIDTH = 8
+
+
+@pytest.fixture(autouse=True)
+def process_left_clean() -> Iterator[None]:
+    """Puts back what one test may leave to the next: default precision, gradient mode, process group."""
+    dtype, has_gradient = torch.get_default_dtype(), torch.is_grad_enabled()
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(has_gradient)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives the folder of a random Stable-Diffusion-1.5-shaped model; tests must not write into it."""
+    from cns_lightning.miniature.tiny import tiny_base_model
+
+    return tiny_base_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives the folder of a random CLIPModel; tests must not write into it."""
+    from cns_lightning.miniature.tiny import write_tiny_judge
+
+    return write_tiny_judge(tmp_path_factory.mktemp("models") / "judge")
+
+
+@pytest.fixture
+def base(tiny_base_model: Path) -> BaseModel:
+    """Gives the tiny base model, freshly loaded."""
+    from cns_lightning.diffusion.base_model import BaseModel
+
+    return BaseModel.load(str(tiny_base_model))
+
+
+@pytest.fixture(scope="session")
+def tiny_xl_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives the folder of a random SDXL-shaped model: two text encoders, and the second has the legacy end token."""
+    from diffusers import EulerDiscreteScheduler
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    from cns_lightning.diffusion.loading import quiet_loading, stock_pipelines
+    from cns_lightning.miniature import tiny
+
+    _, xl = stock_pipelines()
+    folder = tmp_path_factory.mktemp("models") / "tiny_xl"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        tokenizer = tiny.tiny_tokenizer(folder / "tokenizer")
+        second = CLIPTokenizer.from_pretrained(folder / "tokenizer", pad_token="!")
+        width = SECOND_TEXT_WIDTH
+        first_config = tiny.tiny_text_config(tokenizer)
+        second_config = tiny.tiny_text_config(tokenizer, hidden_size=width, projection_dim=width, eos_token_id=2)
+        pipeline = xl(
+            vae=tiny.tiny_autoencoder(),
+            text_encoder=CLIPTextModel(first_config),
+            text_encoder_2=CLIPTextModelWithProjection(second_config),
+            tokenizer=tokenizer,
+            tokenizer_2=second,
+            unet=tiny.tiny_unet(
+                tiny.TEXT_WIDTH + width,
+                transformer_layers_per_block=2,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=TIME_WIDTH,
+                projection_class_embeddings_input_dim=width + 6 * TIME_WIDTH,
+            ),
+            scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        )
+    with quiet_loading():
+        pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def xl_base(tiny_xl_base_model: Path) -> BaseModel:
+    """Gives the tiny SDXL base model, freshly loaded."""
+    from cns_lightning.diffusion.base_model import BaseModel
+
+    return BaseModel.load(str(tiny_xl_base_model))

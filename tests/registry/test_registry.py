@@ -1,0 +1,435 @@
+"""Undo is exact, replay is bit-identical, damage and foreign models are named, a crash loses nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cns_lightning.errors import UserError
+from cns_lightning.registry import store
+from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.registry.registry import NeuronRegistry
+
+MakeRecord = Callable[..., ConceptRecord]
+Weights = dict[str, Tensor]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _same(first: Weights, second: Weights) -> bool:
+    """Bit by bit: a changed sign of zero counts."""
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name].view(torch.int32), second[name].view(torch.int32)) for name in first
+    )
+
+
+@pytest.fixture
+def registry(tmp_path: Path, make_record: MakeRecord) -> NeuronRegistry:
+    made = NeuronRegistry.create(tmp_path / "registry", "miniature", "f" * 64, unet_parameters=1000)
+    mask = make_record(50).mask
+    assert mask is not None
+    made.set_general(mask, "model and prompts", {"rule": "vote", "threshold": "0.9"})
+    for number in range(4):
+        made.add(make_record(number))
+    return made
+
+
+def _folder(registry: NeuronRegistry) -> Path:
+    assert registry.folder is not None
+    return registry.folder
+
+
+def test_the_files_have_the_names_of_the_interface(registry: NeuronRegistry) -> None:
+    folder = _folder(registry)
+    assert sorted(_files(folder)) == [
+        *(f"00{number}-new{number}.safetensors" for number in range(4)),
+        "general.safetensors",
+        "registry.json",
+    ]
+    index = json.loads((folder / "registry.json").read_text())
+    assert index["format_version"] == 1
+    assert index["base_model"] == {"id": "miniature", "fingerprint": "f" * 64, "unet_parameters": 1000}
+    assert [entry["token"] for entry in index["concepts"]] == ["<new0>", "<new1>", "<new2>", "<new3>"]
+    assert all(len(entry["sha256"]) == 64 for entry in [*index["concepts"], index["general"]])
+
+
+def test_loading_gives_back_what_was_added(
+    registry: NeuronRegistry, make_record: MakeRecord, base_weights: Weights
+) -> None:
+    loaded = NeuronRegistry.load(_folder(registry))
+    assert loaded.tokens == ["<new0>", "<new1>", "<new2>", "<new3>"]
+    assert len(loaded.records) == 4
+    for number in range(4):
+        record, token = make_record(number), f"<new{number}>"
+        assert record.mask is not None
+        assert loaded.records[number].mask == record.mask
+        assert torch.equal(loaded.records[number].values, record.values)
+        assert torch.equal(loaded.embedding(token), record.embeddings[0])
+        assert loaded.embedding(token).shape == (1, 6)
+        assert all(torch.equal(loaded.mask(token)[name], mask) for name, mask in record.mask.bools().items())
+    assert [record.token for record in loaded.records[1:3]] == ["<new1>", "<new2>"]
+    assert loaded.records[-1].token == "<new3>"
+    assert loaded.general_fingerprint() == "model and prompts"
+    assert loaded.general_metadata() == {"rule": "vote", "threshold": "0.9"}
+    mask = make_record(50).mask
+    assert mask is not None
+    assert loaded.general_mask() == mask
+    assert loaded.general().keys() == base_weights.keys()
+    assert (loaded.base_model, loaded.base_fingerprint, loaded.unet_parameters) == ("miniature", "f" * 64, 1000)
+
+
+def test_loading_opens_no_file_of_a_concept(registry: NeuronRegistry) -> None:
+    for entry in registry.entries:
+        path = _folder(registry) / entry.file
+        path.write_bytes(b"x" * entry.bytes)
+    assert len(NeuronRegistry.load(_folder(registry)).tokens) == 4
+
+
+def test_weights_equal_plain_additions_in_order(
+    registry: NeuronRegistry, make_record: MakeRecord, base_weights: Weights
+) -> None:
+    expected = {name: weight.clone() for name, weight in base_weights.items()}
+    for number in range(4):
+        record = make_record(number)
+        assert record.mask is not None
+        values = iter(record.values.tolist())
+        for name in sorted(expected):
+            for place in record.mask.bools()[name].flatten().nonzero().flatten().tolist():
+                expected[name].view(-1)[place] += torch.tensor(next(values))
+        assert _same(registry.weights(f"<new{number}>", base_weights), expected)
+    assert _same(registry.weights(base=base_weights), expected)
+
+
+def test_weights_have_the_same_bits_whatever_was_asked_before(registry: NeuronRegistry, base_weights: Weights) -> None:
+    fresh = {
+        upto: NeuronRegistry.load(_folder(registry)).weights(upto, base_weights) for upto in [None, *registry.tokens]
+    }
+    for upto in ["<new3>", "<new0>", None, "<new2>", "<new1>", None]:
+        assert _same(registry.weights(upto, base_weights), fresh[upto])
+
+
+def test_the_weights_are_the_callers_own(registry: NeuronRegistry, base_weights: Weights) -> None:
+    before = {name: weight.clone() for name, weight in base_weights.items()}
+    first = registry.weights(base=base_weights)
+    kept = {name: weight.clone() for name, weight in first.items()}
+    for weight in first.values():
+        weight.zero_()
+    assert _same(registry.weights(base=base_weights), kept)
+    assert _same(base_weights, before)
+
+
+def test_a_changed_base_is_noticed(registry: NeuronRegistry, base_weights: Weights) -> None:
+    registry.weights(base=base_weights)
+    base_weights["a.to_v.weight"].add_(1.0)
+    expected = NeuronRegistry.load(_folder(registry)).weights(base=base_weights)
+    assert _same(registry.weights(base=base_weights), expected)
+    with torch.inference_mode():
+        untracked = {name: weight.clone() for name, weight in base_weights.items()}
+        registry.weights(base=untracked)
+        untracked["a.to_v.weight"].add_(1.0)
+        assert not _same(registry.weights(base=untracked), expected)
+
+
+def test_an_empty_registry_gives_the_base(tmp_path: Path, base_weights: Weights) -> None:
+    empty = NeuronRegistry.create(tmp_path, "miniature", "f", base_weights)
+    assert _same(empty.weights(), base_weights)
+    assert empty.union().count() == 0
+    assert empty.union().shapes == {name: tuple(weight.shape) for name, weight in base_weights.items()}
+    assert empty.tokens == []
+    assert empty.general_fingerprint() is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="holds no general neurons"):
+        empty.general()
+
+
+def test_the_union_of_all_concepts(registry: NeuronRegistry, make_record: MakeRecord) -> None:
+    for last in range(4):
+        expected = make_record(0).mask
+        for number in range(1, last + 1):
+            mask = make_record(number).mask
+            assert mask is not None
+            assert expected is not None
+            expected = expected | mask
+        assert registry.union(f"<new{last}>") == expected
+        assert last < 3 or registry.union() == expected
+
+
+def test_removing_a_concept_equals_building_from_the_others(
+    registry: NeuronRegistry, make_record: MakeRecord, base_weights: Weights, tmp_path: Path
+) -> None:
+    registry.weights(base=base_weights)
+    assert registry.remove("<new1>") == ["<new2>", "<new3>"]
+    others = NeuronRegistry.create(tmp_path / "others", "miniature", "f" * 64)
+    for number in (0, 2, 3):
+        others.add(make_record(number))
+    for changed in (registry, NeuronRegistry.load(_folder(registry))):
+        assert changed.tokens == others.tokens
+        assert _same(changed.weights(base=base_weights), others.weights(base=base_weights))
+        assert _same(changed.weights("<new2>", base_weights), others.weights("<new2>", base_weights))
+    assert "001-new1.safetensors" not in _files(_folder(registry))
+    assert "general.safetensors" in _files(_folder(registry))
+
+
+def test_a_name_that_was_freed_is_not_mixed_up(registry: NeuronRegistry, make_record: MakeRecord) -> None:
+    registry.remove("<new1>")
+    registry.add(make_record(1))
+    assert [entry.file[:3] for entry in registry.entries] == ["000", "002", "003", "004"]
+    assert NeuronRegistry.load(_folder(registry)).verify() == 5
+
+
+def test_rollback_is_the_earlier_state_bit_for_bit(
+    registry: NeuronRegistry, make_record: MakeRecord, base_weights: Weights, tmp_path: Path
+) -> None:
+    registry.rollback("<new1>")
+    earlier, weights = _files(_folder(registry)), registry.weights(base=base_weights)
+    registry.add(make_record(2))
+    registry.add(make_record(3))
+    grown = _files(_folder(registry))
+    loaded = NeuronRegistry.load(_folder(registry))
+    assert loaded.rollback("<new1>") == ["<new2>", "<new3>"]
+    assert _files(_folder(registry)) == earlier
+    assert _same(loaded.weights(base=base_weights), weights)
+    loaded.add(make_record(2))
+    loaded.add(make_record(3))
+    assert _files(_folder(registry)) == grown
+    assert loaded.rollback("<new3>") == []
+    assert _files(_folder(registry)) == grown
+
+
+def test_adding_again_changes_nothing(registry: NeuronRegistry, make_record: MakeRecord) -> None:
+    before = _files(_folder(registry))
+    for number in (3, 1):
+        registry.add(make_record(number))
+    assert _files(_folder(registry)) == before
+    assert registry.tokens == ["<new0>", "<new1>", "<new2>", "<new3>"]
+
+
+def test_the_last_concept_may_be_learned_anew_an_earlier_one_not(
+    registry: NeuronRegistry, make_record: MakeRecord
+) -> None:
+    registry.add(make_record(33, "<new3>"))
+    loaded = NeuronRegistry.load(_folder(registry))
+    assert loaded.verify() == 5
+    assert torch.equal(loaded.records[3].values, make_record(33).values)
+    with pytest.raises(UserError, match=r"holds another concept <new1>, and <new2> was learned on top of it"):
+        registry.add(make_record(11, "<new1>"))
+    assert registry.tokens == loaded.tokens
+
+
+def test_truncating_forgets_in_memory_and_the_next_change_follows(
+    registry: NeuronRegistry, make_record: MakeRecord
+) -> None:
+    before = _files(_folder(registry))
+    registry.truncate(2)
+    assert registry.tokens == ["<new0>", "<new1>"]
+    assert _files(_folder(registry)) == before
+    registry.add(make_record(22, "<new2>"))
+    loaded = NeuronRegistry.load(_folder(registry))
+    assert loaded.tokens == ["<new0>", "<new1>", "<new2>"]
+    assert loaded.verify() == 4
+    assert "003-new3.safetensors" not in _files(_folder(registry))
+    with pytest.raises(UserError, match="holds 3 concepts, the checkpoint speaks of 5"):
+        registry.truncate(5)
+
+
+def test_a_process_that_does_not_write_knows_the_same(
+    registry: NeuronRegistry, make_record: MakeRecord, base_weights: Weights
+) -> None:
+    before = _files(_folder(registry))
+    other = NeuronRegistry.load(_folder(registry))
+    other.add(make_record(4), write=False)
+    other.add(make_record(5), write=False)
+    assert _files(_folder(registry)) == before
+    registry.add(make_record(4))
+    registry.add(make_record(5))
+    other.add(make_record(6), write=False)
+    registry.add(make_record(6))
+    assert other.tokens == registry.tokens
+    assert other.entries == registry.entries
+    assert _same(other.weights(base=base_weights), registry.weights(base=base_weights))
+
+
+def test_what_was_not_written_is_written_with_the_next_change(
+    registry: NeuronRegistry, make_record: MakeRecord
+) -> None:
+    registry.add(make_record(4), write=False)
+    registry.add(make_record(5))
+    assert NeuronRegistry.load(_folder(registry)).verify() == 7
+
+
+def test_a_registry_in_memory(make_record: MakeRecord, base_weights: Weights) -> None:
+    registry = NeuronRegistry.create(None, "miniature", "f", base_weights)
+    for number in range(5):
+        registry.add(make_record(number))
+    assert registry.remove("<new2>") == ["<new3>", "<new4>"]
+    assert torch.equal(registry.record("<new0>").values, make_record(0).values)
+    assert registry.rollback("<new0>") == ["<new1>", "<new3>", "<new4>"]
+    assert registry.verify() == 0
+
+
+def test_a_crash_between_any_two_steps_leaves_a_whole_registry(
+    registry: NeuronRegistry, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Replaces the last concept and the general neurons, and dies before the n-th write or deletion."""
+    start = tmp_path / "start"
+    shutil.copytree(_folder(registry), start)
+    mask = make_record(51).mask
+    assert mask is not None
+    steps = 0
+    limit = 0
+
+    class CrashError(Exception):
+        pass
+
+    def counted(act: Callable[..., object]) -> Callable[..., object]:
+        def step(*arguments: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps > limit:
+                raise CrashError
+            return act(*arguments)
+
+        return step
+
+    monkeypatch.setattr(store, "write_atomically", counted(store.write_atomically))
+    monkeypatch.setattr(store.files, "write_index", counted(store.files.write_index))
+    monkeypatch.setattr(store.files, "remove_unnamed", counted(store.files.remove_unnamed))
+    for limit in range(20):
+        folder = tmp_path / f"after-{limit}"
+        shutil.copytree(start, folder)
+        steps = 0
+        crashing = NeuronRegistry.load(folder)
+        try:
+            crashing.rollback("<new2>")
+            crashing.add(make_record(33, "<new3>"))
+            crashing.add(make_record(34, "<new3>"))
+            crashing.set_general(mask, "others")
+        except CrashError:
+            after = NeuronRegistry.load(folder)
+            after.verify()
+            assert after.tokens[:3] == ["<new0>", "<new1>", "<new2>"]
+        else:
+            assert limit > 8, "the steps were counted"
+            return
+    pytest.fail("never came to an end")
+
+
+def test_a_registry_over_an_older_one_never_names_a_wrong_file(
+    registry: NeuronRegistry, make_record: MakeRecord
+) -> None:
+    again = NeuronRegistry.create(_folder(registry), "miniature", "e" * 64)
+    again.add(make_record(20, "<new0>"))
+    loaded = NeuronRegistry.load(_folder(registry))
+    assert (loaded.tokens, loaded.verify()) == (["<new0>"], 1)
+    assert sorted(_files(_folder(registry))) == ["000-new0.safetensors", "registry.json"]
+
+
+def test_a_damaged_file_is_named_and_never_used(registry: NeuronRegistry, base_weights: Weights) -> None:
+    path = _folder(registry) / "002-new2.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    loaded = NeuronRegistry.load(_folder(registry))
+    loaded.weights("<new1>", base_weights)
+    for use in (loaded.verify, lambda: loaded.record("<new2>"), lambda: loaded.weights(base=base_weights)):
+        with pytest.raises(UserError, match=r"002-new2\.safetensors: is damaged.*Restore the file from a copy"):
+            use()
+
+
+def test_every_damaged_file_is_named_at_once(registry: NeuronRegistry) -> None:
+    folder = _folder(registry)
+    (folder / "000-new0.safetensors").write_bytes(b"x" * registry.entries[0].bytes)
+    shutil.copy(folder / "001-new1.safetensors", folder / "003-new3.safetensors")
+    with pytest.raises(UserError) as raised:
+        NeuronRegistry.load(folder, check_files=False).verify()
+    assert "000-new0.safetensors: is damaged" in str(raised.value)
+    assert "003-new3.safetensors: is damaged" in str(raised.value)
+
+
+def test_missing_and_cut_files_are_named_when_a_registry_is_opened(registry: NeuronRegistry) -> None:
+    folder = _folder(registry)
+    (folder / "001-new1.safetensors").unlink()
+    cut = folder / "002-new2.safetensors"
+    cut.write_bytes(cut.read_bytes()[:100])
+    with pytest.raises(UserError) as raised:
+        NeuronRegistry.load(folder)
+    assert "001-new1.safetensors: is missing" in str(raised.value)
+    assert "002-new2.safetensors: has 100 bytes instead of" in str(raised.value)
+    repaired = NeuronRegistry.load(folder, check_files=False)
+    repaired.rollback("<new0>")
+    assert NeuronRegistry.load(folder).verify() == 2
+
+
+def test_lost_general_neurons_are_selected_anew_not_mourned(registry: NeuronRegistry) -> None:
+    (_folder(registry) / "general.safetensors").unlink()
+    assert NeuronRegistry.load(_folder(registry)).general_fingerprint() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "has format version None"),
+        ('{"format_version": 99}', "has format version 99, this program reads version 1"),
+        ('{"format_version": 1}', "is no registry"),
+    ],
+)
+def test_a_damaged_index_is_named(registry: NeuronRegistry, content: str, message: str) -> None:
+    (_folder(registry) / "registry.json").write_text(content)
+    with pytest.raises(UserError, match=rf"registry\.json: {message}"):
+        NeuronRegistry.load(_folder(registry))
+
+
+def test_a_folder_without_registry_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no registry\.json"):
+        NeuronRegistry.load(tmp_path)
+
+
+def test_another_base_model_is_refused(registry: NeuronRegistry) -> None:
+    registry.check_base("f" * 64)
+    with pytest.raises(UserError) as raised:
+        registry.check_base("e" * 64, "my-model")
+    for part in ("miniature", "f" * 12, "my-model", "e" * 12, "--run"):
+        assert part in str(raised.value)
+
+
+def test_an_unknown_token_is_refused_with_those_known(registry: NeuronRegistry) -> None:
+    before = _files(_folder(registry))
+    for use in (registry.mask, registry.embedding, registry.weights, registry.remove, registry.rollback):
+        with pytest.raises(UserError, match=r"knows no concept <new9>.*<new0>, <new1>, <new2>, <new3>"):
+            use("<new9>")
+    assert _files(_folder(registry)) == before
+
+
+def test_a_concept_without_neurons_has_its_place(
+    registry: NeuronRegistry, make_record: MakeRecord, base_weights: Weights
+) -> None:
+    before, union = registry.weights(base=base_weights), registry.union()
+    registry.add(make_record(7, mask=False))
+    loaded = NeuronRegistry.load(_folder(registry))
+    assert _same(loaded.weights(base=base_weights), before)
+    assert loaded.union() == union
+    assert loaded.mask("<new7>") == {}
+    assert loaded.overlap()["tokens"] == ["<new0>", "<new1>", "<new2>", "<new3>"]
+
+
+def test_overlap_is_that_of_the_masks(registry: NeuronRegistry, make_record: MakeRecord) -> None:
+    overlap = registry.overlap()
+    first, second = make_record(0).mask, make_record(1).mask
+    assert first is not None
+    assert second is not None
+    assert overlap["pairwise"][0][1] == first.iou(second)
+    assert overlap["pairwise"][2][2] == 1.0
+    assert 0.0 < overlap["joint"] < overlap["mean_pairwise"] < 1.0
+    json.dumps(overlap)
+
+
+def test_foreign_base_weights_are_a_clear_fault(registry: NeuronRegistry) -> None:
+    with pytest.raises(ValueError, match="moves a"):
+        registry.weights(base={"x": torch.zeros(2, 2)})
