@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PICTURE_SIZE = 64
 LATENT_SIZE = 16
+# With 4 the autoencoder lost 1.3 dB on the free world after 500 steps, and thin stripes for good.
+LATENT_CHANNELS = 8
 PROMPT_LENGTH = 24
 TEXT_WIDTH = 256
 # Words that name nothing. They are sprinkled into captions while the base model learns, so that it hears an unknown
@@ -76,7 +78,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """Builds the autoencoder, 64x64 pictures to 4x16x16 latents, with fresh weights."""
+    """Builds the autoencoder, 64x64 pictures to 8x16x16 latents, with fresh weights."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -84,7 +86,7 @@ def build_autoencoder() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(32, 64, 96),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
         sample_size=PICTURE_SIZE,
         mid_block_add_attention=False,
@@ -92,7 +94,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Builds the denoiser, v-prediction on 4x16x16 latents, with fresh weights.
+    """Builds the denoiser, v-prediction on 8x16x16 latents, with fresh weights.
 
     The highest resolution has no attention: on a CPU it would cost more than everything else together.
     """
@@ -100,8 +102,8 @@ def build_unet() -> UNet2DConditionModel:
 
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=4,
-        out_channels=4,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
         block_out_channels=(64, 96, 160),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

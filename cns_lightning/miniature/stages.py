@@ -95,7 +95,7 @@ def train_autoencoder(recipe: Recipe) -> nn.Module:
             noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step)).to(pixels.device)
             copy = model.decode(posterior.mean + posterior.std * noise).sample.float()
         error = copy - pixels
-        fidelity = 3 * error.square().mean() + error.abs().mean() + (_slopes(copy) - _slopes(pixels)).abs().mean()
+        fidelity = 5 * error.square().mean() + error.abs().mean() + (_slopes(copy) - _slopes(pixels)).abs().mean()
         return fidelity + 2e-4 * posterior.kl().float().mean() / posterior.mean[0].numel()
 
     loop.run(loss_at)
@@ -105,7 +105,7 @@ def train_autoencoder(recipe: Recipe) -> nn.Module:
 
 @torch.no_grad()
 def encode_pool(recipe: Recipe, autoencoder: nn.Module, pool: PicturePool) -> Tensor:
-    """Encodes a pool once; gives unscaled latent means, shape (pictures, 4, 16, 16), float16."""
+    """Encodes a pool once; gives unscaled latent means, shape (pictures, 8, 16, 16), float16."""
     path = recipe.work / "diffusion" / "latents.safetensors"
     if path.exists():
         return read_tensors(path)[0]["latents"]
@@ -187,8 +187,6 @@ def train_judge(recipe: Recipe, tokenizer) -> nn.Module:  # noqa: ANN001
 
     def loss_at(step: int) -> Tensor:
         pixels, captions = _mixed_batch(free, base, recipe, recipe.judge_batch, "judge", step)
-        if step % 2:
-            pixels = pixels.flip(3)
         mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (JUDGE_MEAN, JUDGE_DEVIATION))
         pixels = ((pixels + 1) / 2 - mean.to(pixels)) / deviation.to(pixels)
         tokens = tokenizer(

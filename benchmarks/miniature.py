@@ -1,0 +1,210 @@
+"""Measures the miniature: the judge, the autoencoder, the base model; writes docs/miniature.md.
+
+``python -m benchmarks.miniature --out docs``  (about ten minutes on two cores)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+
+from cns_lightning.diffusion.sampling import generate, grid
+from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.miniature import base_model_path, judge_path, world
+from cns_lightning.sequence import Sequence, picture_files
+
+PLACES = {
+    "meadow": "in the meadow",
+    "beach": "on the beach",
+    "night": "at night",
+    "city": "in the city",
+    "snow": "in the snow",
+    "desert": "in the desert",
+    "room": "in the room",
+    "sea": "in the sea",
+}
+HELD_OUT_SEED = 987_654_321
+
+
+@dataclass(frozen=True)
+class Single:
+    """One thing of the base world and what a caption says of it."""
+
+    kind: str
+    colour: str
+    scene: str
+
+    @property
+    def prompt(self) -> str:
+        """Gives the caption that names everything."""
+        return f"a photo of {article(self.colour)} {self.kind} {PLACES[self.scene]}"
+
+
+def article(words: str) -> str:
+    """Puts the right article before words."""
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def nearest(encoder: ClipEncoder, pictures: torch.Tensor, texts: list[list[str]]) -> list[int]:
+    """Gives for every picture the index of its nearest text among its own list."""
+    vocabulary = sorted({text for each in texts for text in each})
+    encoded = dict(zip(vocabulary, encoder.texts(vocabulary), strict=True))
+    return [
+        int((torch.stack([encoded[text] for text in each]) @ picture).argmax())
+        for picture, each in zip(pictures, texts, strict=True)
+    ]
+
+
+def accuracy(encoder: ClipEncoder, images: list[Image.Image], truth: list[Single]) -> dict[str, float]:
+    """Gives the judge's zero-shot accuracy for kind, colour and scene over pictures of one thing."""
+    encoded = encoder.images(images)
+    kinds, colours, scenes = list(world.KINDS), list(world.COLOURS), list(PLACES)
+    tasks = {
+        "kind": ([[article(kind) for kind in kinds]] * len(truth), [kinds.index(each.kind) for each in truth]),
+        "colour": (
+            [[f"{article(colour)} {each.kind}" for colour in colours] for each in truth],
+            [colours.index(each.colour) for each in truth],
+        ),
+        "scene": (
+            [[f"{article(each.kind)} {PLACES[scene]}" for scene in scenes] for each in truth],
+            [scenes.index(each.scene) for each in truth],
+        ),
+    }
+    result = {}
+    for name, (texts, right) in tasks.items():
+        found = nearest(encoder, encoded, texts)
+        result[name] = float(numpy.mean([a == b for a, b in zip(found, right, strict=True)]))
+    return result
+
+
+def held_out_renders(count: int) -> tuple[list[Image.Image], list[Single]]:
+    """Renders pictures of one thing that no training pool holds, in every style of the base world."""
+    numbers, images, truth = random.Random(HELD_OUT_SEED), [], []
+    while len(images) < count:
+        picture, _ = world.sample_picture(numbers)
+        if len(picture.things) == 1:
+            thing = picture.things[0]
+            images.append(world.render(picture))
+            truth.append(Single(thing.kind, nearest_colour(thing.colour), picture.scene))
+    return images, truth
+
+
+def nearest_colour(colour: tuple[int, int, int]) -> str:
+    """Gives the name of the base colour a jittered colour came from."""
+    return min(
+        world.COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(world.COLOURS[name], colour, strict=True))
+    )
+
+
+def fidelity(encoder: ClipEncoder, pipeline, pictures: list[Image.Image]) -> dict[str, float]:  # noqa: ANN001
+    """Compares pictures with what the autoencoder makes of them: PSNR in dB and the judge's cosine."""
+    pixels = (
+        torch.stack([torch.from_numpy(numpy.array(each)).permute(2, 0, 1) for each in pictures]).float() / 127.5 - 1
+    )
+    with torch.no_grad():
+        copies = pipeline.vae.decode(pipeline.vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
+    errors = ((copies - pixels) / 2).square().mean((1, 2, 3))
+    images = [Image.fromarray(((each + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()) for each in copies]
+    cosines = (encoder.images(pictures) * encoder.images(images)).sum(-1)
+    decibels = -10 * errors.log10()
+    return {
+        "psnr_mean": float(decibels.mean()),
+        "psnr_least": float(decibels.min()),
+        "clip_i_mean": float(cosines.mean()),
+        "clip_i_least": float(cosines.min()),
+    }
+
+
+def concept_pictures() -> list[Image.Image]:
+    """Reads the 105 pictures of the shipped concepts."""
+    files = []
+    for number in (1, 2, 3):
+        sequence = Sequence.read(Path("configs/sequences") / f"miniature_set{number}.yaml")
+        files += [path for concept in sequence.concepts for path in picture_files(concept.images)]
+    return [Image.open(path).convert("RGB") for path in files]
+
+
+def pairs_right(encoder: ClipEncoder, images: list[Image.Image], truth: list[tuple[str, str]]) -> float:
+    """Gives the share of pictures whose nearest text among all pairs of kinds names both kinds asked for."""
+    pairs = list(combinations(world.KINDS, 2))
+    texts = [f"{article(first)} and {article(second)}" for first, second in pairs]
+    found = nearest(encoder, encoder.images(images), [texts] * len(images))
+    return float(numpy.mean([set(pairs[index]) == set(asked) for index, asked in zip(found, truth, strict=True)]))
+
+
+def measure(singles: int, doubles: int, guidance: float, steps: int, out: Path) -> dict[str, object]:
+    """Runs every measurement and draws the grid."""
+    from diffusers import StableDiffusionPipeline
+
+    encoder = ClipEncoder(judge_path())
+    pipeline = StableDiffusionPipeline.from_pretrained(base_model_path())
+    numbers = random.Random(HELD_OUT_SEED + 1)
+    asked = [
+        Single(numbers.choice(world.KINDS), numbers.choice(list(world.COLOURS)), numbers.choice(list(PLACES)))
+        for _ in range(singles)
+    ]
+    single_images = (
+        [
+            generate(pipeline, [each.prompt], [seed], steps=steps, guidance=guidance)[0]
+            for seed, each in enumerate(asked)
+        ]
+        if singles < 8
+        else generate_each(pipeline, [each.prompt for each in asked], steps, guidance)
+    )
+    pairs = [tuple(numbers.sample(world.KINDS, 2)) for _ in range(doubles)]
+    double_images = generate_each(
+        pipeline, [f"a photo of {article(first)} and {article(second)}" for first, second in pairs], steps, guidance
+    )
+    labels = [each.prompt.removeprefix("a photo of ") for each in asked[:32]]
+    rows = [single_images[start : start + 8] for start in range(0, 32, 8)] + [double_images[:8]]
+    names = ["; ".join(labels[start : start + 8][:2]) + " ..." for start in range(0, 32, 8)]
+    grid(rows, [*names, "two things"], [str(number) for number in range(8)]).save(out / "miniature_grid.png")
+    return {
+        "judge": accuracy(encoder, *held_out_renders(2000)),
+        "single": accuracy(encoder, single_images, asked),
+        "double_both_kinds": pairs_right(encoder, double_images, pairs),
+        "autoencoder": fidelity(encoder, pipeline, concept_pictures()),
+    }
+
+
+def generate_each(pipeline, prompts: list[str], steps: int, guidance: float) -> list[Image.Image]:  # noqa: ANN001
+    """Draws one picture a prompt, each from its own seed."""
+    images = []
+    for start in range(0, len(prompts), 50):
+        part = prompts[start : start + 50]
+        latents = torch.stack(
+            [
+                torch.randn(8, 16, 16, generator=torch.Generator().manual_seed(start + number))
+                for number in range(len(part))
+            ]
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        images += pipeline(part, latents=latents, num_inference_steps=steps, guidance_scale=guidance).images
+    return images
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--singles", type=int, default=500)
+    parser.add_argument("--doubles", type=int, default=200)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=25)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(exist_ok=True)
+    result = measure(arguments.singles, arguments.doubles, arguments.guidance, arguments.steps, arguments.out)
+    (arguments.out / "miniature.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

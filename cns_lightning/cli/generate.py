@@ -1,0 +1,180 @@
+"""``generate``: pictures from what a run has learned."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cns_lightning.errors import EXIT_DONE, Faults, UserError
+from cns_lightning.progress import ProgressDisplay
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.sequence import TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m cns_lightning generate", description="Draws pictures with the concepts that a run has learned."
+    )
+    made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    made.add_argument(
+        "--prompt", action="append", required=True, metavar="TEXT", help="what to draw; may be given several times"
+    )
+    made.add_argument("--n", type=_positive, default=4, help="pictures of each prompt (4)")
+    made.add_argument("--seed", type=int, default=0, help="of the first picture; the next have the next numbers (0)")
+    made.add_argument("--upto", metavar="TOKEN", help="the model as it was right after this concept")
+    made.add_argument(
+        "--out", type=Path, metavar="FILE.png", help="one picture, or all on one sheet (DIR/generated/PROMPT.png)"
+    )
+    made.add_argument("--folder", type=Path, metavar="DIR", help="write every picture to a file of its own in here")
+    made.add_argument("--steps", type=_positive, default=25, help="of the sampler (25)")
+    made.add_argument("--guidance", type=float, default=7.5, help="how closely the prompt is followed (7.5)")
+    made.add_argument("--batch-size", type=_positive, default=8, help="pictures drawn at once (8)")
+    made.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
+    made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command and gives the exit code.
+
+    Raises:
+        UserError: if the run folder holds no registry, a prompt names an unknown token, the device is not there, or
+            files cannot be written.
+    """
+    arguments = parser().parse_args(argv)
+    if arguments.out is not None and arguments.out.suffix.lower() != ".png":
+        raise UserError("--out", f"{arguments.out} does not end in .png", "Give a name such as pictures.png")
+    folder = RunFolder.existing(arguments.run)
+    # Here, so that --help does not wait for torch.
+    from cns_lightning.diffusion.sampling import generate
+    from cns_lightning.pipeline import load_pipeline
+    from cns_lightning.registry.registry import NeuronRegistry
+
+    check_prompts(arguments.prompt, NeuronRegistry.load(folder.registry).tokens, arguments.upto)
+    device = available_device(arguments.device)
+    display = ProgressDisplay()
+    display.event(f"loading the model of {arguments.run} to {device}")
+    pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device)
+    seeds = list(range(arguments.seed, arguments.seed + arguments.n))
+    pictures = generate(
+        pipe,
+        arguments.prompt,
+        seeds,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        batch_size=arguments.batch_size,
+        progress=lambda done, total: display.status(f"picture {done} of {total}"),
+    )
+    for path in _written(arguments, folder, pictures, seeds):
+        display.event(f"wrote {path}")
+    return EXIT_DONE
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def check_prompts(prompts: Sequence[str], tokens: Sequence[str], upto: str | None) -> None:
+    """Refuses prompts that name what was not learned: the model would read such a token as noise.
+
+    Args:
+        prompts: what the user wants drawn.
+        tokens: what was learned, in learning order.
+        upto: the last concept that counts; None takes all.
+
+    Raises:
+        UserError: naming every such token.
+    """
+    if upto is not None and upto not in tokens:
+        raise UserError("--upto", f"no concept {upto} was learned", _known(upto, tokens))
+    learned = list(tokens) if upto is None else list(tokens[: tokens.index(upto) + 1])
+    # CLIP reads lower case alone.
+    lowered = {token.lower() for token in learned}
+    faults = Faults()
+    for prompt in prompts:
+        for token in dict.fromkeys(TOKEN.findall(prompt)):
+            if token.lower() in lowered:
+                continue
+            if token in tokens:
+                faults.add(f"--prompt {prompt!r}", f"names {token}, which was learned after {upto}", "Leave --upto out")
+            else:
+                faults.add(f"--prompt {prompt!r}", f"names {token}, which was not learned", _known(token, learned))
+    faults.raise_if_any()
+
+
+def _known(token: str, tokens: Sequence[str]) -> str:
+    if not tokens:
+        return "Nothing is learned yet: run fit first, or write a prompt without tokens"
+    near = difflib.get_close_matches(token, tokens, 1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    return f"{guess}Learned are {', '.join(tokens)}"
+
+
+def available_device(name: str | None) -> str:
+    """Gives the device to compute on, the graphics card by default where there is one.
+
+    Raises:
+        UserError: if there is no such device here.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError("--device", f"{name} cannot be used here ({reason})", "Leave --device out, or give cpu") from error
+    return name
+
+
+def _written(
+    arguments: argparse.Namespace, folder: RunFolder, pictures: list[Image.Image], seeds: list[int]
+) -> list[Path]:
+    """Writes the pictures where the user wants them and lists the files."""
+    from cns_lightning.storage import write_atomically
+
+    prompts: list[str] = arguments.prompt
+    files: dict[Path, Image.Image] = {}
+    if arguments.folder is not None:
+        for number, picture in enumerate(pictures):
+            prompt, seed = prompts[number // len(seeds)], seeds[number % len(seeds)]
+            place = f"{number // len(seeds):02d}-" if len(prompts) > 1 else ""
+            files[arguments.folder / f"{place}{file_stem(prompt)}-{seed}.png"] = picture
+    if arguments.out is not None or arguments.folder is None:
+        name = f"{file_stem(prompts[0])}-{seeds[0]}"
+        name += f"-and-{len(prompts) - 1}-more" if len(prompts) > 1 else ""
+        name += f"-upto-{file_stem(arguments.upto)}" if arguments.upto else ""
+        files[arguments.out or folder.generated / f"{name}.png"] = sheet(pictures, prompts, seeds)
+    for path, picture in files.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        write_atomically(path, buffer.getvalue())
+    return list(files)
+
+
+def sheet(pictures: list[Image.Image], prompts: list[str], seeds: list[int]) -> Image.Image:
+    """Lays the pictures out, a row a prompt and a column a seed; a single one stays as it is."""
+    from cns_lightning.diffusion.sampling import grid
+
+    if len(pictures) == 1:
+        return pictures[0]
+    rows = [pictures[start : start + len(seeds)] for start in range(0, len(pictures), len(seeds))]
+    return grid(rows, list(prompts), [f"seed {seed}" for seed in seeds])
+
+
+def file_stem(prompt: str) -> str:
+    """Makes a file name of a prompt: its letters and digits, at most 60."""
+    return re.sub(r"[^\w]+", "-", prompt).strip("-")[:60].rstrip("-") or "picture"

@@ -1,0 +1,1 @@
+"""How well a model shows concepts and follows prompts."""

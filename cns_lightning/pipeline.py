@@ -1,0 +1,49 @@
+"""From a run folder to a plain diffusers pipeline that knows the learned concepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def load_pipeline(
+    run_dir: Path | str,
+    upto: str | None = None,
+    base_model: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> DiffusionPipeline:
+    """Loads the base model of a run and writes what was learned into it.
+
+    Stock diffusers from then on: the tokens stand in the tokenizers, the weights in the UNet.
+
+    Args:
+        run_dir: a run folder; nothing learned yet gives the base model.
+        upto: the last concept to take in; None takes all.
+        base_model: where the base model is now, when it is not where the run had it.
+        dtype: of every part; the concepts are added in float32 first.
+        device: of every part.
+
+    Raises:
+        UserError: if the folder is no run folder or damaged, there is no such concept, or the base model is not to be
+            found or is another one.
+    """
+    registry = NeuronRegistry.load(RunFolder.existing(Path(run_dir)).registry)
+    source = base_model or registry.base_model
+    base = BaseModel.load(source)
+    registry.check_base(base.fingerprint(), source)
+    pretrained = {name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()}
+    pipe = base.pipeline()
+    registry.apply(pipe, upto, base=pretrained)
+    base.to(dtype=dtype, device=device)
+    return pipe

@@ -1,0 +1,167 @@
+"""The whole way on a tiny random model: learn two concepts, continue, generate, and check every promise bit by bit."""
+
+import signal
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.pipeline import load_pipeline
+from cns_lightning.registry.registry import NeuronRegistry
+from tests.runs.stop_at import StopAt
+
+
+def write_sequence(folder: Path, words: list[str]) -> Path:
+    """Writes a sequence of concepts of three small noisy pictures each."""
+    concepts = []
+    for number, word in enumerate(words):
+        pictures = folder / f"{word}{number}"
+        pictures.mkdir(parents=True)
+        for index in range(3):
+            pixels = numpy.random.default_rng([number, index]).integers(0, 256, (40, 32, 3), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(pictures / f"{index}.png")
+        concepts.append({"token": f"<new{number + 1}>", "class_word": word, "kind": "animal", "images": pictures.name})
+    text = {
+        "name": "two",
+        "concepts": concepts,
+        "prompts": {"single": ["a photo of <new1> cat"], "double": [], "triple": []},
+    }
+    path = folder / "sequence.yaml"
+    path.write_text(yaml.safe_dump(text), "utf-8")
+    return path
+
+
+def arguments(base: Path, sequence: Path, run: Path, *more: str) -> list[str]:
+    """Gives the command line of a short run."""
+    return [
+        "fit", "--config", "configs/methods/cns.yaml", "--config", "configs/hardware/cpu.yaml",
+        "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
+        "--run", str(run), "--steps", "3", "--samples.steps", "2", "--samples.pictures", "2", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Gives base model, sequence file and run folder of a finished run of two concepts."""
+    folder = tmp_path_factory.mktemp("fit")
+    sequence = write_sequence(folder, ["cat", "cat"])
+    run = folder / "run"
+    assert main(arguments(tiny_base_model, sequence, run)) == 0
+    return tiny_base_model, sequence, run
+
+
+def test_run_folder_holds_what_was_promised(finished: tuple[Path, Path, Path]) -> None:
+    run = finished[2]
+    files = """config.yaml registry/registry.json registry/000-new1.safetensors registry/001-new2.safetensors
+        registry/general.safetensors checkpoints/last.ckpt metrics.csv timings.json log.txt
+        samples/stage-0.png samples/stage-1.png"""
+    for name in files.split():
+        assert (run / name).stat().st_size > 0, name
+
+
+def test_only_masked_weights_and_own_tokens_moved(finished: tuple[Path, Path, Path]) -> None:
+    base_folder, _, run = finished
+    base = BaseModel.load(str(base_folder))
+    registry = NeuronRegistry.load(run / "registry")
+    learned = load_pipeline(run)
+    union = {name: registry.mask("<new1>")[name] | registry.mask("<new2>")[name] for name in registry.mask("<new1>")}
+    before, after = dict(base.unet.named_parameters()), dict(learned.unet.named_parameters())
+    moved = 0
+    for name, weight in before.items():
+        outside = ~union[name] if name in union else torch.ones_like(weight, dtype=torch.bool)
+        assert torch.equal(after[name][outside], weight[outside]), name
+        moved += int((after[name] != weight).sum())
+    assert moved > 0
+    for old, new in ((base.vae, learned.vae), (base.text_encoders[0], learned.text_encoder)):
+        states = new.state_dict()
+        for name, value in old.state_dict().items():
+            assert torch.equal(states[name][: len(value)] if value.ndim else states[name], value), name
+
+
+def test_registry_replays_the_trained_weights_bit_for_bit(finished: tuple[Path, Path, Path]) -> None:
+    base_folder, _, run = finished
+    registry = NeuronRegistry.load(run / "registry")
+    projections = key_value_projections(BaseModel.load(str(base_folder)).unet)
+    replayed = {name: projection.weight.detach().clone() for name, projection in projections.items()}
+    for number, token in enumerate(registry.tokens):
+        stored = load_file(run / "registry" / f"00{number}-new{number + 1}.safetensors")["values"].float()
+        start = 0
+        for name in registry.mask(token):
+            inside = registry.mask(token)[name]
+            count = int(inside.sum())
+            replayed[name][inside] += stored[start : start + count]
+            start += count
+    trained = registry.weights()
+    assert all(torch.equal(replayed[name], trained[name]) for name in replayed)
+
+
+def test_two_concepts_of_one_class_differ(finished: tuple[Path, Path, Path]) -> None:
+    registry = NeuronRegistry.load(finished[2] / "registry")
+    first, second = (registry.embedding(token) for token in registry.tokens)
+    assert not torch.equal(first, second)
+    assert any(
+        not torch.equal(registry.mask("<new1>")[name], registry.mask("<new2>")[name])
+        for name in registry.mask("<new1>")
+    )
+
+
+def test_finished_run_says_so(finished: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    base, sequence, run = finished
+    before = (run / "registry" / "registry.json").read_bytes()
+    assert main(arguments(base, sequence, run)) == 0
+    assert "finished" in capsys.readouterr().err
+    assert (run / "registry" / "registry.json").read_bytes() == before
+
+
+def test_changed_configuration_is_refused(
+    finished: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, sequence, run = finished
+    assert main(arguments(base, sequence, run, "--model.method.init_args.learning_rate", "0.5")) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_interrupted_run_ends_like_an_uninterrupted_one(
+    finished: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, sequence, run = finished
+    other = tmp_path / "run"
+    command = arguments(base, sequence, other, "--trainer.callbacks+=tests.runs.stop_at.StopAt")
+    for step in (2, 4):
+        monkeypatch.setattr(StopAt, "step", step)
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 128 + signal.SIGTERM
+    monkeypatch.setattr(StopAt, "step", None)
+    assert main(command) == 0
+    for name in ("000-new1.safetensors", "001-new2.safetensors"):
+        assert (other / "registry" / name).read_bytes() == (run / "registry" / name).read_bytes()
+    for name in ("metrics.csv", "samples/stage-0.png", "samples/stage-1.png"):
+        assert (other / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_appended_concept_equals_a_sequence_with_it_from_the_start(
+    finished: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    base, sequence, run = finished
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    shorter = sequence.with_name("shorter.yaml")
+    shorter.write_text(yaml.safe_dump({**content, "concepts": content["concepts"][:1]}), "utf-8")
+    other = tmp_path / "run"
+    assert main(arguments(base, shorter, other)) == 0
+    assert main(arguments(base, sequence, other)) == 0
+    for name in ("registry/001-new2.safetensors", "metrics.csv", "samples/stage-1.png"):
+        assert (other / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_metrics_have_a_row_a_stage_at_least(finished: tuple[Path, Path, Path]) -> None:
+    lines = (finished[2] / "metrics.csv").read_text("utf-8").splitlines()
+    assert lines[0].startswith("step,stage,concept")
+    assert [line.split(",")[1] for line in lines[1:]] == ["0", "1"]
