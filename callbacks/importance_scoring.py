@@ -71,7 +71,8 @@ class ImportanceScoring(Callback):
         self.calibration, self.share = calibration, share
         self.general_rule, self.vote_threshold = general_rule, vote_threshold
         self.reference_classes = reference_classes or ["cat", "dog", "bird", "car", "cup", "flower"]
-        self.positions, self.normalize_tokens = positions, normalize_tokens
+        self.positions: Positions = positions
+        self.normalize_tokens = normalize_tokens
         self.include_unconditional = include_unconditional
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

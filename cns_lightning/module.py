@@ -88,7 +88,7 @@ class ContinualPersonalization(LightningModule):
         """Loads the base model and opens the registry; does nothing when called again."""
         if self.base is not None:
             return
-        base = BaseModel.load(self.base_model, dtype=getattr(torch, self.base_dtype))
+        base = BaseModel.load(self.base_model)
         if self.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
         self.base = base
@@ -97,6 +97,8 @@ class ContinualPersonalization(LightningModule):
         self.base_weights = {
             name: projection.weight.detach().float().cpu().clone() for name, projection in self.projections.items()
         }
+        # Cast after the weights were taken: the registry replays on single precision whatever the run computes in.
+        base.to(dtype=getattr(torch, self.base_dtype))
         self.weights = dict(self.base_weights)
         self.tokens = ConceptTokens(base)
         self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
@@ -134,6 +136,8 @@ class ContinualPersonalization(LightningModule):
 
     def begin_stage(self, stage: int) -> None:
         """Makes what a stage trains, from the registry and the concept; the optimizer comes anew."""
+        # A registry may be ahead of a lost or older checkpoint.
+        self.registry.truncate(self.done_stages)
         self._create_stage(stage)
         self.step = 0
         self.trainer.strategy.setup_optimizers(self.trainer)

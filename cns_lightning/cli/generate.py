@@ -136,7 +136,9 @@ def available_device(name: str | None) -> str:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError("--device", f"{name} cannot be used here ({reason})", "Leave --device out, or give cpu") from error
+        raise UserError(
+            "--device", f"{name} cannot be used here ({reason})", "Leave --device out, or give cpu"
+        ) from error
     return name
 
 

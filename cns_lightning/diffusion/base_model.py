@@ -83,9 +83,7 @@ class BaseModel:
             _repair_end_token(encoder, int(tokenizer.eos_token_id))
 
     @classmethod
-    def load(
-        cls, source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ) -> BaseModel:
+    def load(cls, source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> BaseModel:
         """Loads a base model; it is read in float32 first, so that its fingerprint does not depend on the precision.
 
         Args:
@@ -188,7 +186,9 @@ def _check_structure(base: BaseModel) -> None:
         problem = f"has {len(base.tokenizers)} tokenizers for {len(base.text_encoders)} text encoders"
         raise UserError(where, problem, SUPPORTED)
     if config.encoder_hid_dim_type is not None:
-        problem = f"changes the text states on their way to the UNet (encoder_hid_dim_type {config.encoder_hid_dim_type})"
+        problem = (
+            f"changes the text states on their way to the UNet (encoder_hid_dim_type {config.encoder_hid_dim_type})"
+        )
         raise UserError(where, problem, SUPPORTED)
     if config.in_channels != base.vae.config.latent_channels:
         problem = (

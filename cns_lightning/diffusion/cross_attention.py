@@ -1,9 +1,9 @@
-"""The key and value projections of the UNet's cross-attention: which they are, and how to let them use other weights."""
+"""The key and value projections of the UNet's cross-attention: which they are, and how to give them other weights."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,18 @@ def key_value_projections(unet: nn.Module) -> dict[str, nn.Linear]:
     """
     from diffusers.models.attention_processor import Attention
 
-    width = unet.config.cross_attention_dim  # type: ignore[union-attr]
+    width = cast("Any", unet).config["cross_attention_dim"]
     found: dict[str, nn.Linear] = {}
     for part in ("down_blocks", "mid_block", "up_blocks"):
         block = getattr(unet, part, None)
         if block is None:
             continue
         for name, module in block.named_modules(prefix=part):
-            if isinstance(module, Attention) and module.is_cross_attention and module.to_k.in_features == width:
-                found[f"{name}.to_k.weight"] = module.to_k
-                found[f"{name}.to_v.weight"] = module.to_v  # type: ignore[assignment]
+            if not isinstance(module, Attention) or not module.is_cross_attention:
+                continue
+            key, value = module.to_k, module.to_v
+            if isinstance(key, nn.Linear) and isinstance(value, nn.Linear) and key.in_features == width:
+                found |= {f"{name}.to_k.weight": key, f"{name}.to_v.weight": value}
     if not found:
         raise UserError("base model", "its UNet has no cross-attention", "Give a text-to-image base model")
     return found
@@ -65,7 +67,7 @@ class WeightOverrides:
         for name, projection in self.projections.items():
             if "forward" in vars(projection):
                 raise ValueError(f"{name} is overridden already")
-            projection.forward = partial(self._forward, name, projection)
+            vars(projection)["forward"] = partial(self._forward, name, projection)
 
     def set(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts tensors in place; those that were there before go, projections that are not named use their weights.

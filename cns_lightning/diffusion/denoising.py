@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 if TYPE_CHECKING:
     from cns_lightning.diffusion.base_model import BaseModel
@@ -31,8 +30,8 @@ def denoising_loss(
         noise: standard normal, shape of ``latents``.
         timesteps: shape (samples,), int64, 0 to the scheduler's last.
         states: of one prompt a sample.
-        valid_region: bool, shape (samples, height, width) or (samples, 1, height, width) in latent cells or in pixels;
-            only cells wholly inside count, and the mean is over them. A sample without any counts as a loss of zero.
+        valid_region: latent cells that count, bool, shape (samples, height, width); the mean is over them, and 0 where
+            there are none. None counts all.
 
     Returns:
         Shape (samples,), float32.
@@ -50,25 +49,8 @@ def denoising_loss(
     error = (predicted.float() - _target(base, latents, noise, timesteps).float()).square().mean(1)
     if valid_region is None:
         return error.mean((1, 2))
-    cells = valid_cells(valid_region, error.shape[-2:])
+    cells = valid_region.to(error)
     return (error * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)
-
-
-def valid_cells(valid_region: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Marks the latent cells that lie wholly inside a region.
-
-    Args:
-        valid_region: bool, shape (samples, height, width) or (samples, 1, height, width), in cells or in pixels.
-        size: height and width in cells.
-
-    Returns:
-        Shape (samples, height, width) in cells, float32, 0 or 1.
-    """
-    region = valid_region.float()
-    region = region if region.ndim == 4 else region.unsqueeze(1)
-    if tuple(region.shape[-2:]) != tuple(size):
-        region = -functional.adaptive_max_pool2d(-region, tuple(size))
-    return region[:, 0]
 
 
 def _target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Opens a base model with stock diffusers, whatever it is stored as; everything that can be wrong with it is said in one sentence.
+"""Opens a base model with stock diffusers, whatever it is stored as; says in one sentence what is wrong with it.
 
 What the parts are used for is not decided here: `cns_lightning.diffusion.base_model`.
 """
@@ -104,7 +104,7 @@ def parts_of(index: dict[str, Any], where: str) -> list[str]:
 
 
 def _weights_variant(folder: Path, where: str) -> str | None:
-    """Finds the variant in which the weights of a part are there, None for the plain one, and checks every file's end."""
+    """Finds the variant a part's weights are there in, None for the plain one, and checks that no file is cut off."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
@@ -168,9 +168,8 @@ def _from_single_file(path: Path) -> DiffusionPipeline:
         with quiet_loading():
             return family.from_single_file(str(path), **keywords)
     except LOADING_FAULTS as error:
-        remedy = (
-            f"Where there is no network, put the small files of the model's diffusers folder (all but the weights) into {layout}"
-        )
+        small = "the small files of the model's diffusers folder (all but the weights)"
+        remedy = f"Where there is no network, put {small} into {layout}"
         raise UserError(where, f"cannot be opened by diffusers: {first_line(error)}", remedy) from error
 
 

@@ -52,7 +52,8 @@ def text_states(base: BaseModel, prompts: list[str], with_gradient: bool = False
     """
     with torch.set_grad_enabled(with_gradient):
         encoded = [_encode(base, number, prompts) for number in range(len(base.text_encoders))]
-    token_ids, ends = encoded[0].token_ids, encoded[0].token_ids == base.tokenizers[0].eos_token_id
+    token_ids = encoded[0].token_ids
+    ends = torch.eq(token_ids, cast("int", base.tokenizers[0].eos_token_id))
     return TextStates(
         states=torch.cat([each.states for each in encoded], dim=-1).to(base.text_encoders[-1].dtype),
         pooled=encoded[-1].pooled,
@@ -73,7 +74,7 @@ def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
     # A tokenizer saved without its length claims to take any number of tokens.
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
     inputs = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    device = encoder.get_input_embeddings().weight.device
+    device = base.embedding_table(number).weight.device
     token_ids = cast("Tensor", inputs["input_ids"]).to(device)
     if base.is_xl:
         output = cast("Any", encoder(token_ids, output_hidden_states=True))
@@ -138,10 +139,9 @@ class ConceptTokens:
             self.set(token, self._mean_rows() if vectors is None else vectors)
 
     def embedding(self, token: str) -> list[Tensor]:
-        """Gives a copy of a token's vectors as they are now, one for each encoder, shape (1, width), float32, on the CPU."""
+        """Gives copies of a token's vectors, one for each encoder, as they are now, shape (1, width), float32, on the CPU."""
         rows: list[Tensor] = list(self._trained.get(token, [])) or [
-            table.weight[row].unsqueeze(0)
-            for table, row in zip(self._tables(), self._identifiers[token], strict=True)
+            table.weight[row].unsqueeze(0) for table, row in zip(self._tables(), self._identifiers[token], strict=True)
         ]
         return [row.detach().float().cpu().clone() for row in rows]
 

@@ -31,7 +31,8 @@ COMMON_WORDS = (
 def tiny_base_model(folder: Path, seed: int = 0) -> Path:
     """Writes a random Stable-Diffusion-1.5-shaped diffusers folder; the same seed gives the same weights.
 
-    It predicts the noise; the upper of its two levels has cross-attention, as has the middle. Global random state is left as it was.
+    It predicts the noise; the upper of its two levels has cross-attention, as has the middle. Global random state is
+    left as it was.
 
     Args:
         folder: where to; made when missing.
@@ -75,7 +76,7 @@ def tiny_base_model(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Writes a CLIP tokenizer of some hundred words and all bytes as the files of Stable Diffusion have it, and opens it."""
+    """Writes a CLIP tokenizer of about a hundred words and all bytes, as Stable Diffusion's files are, and opens it."""
     from transformers import CLIPTokenizer
 
     words = sorted({*COMMON_WORDS, *KINDS, *COLOURS, *PATTERNS, *SCENES, *STYLES})
@@ -92,7 +93,7 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def tiny_text_config(tokenizer: CLIPTokenizer, **changes: Any) -> Any:  # noqa: ANN401
+def tiny_text_config(tokenizer: CLIPTokenizer, **changes: Any) -> Any:
     """Gives the configuration of a text encoder of two layers.
 
     Args:
@@ -118,7 +119,7 @@ def tiny_text_config(tokenizer: CLIPTokenizer, **changes: Any) -> Any:  # noqa: 
     return CLIPTextConfig(**settings | changes)
 
 
-def tiny_unet(text_width: int, **changes: Any) -> UNet2DConditionModel:  # noqa: ANN401
+def tiny_unet(text_width: int, **changes: Any) -> UNet2DConditionModel:
     """Builds a denoiser with fresh weights from the global random state.
 
     Args:

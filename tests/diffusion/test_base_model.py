@@ -69,7 +69,11 @@ def test_writing_the_tiny_model_is_reproducible_and_leaves_the_random_state(tmp_
     folder = write_tiny_base_model(tmp_path / "again")
     assert torch.equal(torch.get_rng_state(), before)
     again = BaseModel.load(str(folder))
-    for part, other in ((base.unet, again.unet), (base.vae, again.vae), (base.text_encoders[0], again.text_encoders[0])):
+    for part, other in (
+        (base.unet, again.unet),
+        (base.vae, again.vae),
+        (base.text_encoders[0], again.text_encoders[0]),
+    ):
         for name, value in part.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
 
@@ -117,7 +121,9 @@ def test_half_precision_variant_is_found(base: BaseModel, tmp_path: Path) -> Non
 
 
 def test_missing_folder_names_what_can_be_given(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere: there is no such folder or file\. Give miniature, a diffusers folder"):
+    with pytest.raises(
+        UserError, match=r"nowhere: there is no such folder or file\. Give miniature, a diffusers folder"
+    ):
         BaseModel.load(str(tmp_path / "nowhere"))
 
 
@@ -150,7 +156,9 @@ def test_truncated_weights_are_named(copy: Path) -> None:
 
 def test_pickled_weights_are_not_read(copy: Path) -> None:
     (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(UserError, match=r"unet holds no safetensors weights, only diffusion_pytorch_model\.bin\. Convert"):
+    with pytest.raises(
+        UserError, match=r"unet holds no safetensors weights, only diffusion_pytorch_model\.bin\. Convert"
+    ):
         BaseModel.load(str(copy))
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import WeightOverrides, key_value_projections
-from cns_lightning.diffusion.denoising import denoising_loss, valid_cells
+from cns_lightning.diffusion.denoising import denoising_loss
 from cns_lightning.diffusion.text import ConceptTokens, text_states
 
 PROMPTS = ["a photo of a cat", "a red car", "a sketch of a boat"]
@@ -54,15 +54,6 @@ def test_only_the_valid_region_counts(base: BaseModel) -> None:
     assert losses[0].item() == pytest.approx(squared_error(base, 0).mean().item(), rel=1e-4)
     assert losses[1].item() == pytest.approx(squared_error(base, 1)[:, 2:5, 1:7].mean().item(), rel=1e-4)
     assert losses[2].item() == 0
-
-
-def test_region_in_pixels_counts_whole_cells(base: BaseModel) -> None:
-    pixels = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
-    pixels[..., 4:20, 7:32] = True
-    expected = torch.zeros(1, 8, 8)
-    expected[0, 1:5, 2:8] = 1
-    assert torch.equal(valid_cells(pixels, (8, 8)), expected)
-    assert torch.equal(valid_cells(expected.bool(), (8, 8)), expected)
 
 
 def test_xl_reads_pooled_text_and_picture_size(xl_base: BaseModel) -> None:

@@ -78,7 +78,7 @@ def test_sheet_holds_every_picture_enlarged() -> None:
     names = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#00ffff"]
     pictures = [plain(name) for name in names]
     sheet = grid([pictures[:3], pictures[3:]], ["<new1> cat", "untouched"], ["seed 0", "seed 1", "seed 2"])
-    found = dict((colour, count) for count, colour in sheet.getcolors(sheet.width * sheet.height) or [])
+    found = {colour: count for count, colour in sheet.getcolors(sheet.width * sheet.height) or []}
     for picture in pictures:
         assert found[picture.getpixel((0, 0))] == 128 * 128
 

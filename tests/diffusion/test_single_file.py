@@ -87,9 +87,7 @@ def checkpoint(base: BaseModel, tmp_path: Path) -> Path:
 
 
 def test_single_file_equals_the_folder(checkpoint: Path, base: BaseModel, tiny_base_model: Path) -> None:
-    shutil.copytree(
-        tiny_base_model, checkpoint.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors")
-    )
+    shutil.copytree(tiny_base_model, checkpoint.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
     loaded = BaseModel.load(str(checkpoint))
     assert loaded.fingerprint() == base.fingerprint()
     for part, other in ((loaded.unet, base.unet), (loaded.vae, base.vae)):

@@ -58,7 +58,9 @@ def test_xl_pooled_state_comes_from_the_end_token_when_tokens_were_added(xl_base
     ConceptTokens(xl_base).add("<new1>", vectors(xl_base))
     states = text_states(xl_base, ["a <new1> cat on the beach"])
     encoder: Any = xl_base.text_encoders[1]
-    output = encoder(xl_base.tokenizers[1](["a <new1> cat on the beach"], padding="max_length", return_tensors="pt").input_ids)
+    output = encoder(
+        xl_base.tokenizers[1](["a <new1> cat on the beach"], padding="max_length", return_tensors="pt").input_ids
+    )
     end = int(states.positions.sum()) - 1
     assert states.pooled is not None
     assert torch.allclose(states.pooled, encoder.text_projection(output.last_hidden_state[:, end]), atol=1e-6)

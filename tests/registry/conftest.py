@@ -1,6 +1,7 @@
 """Small base weights and records of the registry's tests."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.registry.registry import NeuronRegistry
 
 # Entries that fill no whole bytes: 15, 21 and 33.
 SHAPES = {"b.to_k.weight": (3, 5), "a.to_v.weight": (7, 3), "c.to_k.weight": (11, 3)}
@@ -39,3 +41,14 @@ def make_record() -> Callable[..., ConceptRecord]:
         )
 
     return make
+
+
+@pytest.fixture
+def registry(tmp_path: Path, make_record: Callable[..., ConceptRecord]) -> NeuronRegistry:
+    made = NeuronRegistry.create(tmp_path / "registry", "miniature", "f" * 64, unet_parameters=1000)
+    mask = make_record(50).mask
+    assert mask is not None
+    made.set_general(mask, "model and prompts", {"rule": "vote", "threshold": "0.9"})
+    for number in range(4):
+        made.add(make_record(number))
+    return made

@@ -1,0 +1,156 @@
+"""``generate`` draws, writes whole files, and says what is wrong with a prompt."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cns_lightning.cli.generate import check_prompts, file_stem, run
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.sampling import generate
+from cns_lightning.errors import UserError
+from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.pipeline import load_pipeline
+from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.registry.registry import NeuronRegistry
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives a run folder of two concepts that move every key and value weight."""
+    path = tmp_path_factory.mktemp("run")
+    base = BaseModel.load(str(tiny_base_model))
+    weights = {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
+    mask = NeuronMask.from_bools({name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()})
+    registry = NeuronRegistry.create(path / "registry", str(tiny_base_model), base.fingerprint(), weights)
+    for number, token in enumerate(("<new1>", "<new2>")):
+        generator = torch.Generator().manual_seed(number)
+        values = torch.randn(mask.count(), generator=generator).half()
+        embedding = torch.randn(1, base.text_width, generator=generator)
+        registry.add(ConceptRecord(token, "cat", "animal", f"photo of a {token} cat", mask, values, [embedding]))
+    return path
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    """Gives a command line that draws quickly."""
+    return ["--run", str(folder), "--steps", "2", "--device", "cpu", *more]
+
+
+def test_one_picture_is_written_as_it_is(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "cat.png"
+    prompt = "a photo of <new1> cat"
+    assert run(arguments(folder, "--prompt", prompt, "--n", "1", "--seed", "3", "--out", str(out))) == 0
+    (expected,) = generate(load_pipeline(folder), [prompt], [3], steps=2)
+    assert Image.open(out).tobytes() == expected.tobytes()
+    assert list(out.parent.iterdir()) == [out], "nothing half written is left"
+
+
+def test_several_pictures_are_laid_out_on_one_sheet(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    assert (
+        run(arguments(folder, "--prompt", "a <new1> cat", "--prompt", "a <new2> dog", "--n", "3", "--out", str(out)))
+        == 0
+    )
+    with Image.open(out) as sheet:
+        assert sheet.width > 3 * 128
+        assert sheet.height > 2 * 128
+
+
+def test_default_place_is_the_run_folder_and_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(folder, "--prompt", "a <new1> cat!", "--n", "2", "--upto", "<new1>")) == 0
+    path = folder / "generated" / "a-new1-cat-0-upto-new1.png"
+    assert path.is_file()
+    assert f"wrote {path}" in capsys.readouterr().err
+
+
+def test_pictures_of_their_own_files(folder: Path, tmp_path: Path) -> None:
+    assert run(arguments(folder, "--prompt", "a cat", "--prompt", "a dog", "--n", "2", "--folder", str(tmp_path))) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["00-a-cat-0.png", "00-a-cat-1.png", "01-a-dog-0.png", "01-a-dog-1.png"]
+    expected = generate(load_pipeline(folder), ["a dog"], [1], steps=2)[0]
+    with Image.open(tmp_path / "01-a-dog-1.png") as picture:
+        assert picture.size == expected.size == (32, 32)
+
+
+def test_upto_draws_with_the_earlier_model(folder: Path, tmp_path: Path) -> None:
+    line = arguments(folder, "--prompt", "a <new1> cat", "--n", "1")
+    run([*line, "--out", str(tmp_path / "all.png")])
+    run([*line, "--out", str(tmp_path / "first.png"), "--upto", "<new1>"])
+    (expected,) = generate(load_pipeline(folder, "<new1>"), ["a <new1> cat"], [0], steps=2)
+    assert Image.open(tmp_path / "first.png").tobytes() == expected.tobytes()
+    assert Image.open(tmp_path / "all.png").tobytes() != expected.tobytes()
+
+
+def test_same_call_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        run(arguments(folder, "--prompt", "a <new2> cat", "--out", str(tmp_path / name), "--n", "2"))
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["--prompt", "a <nwe2> cat"],
+            r"'a <nwe2> cat': names <nwe2>, which was not learned\. Did you mean <new2>\? Learned",
+        ),
+        (["--prompt", "a <x> and <new1>"], r"names <x>, which was not learned\. Learned are <new1>, <new2>"),
+        (
+            ["--prompt", "a <new2>", "--upto", "<new1>"],
+            r"names <new2>, which was learned after <new1>\. Leave --upto out",
+        ),
+        (["--prompt", "a cat", "--upto", "<new9>"], r"--upto: no concept <new9> was learned\. Did you mean"),
+        (["--prompt", "a cat", "--out", "cat.jpg"], r"--out: cat\.jpg does not end in \.png"),
+        (["--prompt", "a cat", "--device", "warp"], r"--device: warp cannot be used here"),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence(folder: Path, more: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(arguments(folder, *more))
+
+
+def test_all_unknown_tokens_are_named_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        check_prompts(["a <a1> and <b1>", "<b1> again"], ["<new1>"], None)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "--prompt 'a <a1> and <b1>'",
+        "--prompt 'a <a1> and <b1>'",
+        "--prompt '<b1> again'",
+    ]
+
+
+def test_nothing_learned_yet_is_said() -> None:
+    check_prompts(["a cat", "1 < 2 > 1"], [], None)
+    with pytest.raises(UserError, match="Nothing is learned yet"):
+        check_prompts(["a <new1> cat"], [], None)
+
+
+def test_capital_letters_name_the_same_token() -> None:
+    check_prompts(["a <NEW1> cat"], ["<new1>"], "<new1>")
+
+
+def test_missing_run_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        run(arguments(tmp_path / "none", "--prompt", "a cat"))
+
+
+def test_unwritable_place_is_said(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="could not be written"):
+        run(arguments(folder, "--prompt", "a cat", "--n", "1", "--out", str(tmp_path / "file" / "cat.png")))
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_number_of_pictures_is_checked(folder: Path, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(arguments(folder, "--prompt", "a cat", "--n", count))
+    assert stopped.value.code == 2
+    assert "is no whole number of at least 1" in capsys.readouterr().err
+
+
+def test_file_names_are_plain() -> None:
+    assert file_stem("a photo of <new1> cat, on the beach!") == "a-photo-of-new1-cat-on-the-beach"
+    assert file_stem("../..") == "picture"
+    assert len(file_stem("cat " * 100)) <= 60

@@ -1,0 +1,28 @@
+"""Prompts of a concept."""
+
+from pathlib import Path
+
+from cns_lightning.data.templates import class_prompt, training_prompt
+from cns_lightning.sequence import Concept, EvaluationPrompts, Sequence
+
+CAT = Concept("<new1>", "cat", "animal", Path("cat"))
+STYLE = Concept("<new2>", "style", "style", Path("style"))
+
+
+def test_templates_by_kind() -> None:
+    assert training_prompt(CAT) == "photo of a <new1> cat"
+    assert training_prompt(CAT, prefix="zoomed in ") == "zoomed in photo of a <new1> cat"
+    assert training_prompt(STYLE) == "painting in the style of <new2> style"
+
+
+def test_caption_gets_the_token_before_the_class_word() -> None:
+    assert training_prompt(CAT, caption="my cat on a sofa") == "my <new1> cat on a sofa"
+    assert training_prompt(CAT, caption="<new1> cat asleep") == "<new1> cat asleep"
+    assert training_prompt(CAT, caption="asleep on a sofa") == "asleep on a sofa, <new1> cat"
+    assert training_prompt(CAT, caption="a category") == "a category, <new1> cat"
+
+
+def test_class_prompt_names_no_token() -> None:
+    sequence = Sequence("two", (CAT, STYLE), EvaluationPrompts())
+    assert class_prompt("a <new1> cat in <new2> style", sequence) == "a cat in style"
+    assert class_prompt("a <new1> asleep", sequence) == "a cat asleep"

@@ -1,0 +1,23 @@
+"""Draws depend on their key alone."""
+
+import torch
+
+from cns_lightning.determinism import integer, noise_for, normal, timestep_for, uniform
+
+
+def test_same_key_same_draw_another_key_another() -> None:
+    assert torch.equal(normal((4,), 1, "a", 2), normal((4,), 1, "a", 2))
+    for other in (normal((4,), 2, "a", 2), normal((4,), 1, "b", 2), normal((4,), 1, "a", 3)):
+        assert not torch.equal(normal((4,), 1, "a", 2), other)
+
+
+def test_global_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    noise_for((2, 2), 0, 0, 0, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_ranges() -> None:
+    assert {integer(3, 0, number) for number in range(50)} == {0, 1, 2}
+    assert all(0 <= uniform(0, number) < 1 for number in range(50))
+    assert all(0 <= timestep_for(10, 0, 0, step, 0) < 10 for step in range(50))

@@ -1,0 +1,120 @@
+"""A sequence file: what is read, and the message for every mistake."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from cns_lightning.errors import UserError
+from cns_lightning.sequence import Sequence, picture_files
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> dict[str, Any]:
+    """Gives the content of a correct file; its pictures lie in the test's folder."""
+    for name in ("cat", "mug"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (16, 16)).save(tmp_path / name / f"{number}.PNG")
+    return {
+        "name": "family",
+        "concepts": [
+            {"token": "<new1>", "class_word": "cat", "kind": "animal", "images": "cat"},
+            {"token": "<new2>", "class_word": "mug", "kind": "object", "images": "mug"},
+        ],
+        "prompts": {"single": ["a <new1> cat"], "double": ["a <new1> cat and a <new2> mug"], "triple": []},
+    }
+
+
+def read(folder: Path, content: Any) -> Sequence:
+    path = folder / "family.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), "utf-8")
+    return Sequence.read(path)
+
+
+def test_correct_file(tmp_path: Path, good: dict[str, Any]) -> None:
+    sequence = read(tmp_path, good)
+    assert [concept.token for concept in sequence.concepts] == ["<new1>", "<new2>"]
+    assert sequence.concepts[0].images == tmp_path / "cat"
+    assert sequence.prompts.all() == ("a <new1> cat", "a <new1> cat and a <new2> mug")
+    assert sequence.plain()["concepts"][1]["images"] == str(tmp_path / "mug")
+
+
+def test_prompts_may_be_left_out(tmp_path: Path, good: dict[str, Any]) -> None:
+    del good["prompts"]
+    assert read(tmp_path, good).prompts.all() == ()
+
+
+def test_hidden_and_other_files_are_no_pictures(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.PNG", ".hidden.png", "a.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in picture_files(tmp_path)] == ["a.PNG", "b.jpg"]
+
+
+MISTAKES = {
+    "concepts[0].token: is missing": lambda content: content["concepts"][0].pop("token"),
+    "concepts[1].knd: is no known key. Did you mean kind": lambda content: content["concepts"][1].update(knd="object"),
+    "kind: is animl, no kind of concept. Did you mean animal": lambda content: content["concepts"][0].update(kind="animl"),
+    "concepts[0].token: is new1, a token is a word in angle brackets": (
+        lambda content: content["concepts"][0].update(token="new1")
+    ),
+    "concepts[1].token: <NEW1> is the token of concepts[0] already": (
+        lambda content: content["concepts"][1].update(token="<NEW1>")
+    ),
+    "nowhere is no folder": lambda content: content["concepts"][0].update(images="nowhere"),
+    "prompts.single[0]: names <new3>, and no concept has this token. Did you mean <new1>": (
+        lambda content: content["prompts"].update(single=["a <new3> cat"])
+    ),
+    "prompts.singel: is no known key. Did you mean single": lambda content: content["prompts"].update(singel=[]),
+    "prompts.single: is no list of texts": lambda content: content["prompts"].update(single="a cat"),
+    "concepts: holds no list of concepts": lambda content: content.update(concepts=[]),
+    "class_word: is 7, a word is needed": lambda content: content["concepts"][0].update(class_word=7),
+    "nam: is no known key. Did you mean name": lambda content: content.update(nam="x"),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes(tmp_path: Path, good: dict[str, Any], message: str) -> None:
+    MISTAKES[message](good)
+    with pytest.raises(UserError) as refused:
+        read(tmp_path, good)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(("count", "remedy"), [(0, "Add pictures"), (2, "Add pictures"), (21, "Move the less telling")])
+def test_too_few_and_too_many_pictures(tmp_path: Path, good: dict[str, Any], count: int, remedy: str) -> None:
+    for path in picture_files(tmp_path / "cat"):
+        path.unlink()
+    for number in range(count):
+        (tmp_path / "cat" / f"{number}.png").touch()
+    with pytest.raises(UserError, match=rf"holds {count} pictures, 3-20 are needed\. {remedy}"):
+        read(tmp_path, good)
+
+
+def test_all_faults_are_said_at_once(tmp_path: Path, good: dict[str, Any]) -> None:
+    good["concepts"][0]["kind"] = "beast"
+    good["concepts"][1]["images"] = "nowhere"
+    with pytest.raises(UserError) as refused:
+        read(tmp_path, good)
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("concepts: [\n  {", "line 3: is no valid YAML"),
+        ("", "holds nothing where name, concepts and prompts are needed"),
+        ("- a", "holds a list where"),
+    ],
+)
+def test_files_that_are_no_sequence(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        read(tmp_path, text)
+    assert message in str(refused.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
+        Sequence.read(tmp_path / "none.yaml")
