@@ -83,9 +83,8 @@ class ImportanceScoring(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Selects the neurons of the stage that is about to start."""
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        module.introduce(trainer.current_epoch)
         concept = module.sequence.concepts[trainer.current_epoch]
-        norms = self._norms(module, scoring_prompts(concept), concept.token)
+        norms = self._norms(module, scoring_prompts(concept, module.data.templates), concept.token)
         active = self._base_neurons(module.base_weights, norms)
         general = self._general_neurons(module).bools()
         selected = {name: concept_neurons(mask, general[name]) for name, mask in active.items()}
@@ -122,7 +121,8 @@ class ImportanceScoring(Callback):
         if threshold == "auto":
             references = []
             for word in self.reference_classes:
-                norms = self._norms(module, [f"photo of a {word} {word}"])
+                stand_in = module.data.templates.object.format(token=word, class_word=word, prefix="")
+                norms = self._norms(module, [stand_in])
                 references.append(self._base_neurons(module.base_weights, norms))
             threshold, density = automatic_threshold(counts, references, len(prompt_norms))
             facts["expected_density"] = f"{density:.4f}"

@@ -36,7 +36,6 @@ class MaskFreezing(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes where the model stands before the stage."""
         module = _continual(pl_module)
-        module.introduce(trainer.current_epoch)
         self._note(module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

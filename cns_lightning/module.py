@@ -103,6 +103,7 @@ class ContinualPersonalization(LightningModule):
         self.tokens = ConceptTokens(base)
         self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
         self.registry = self._open_registry(base)
+        self._introduce_tokens()
 
     def _open_registry(self, base: BaseModel) -> NeuronRegistry:
         folder = RunFolder(self.trainer.default_root_dir).registry
@@ -114,18 +115,22 @@ class ContinualPersonalization(LightningModule):
         parameters = sum(parameter.numel() for parameter in base.unet.parameters())
         return NeuronRegistry.create(folder, self.base_model, fingerprint, self.base_weights, parameters)
 
-    def introduce(self, stage: int) -> None:
-        """Adds the token of a stage's concept at its initial embedding; does nothing when it is known."""
+    def _introduce_tokens(self) -> None:
+        """Adds the tokens of the whole sequence at their initial embeddings.
+
+        All at once, before anything is learned: a token that cannot be used stops the run here, not after hours.
+        """
         assert self.base is not None
-        concept = self.sequence.concepts[stage]
-        if concept.token not in self.tokens.names:
-            rows = initial_embedding(self.base, concept.class_word, self.seed, concept.token)
-            self.tokens.add(concept.token, rows)
+        self.tokens.add_all(
+            {
+                concept.token: initial_embedding(self.base, concept.class_word, self.seed, concept.token)
+                for concept in self.sequence.concepts
+            }
+        )
 
     def fold(self, stage: int) -> None:
         """Writes the registry's record of a finished stage into the model, rounded as it is stored."""
         record = self.registry.records[stage]
-        self.introduce(stage)
         self.tokens.set(record.token, record.embeddings)
         self.weights = self.registry.weights(upto=record.token, base=self.base_weights)
         with torch.no_grad():
@@ -145,7 +150,6 @@ class ContinualPersonalization(LightningModule):
     def _create_stage(self, stage: int) -> None:
         assert self.base is not None
         concept = self.sequence.concepts[stage]
-        self.introduce(stage)
         mask = self.concept_neurons.get(concept.token)
         if self.method.needs_neurons and mask is None:
             raise UserError(
@@ -164,7 +168,9 @@ class ContinualPersonalization(LightningModule):
                 base_weights=self.base_weights,
                 weights=self.weights,
                 mask=mask,
-                prompts=tuple(tuple(scoring_prompts(each)) for each in self.sequence.concepts[: stage + 1]),
+                prompts=tuple(
+                    tuple(scoring_prompts(each, self.data.templates)) for each in self.sequence.concepts[: stage + 1]
+                ),
                 calibration_prompts=self.calibration_prompts,
                 seed=self.seed,
             )
@@ -254,7 +260,6 @@ class ContinualPersonalization(LightningModule):
         position = checkpoint["continual"]
         self.registry.truncate(position["done_stages"])
         for stage in range(position["done_stages"]):
-            self.introduce(stage)
             self.tokens.set(self.registry.records[stage].token, self.registry.records[stage].embeddings)
         if position["done_stages"]:
             self.fold(position["done_stages"] - 1)

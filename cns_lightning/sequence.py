@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,15 @@ class Sequence:
                 "triple": list(self.prompts.triple),
             },
         }
+
+
+def sequence_path(given: str) -> Path:
+    """Gives the path of a sequence file; a bare name stands for one that ships, such as ``miniature_set1``."""
+    path = Path(given)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    shipped = Path(str(files("cns_lightning") / "configs" / "sequences" / f"{given}.yaml"))
+    return shipped if shipped.exists() else path
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -63,6 +63,7 @@ def tiny_xl_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cns_lightning.miniature import tiny
 
     _, xl = stock_pipelines()
+    sampler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     folder = tmp_path_factory.mktemp("models") / "tiny_xl"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -84,7 +85,7 @@ def tiny_xl_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 addition_time_embed_dim=TIME_WIDTH,
                 projection_class_embeddings_input_dim=width + 6 * TIME_WIDTH,
             ),
-            scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+            scheduler=sampler,  # type: ignore[arg-type]
         )
     with quiet_loading():
         pipeline.save_pretrained(folder)

@@ -17,7 +17,7 @@ def test_folder_is_made(tmp_path: Path) -> None:
 
 def test_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written to .*Choose another folder"):
+    with pytest.raises(UserError, match=r"cannot be written to .*Choose another folder"):
         RunFolder(tmp_path / "file" / "run").create()
 
 

@@ -56,7 +56,9 @@ def test_hidden_and_other_files_are_no_pictures(tmp_path: Path) -> None:
 MISTAKES = {
     "concepts[0].token: is missing": lambda content: content["concepts"][0].pop("token"),
     "concepts[1].knd: is no known key. Did you mean kind": lambda content: content["concepts"][1].update(knd="object"),
-    "kind: is animl, no kind of concept. Did you mean animal": lambda content: content["concepts"][0].update(kind="animl"),
+    "kind: is animl, no kind of concept. Did you mean animal": (
+        lambda content: content["concepts"][0].update(kind="animl")
+    ),
     "concepts[0].token: is new1, a token is a word in angle brackets": (
         lambda content: content["concepts"][0].update(token="new1")
     ),

@@ -25,7 +25,7 @@ from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence
+from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ContinualCLI(LightningCLI):
         config = self.config
         if config.steps is not None:
             config.data.steps = config.steps
-        self.sequence = Sequence.read(Path(config.data.sequence))
+        self.sequence = Sequence.read(sequence_path(config.data.sequence))
         config.trainer.max_epochs = len(self.sequence.concepts)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))

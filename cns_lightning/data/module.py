@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.templates import PromptTemplates, training_prompt
 from cns_lightning.determinism import noise_for, timestep_for
-from cns_lightning.sequence import Sequence
+from cns_lightning.sequence import Sequence, sequence_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,7 @@ class ConceptDataModule(LightningDataModule):
     """Serves the pictures of the running stage's concept.
 
     Args:
-        sequence: path of the sequence file.
+        sequence: path of the sequence file; a bare name stands for one that ships.
         batch_size: pictures of one rank in one batch.
         steps: optimizer steps of every stage.
         augmentation: how pictures are varied.
@@ -60,7 +59,7 @@ class ConceptDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.path, self.batch_size, self.steps = Path(sequence), batch_size, steps
+        self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.seed = augmentation, templates, seed
         self.prepared: dict[int, StageLatents] = {}
 

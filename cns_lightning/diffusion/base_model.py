@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.loading import load_stock_pipeline
@@ -68,19 +68,21 @@ class BaseModel:
         self.scheduler = parts["scheduler"]
         self.noise_scheduler: DDPMScheduler = DDPMScheduler.from_config(self.scheduler.config)  # type: ignore[assignment]
         _check_structure(self)
-        self.vocabulary_sizes = [encoder.get_input_embeddings().weight.shape[0] for encoder in self.text_encoders]
-        self.text_width: int = self.unet.config.cross_attention_dim
-        self.latent_scale: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        size = self.unet.config.sample_size
+        self.vocabulary_sizes = [
+            self.embedding_table(number).num_embeddings for number in range(len(self.text_encoders))
+        ]
+        self.text_width: int = self.unet.config["cross_attention_dim"]
+        self.latent_scale: int = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        size = self.unet.config["sample_size"]
         side = int(size if isinstance(size, int) else size[0])
         self.resolution = side * self.latent_scale
-        self.latent_shape = (int(self.unet.config.in_channels), side, side)
+        self.latent_shape = (int(self.unet.config["in_channels"]), side, side)
         self._fingerprint: str | None = None
         for part in (self.vae, self.unet, *self.text_encoders):
             part.requires_grad_(False)
             part.eval()
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
-            _repair_end_token(encoder, int(tokenizer.eos_token_id))
+            _repair_end_token(encoder, cast("int", tokenizer.eos_token_id))
 
     @classmethod
     def load(cls, source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> BaseModel:
@@ -102,7 +104,7 @@ class BaseModel:
         """Moves every part; gives itself."""
         for part in (self.vae, self.unet, *self.text_encoders):
             # Not the parts' own `to`: diffusers' warns about a list of modules that is empty for these models.
-            torch.nn.Module.to(part, device=device, dtype=dtype)
+            nn.Module.to(part, device=device, dtype=dtype)
         return self
 
     @property
@@ -120,6 +122,10 @@ class BaseModel:
         """Says whether the UNet reads two text encoders and the size of the picture."""
         return len(self.text_encoders) == 2
 
+    def embedding_table(self, number: int) -> nn.Embedding:
+        """Gives the token embeddings of one text encoder; wherever its class keeps them."""
+        return cast("nn.Embedding", self.text_encoders[number].get_input_embeddings())
+
     def fingerprint(self) -> str:
         """Gives a SHA-256 that identifies the pretrained model: key and value weights, token embeddings, key settings.
 
@@ -130,11 +136,11 @@ class BaseModel:
                 name: projection.weight.detach().float()
                 for name, projection in key_value_projections(self.unet).items()
             }
-            for number, (encoder, rows) in enumerate(zip(self.text_encoders, self.vocabulary_sizes, strict=True)):
-                tensors[f"token_embeddings.{number}"] = encoder.get_input_embeddings().weight.detach()[:rows].float()
+            for number, rows in enumerate(self.vocabulary_sizes):
+                tensors[f"token_embeddings.{number}"] = self.embedding_table(number).weight.detach()[:rows].float()
             settings = {key: self.unet.config[key] for key in IDENTIFYING_UNET_KEYS}
             settings |= {key: self.noise_scheduler.config[key] for key in IDENTIFYING_SCHEDULER_KEYS}
-            settings["scaling_factor"] = self.vae.config.scaling_factor
+            settings["scaling_factor"] = self.vae.config["scaling_factor"]
             text = fingerprint(tensors) + json.dumps(settings, sort_keys=True)
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprint
@@ -161,11 +167,11 @@ class BaseModel:
         """
         dtype = self.vae.dtype
         # Some autoencoders overflow in half precision, SDXL's first among them, and say so.
-        if dtype == torch.float16 and self.vae.config.force_upcast:
-            torch.nn.Module.to(self.vae, dtype=torch.float32)
+        if dtype == torch.float16 and self.vae.config["force_upcast"]:
+            nn.Module.to(self.vae, dtype=torch.float32)
         pixels = pixels.to(self.vae.device, self.vae.dtype)
-        means = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor  # type: ignore[union-attr]
-        torch.nn.Module.to(self.vae, dtype=dtype)
+        means = self.vae.encode(pixels).latent_dist.mode() * self.vae.config["scaling_factor"]  # type: ignore[union-attr]
+        nn.Module.to(self.vae, dtype=dtype)
         return means.float().cpu()
 
 
@@ -185,20 +191,18 @@ def _check_structure(base: BaseModel) -> None:
     if not base.text_encoders or len(base.tokenizers) != len(base.text_encoders):
         problem = f"has {len(base.tokenizers)} tokenizers for {len(base.text_encoders)} text encoders"
         raise UserError(where, problem, SUPPORTED)
-    if config.encoder_hid_dim_type is not None:
+    if config["encoder_hid_dim_type"] is not None:
         problem = (
-            f"changes the text states on their way to the UNet (encoder_hid_dim_type {config.encoder_hid_dim_type})"
+            f"changes the text states on their way to the UNet (encoder_hid_dim_type {config['encoder_hid_dim_type']})"
         )
         raise UserError(where, problem, SUPPORTED)
-    if config.in_channels != base.vae.config.latent_channels:
-        problem = (
-            f"has a UNet of {config.in_channels} input channels on {base.vae.config.latent_channels} latent ones, "
-            "as inpainting models have"
-        )
+    if config["in_channels"] != base.vae.config["latent_channels"]:
+        latent = base.vae.config["latent_channels"]
+        problem = f"has a UNet of {config['in_channels']} input channels on {latent} latent ones, as for inpainting"
         raise UserError(where, problem, SUPPORTED)
     conditions = "text_time" if base.is_xl else None
-    if config.addition_embed_type != conditions:
-        problem = f"has {len(base.text_encoders)} text encoders and the added condition {config.addition_embed_type}"
+    if config["addition_embed_type"] != conditions:
+        problem = f"has {len(base.text_encoders)} text encoders and the added condition {config['addition_embed_type']}"
         raise UserError(where, problem, SUPPORTED)
     sampler = base.scheduler.config
     if "beta_schedule" not in sampler or sampler.get("prediction_type") not in PREDICTION_TYPES:
@@ -206,12 +210,12 @@ def _check_structure(base: BaseModel) -> None:
         problem = f"samples with {type(base.scheduler).__name__} for prediction type {sampler.get('prediction_type')}"
         raise UserError(where, problem, SUPPORTED)
     width = sum(encoder.config.hidden_size for encoder in base.text_encoders)
-    if config.cross_attention_dim != width:
-        problem = f"reads text states {config.cross_attention_dim} wide, and its text encoders give {width}"
+    if config["cross_attention_dim"] != width:
+        problem = f"reads text states {config['cross_attention_dim']} wide, and its text encoders give {width}"
         raise UserError(where, problem, SUPPORTED)
 
 
-def _repair_end_token(encoder: torch.nn.Module, end_token: int) -> None:
+def _repair_end_token(encoder: nn.Module, end_token: int) -> None:
     """Lets a text encoder find the end of a prompt by the tokenizer's own id.
 
     With the legacy id transformers takes the highest id for the end, which is wrong as soon as a token is added: the

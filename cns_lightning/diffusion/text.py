@@ -139,7 +139,11 @@ class ConceptTokens:
             self.set(token, self._mean_rows() if vectors is None else vectors)
 
     def embedding(self, token: str) -> list[Tensor]:
-        """Gives copies of a token's vectors, one for each encoder, as they are now, shape (1, width), float32, on the CPU."""
+        """Gives copies of a token's vectors as they are now.
+
+        Returns:
+            One for each encoder, shape (1, width), float32, on the CPU.
+        """
         rows: list[Tensor] = list(self._trained.get(token, [])) or [
             table.weight[row].unsqueeze(0) for table, row in zip(self._tables(), self._identifiers[token], strict=True)
         ]
@@ -186,7 +190,7 @@ class ConceptTokens:
         self._trained.pop(token, None)
 
     def _tables(self) -> list[nn.Embedding]:
-        return [cast("nn.Embedding", encoder.get_input_embeddings()) for encoder in self.base.text_encoders]
+        return [self.base.embedding_table(number) for number in range(len(self.base.text_encoders))]
 
     def _mean_rows(self) -> list[Tensor]:
         rows = zip(self._tables(), self.base.vocabulary_sizes, strict=True)
@@ -262,12 +266,12 @@ def initial_embedding(base: BaseModel, class_word: str, seed: int, token: str) -
     Source: docs/methods.md 1.4, token init (class word + noise); the noise's size is our choice.
     """
     vectors = []
-    for number, (tokenizer, encoder) in enumerate(zip(base.tokenizers, base.text_encoders, strict=True)):
+    for number, tokenizer in enumerate(base.tokenizers):
         ids = _token_ids(tokenizer, class_word)
         if not ids:
             raise UserError(f"class_word of {token}", f"{class_word!r} holds no word", "Say what it is, such as cat")
-        table = encoder.get_input_embeddings().weight[: base.vocabulary_sizes[number]].detach().float().cpu()
+        rows = base.embedding_table(number).weight.detach().float().cpu()
+        table = rows[: base.vocabulary_sizes[number]]
         noise = normal((1, table.shape[1]), seed, "initial_embedding", token, number)
-        mean = encoder.get_input_embeddings().weight[ids].detach().float().cpu().mean(0, keepdim=True)
-        vectors.append(mean + INITIAL_NOISE * table.std() * noise)
+        vectors.append(rows[ids].mean(0, keepdim=True) + INITIAL_NOISE * table.std() * noise)
     return vectors

@@ -34,8 +34,8 @@ def build_tokenizer(folder: Path, words: list[str]) -> CLIPTokenizer:
     """
     import json
 
-    from tokenizers import models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as ByteTokenizer
+    from tokenizers import models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -49,7 +49,7 @@ def build_tokenizer(folder: Path, words: list[str]) -> CLIPTokenizer:
     trained = json.loads(byte_pair.to_str())["model"]
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in trained["merges"]]
     entries = alphabet + [f"{letter}</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
-    entries = list(dict.fromkeys(entries)) + ["<|startoftext|>", "<|endoftext|>"]
+    entries = [*dict.fromkeys(entries), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({entry: index for index, entry in enumerate(entries)}), "utf-8")
     merge_lines = "\n".join(" ".join(pair) for pair in merges)
@@ -137,4 +137,6 @@ def build_judge(tokenizer: CLIPTokenizer) -> CLIPModel:
         "image_size": PICTURE_SIZE,
         "patch_size": 8,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96, logit_scale_init_value=2.6592))
+    return CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=96, logit_scale_init_value=2.6592)
+    )

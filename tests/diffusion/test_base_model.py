@@ -96,6 +96,7 @@ def test_saved_pipeline_opens_as_the_same_base_model(xl_base: BaseModel, tmp_pat
 def test_encode_gives_the_scaled_mean(base: BaseModel) -> None:
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = base.encode(pixels)
+    assert base.vae.quant_conv is not None
     moments = base.vae.quant_conv(base.vae.encoder(pixels))
     assert latents.dtype == torch.float32
     assert torch.equal(latents, moments[:, :4] * base.vae.config["scaling_factor"])

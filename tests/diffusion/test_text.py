@@ -25,7 +25,7 @@ def vectors(model: BaseModel, seed: int = 0) -> list[torch.Tensor]:
 
 
 def tables(model: BaseModel) -> list[torch.Tensor]:
-    return [encoder.get_input_embeddings().weight.detach().clone() for encoder in model.text_encoders]
+    return [model.embedding_table(number).weight.detach().clone() for number in range(len(model.text_encoders))]
 
 
 def test_states_equal_the_stock_pipelines(base: BaseModel) -> None:
@@ -167,7 +167,7 @@ def test_gradient_equals_that_of_the_table_row(base: BaseModel) -> None:
     tokens = ConceptTokens(base)
     tokens.add("<new1>", vectors(base))
     prompts = ["a <new1> cat", "<new1> and <new1>"]
-    table = base.text_encoders[0].get_input_embeddings().weight
+    table = base.embedding_table(0).weight
     table.requires_grad_(True)
     text_states(base, prompts, with_gradient=True).states.square().sum().backward()
     assert table.grad is not None
@@ -215,7 +215,7 @@ def test_tokens_survive_saving_and_stock_loading(xl_base: BaseModel, tmp_path: P
     prompts = ["a <New1> cat", "a <momo> dog"]
     expected = text_states(xl_base, prompts)
     xl_base.pipeline().save_pretrained(tmp_path)
-    pipe = stock_pipelines()[1].from_pretrained(tmp_path)
+    pipe: Any = stock_pipelines()[1].from_pretrained(tmp_path)
     states, _, pooled, _ = pipe.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
     assert torch.equal(states, expected.states)
     assert expected.pooled is not None

@@ -1,0 +1,125 @@
+"""What a user can get wrong on the way from a command to a run: one sentence, exit code 2, nothing lost."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cns_lightning.cli.main import main
+from cns_lightning.miniature.tiny import tiny_base_model as write_tiny_base_model
+from tests.runs.test_fit import arguments, write_sequence
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> Path:
+    """Gives a sequence file of two concepts."""
+    return write_sequence(tmp_path / "sequence", ["cat", "dog"])
+
+
+def refused(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
+    """Runs a command that must be refused and gives what it said."""
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def change(sequence: Path, number: int, **keys: str) -> None:
+    """Changes keys of a concept in a sequence file."""
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    content["concepts"][number].update(keys)
+    sequence.write_text(yaml.safe_dump(content), "utf-8")
+
+
+def test_unknown_key(tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run", "--data.bath_size", "3"))
+    assert "bath_size" in said
+    assert "Did you mean data.batch_size" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_unknown_key_of_the_method(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--model.method.init_args.learning_rat", "3")
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run", *more))
+    assert "learning_rat" in said
+
+
+def test_wrong_type(tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run", "--data.batch_size", "many"))
+    assert "batch_size" in said
+    assert "many" in said
+
+
+def test_missing_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, ["fit", "--config", str(tmp_path / "none.yaml"), "--run", str(tmp_path / "run")])
+    assert "none.yaml" in said
+
+
+def test_run_folder_is_needed(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tiny_base_model, sequence, tmp_path / "run")
+    position = command.index("--run")
+    assert "run" in refused(capsys, command[:position] + command[position + 2 :])
+
+
+def test_missing_picture_folder(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(sequence, 1, images="nowhere")
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run"))
+    assert "concepts[1].images" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_picture_of_the_last_concept_stops_before_any_work(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sequence.parent / "dog1" / "2.png").write_bytes(b"no picture")
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run"))
+    assert "2.png: is no picture" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_token_of_the_vocabulary(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(sequence, 1, token="<|endoftext|>")
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run"))
+    assert "<|endoftext|>" in said
+    # Found before the first stage, not when the second is reached.
+    assert not (tmp_path / "run" / "registry" / "000-new1.safetensors").exists()
+
+
+def test_no_permission_to_write(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "file" / "run"))
+    assert "cannot be written to" in said
+
+
+def test_missing_base_model(sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, arguments(tmp_path / "no-model", sequence, tmp_path / "run"))
+    assert "no-model" in said
+
+
+def test_base_model_that_changed_under_a_run(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_base_model, model)
+    first = sequence.with_name("first.yaml")
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    first.write_text(yaml.safe_dump({**content, "concepts": content["concepts"][:1]}), "utf-8")
+    assert main(arguments(model, first, run)) == 0
+    kept = (run / "registry" / "000-new1.safetensors").read_bytes()
+    shutil.rmtree(model)
+    write_tiny_base_model(model, seed=5)
+    capsys.readouterr()
+    said = refused(capsys, arguments(model, sequence, run))
+    assert "was learned on the base model" in said
+    assert (run / "registry" / "000-new1.safetensors").read_bytes() == kept
