@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -21,6 +19,7 @@ from cns_lightning.callbacks.run_timer import RunTimer
 from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
 from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.cli.config_errors import ConfigurationMistake, explained
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.module import ContinualPersonalization
@@ -44,29 +43,15 @@ SAFE_KEYS = (
 
 
 class StrictParser(LightningArgumentParser):
-    """Reports a wrong key as one sentence with a suggestion instead of a page of usage."""
+    """Hands a mistake on instead of printing a page of usage and ending the process."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises the message as the user's mistake.
+        """Raises the message.
 
         Raises:
-            UserError: always.
+            ConfigurationMistake: always.
         """
-        line = next((part.strip() for part in reversed(str(message).splitlines()) if part.strip()), str(message))
-        known = [action.dest for action in self._actions if action.dest]
-        unknown = re.search(
-            r"[Kk]ey '?([\w.]+)'? is not expected|[Oo]ption '?-*([\w.]+)'? is not accepted|arguments: --([\w.]+)",
-            message,
-        )
-        remedy = "See python -m cns_lightning fit --help-all"
-        if unknown:
-            name = next(group for group in unknown.groups() if group)
-            near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(
-                name.rsplit(".", 1)[-1], [key.rsplit(".", 1)[-1] for key in known], 1
-            )
-            if near:
-                remedy = f"Did you mean {near[0]}"
-        raise UserError("configuration", re.sub(r"\s+", " ", line).rstrip("."), remedy) from ex
+        raise ConfigurationMistake(str(message), [action.dest for action in self._actions if action.dest]) from ex
 
 
 class ContinualCLI(LightningCLI):
@@ -201,7 +186,10 @@ def run(arguments: list[str]) -> int:
     """Learns a sequence, or continues it; gives the exit code."""
     quieten()
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
-    cli = ContinualCLI(arguments)
+    try:
+        cli = ContinualCLI(arguments)
+    except ConfigurationMistake as mistake:
+        raise explained(mistake, arguments) from mistake
     checkpoint = cli.folder.last_checkpoint
     if checkpoint.exists() and finished_stages(checkpoint) >= len(cli.sequence.concepts):
         say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")

@@ -32,9 +32,17 @@ def test_help_imports_no_torch(command: list[str]) -> None:
     assert "usage:" in done.stdout
 
 
-def test_short_help_names_keys_that_the_parser_knows() -> None:
-    from cns_lightning.cli.fit import ContinualCLI
+def test_short_help_names_keys_that_the_parser_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [line.split()[0] for line in FIT_HELP.splitlines() if line.startswith("  --")]
+    with pytest.raises(SystemExit):
+        main(["fit", "--help-all"])
+    known = capsys.readouterr().out
+    assert len(named) >= 10
+    assert all(f"{key} " in known or f"{key}.help" in known for key in named)
 
-    known = {f"--{action.dest}" for action in ContinualCLI.make_parser()._actions}
-    named = {word for line in FIT_HELP.splitlines() if line.startswith("  --") for word in line.split()[:1]}
-    assert named <= known
+
+def test_help_all_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--help-all"])
+    assert left.value.code == 0
+    assert "--samples.pictures" in capsys.readouterr().out

@@ -1,0 +1,120 @@
+"""Turns what jsonargparse says of a wrong setting into one sentence: file and key, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from cns_lightning.errors import UserError
+
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+UNKNOWN = re.compile(
+    r"Option '-*(?P<option>[\w.]+)' is not accepted"
+    r"|does not accept option '-*(?P<group>[\w.]+)'"
+    r"|unrecognized arguments: -*(?P<argument>[\w.]+)"
+)
+SUGGESTED = re.compile(r"Did you mean '?([\w.]+)'?")
+KEY = re.compile(r'Parser key "([^"]+)"')
+EXPECTED = re.compile(r"Expected an? <class '(\w+)'>\. Got value: (.+)")
+SEE = "See python -m cns_lightning fit --help-all"
+
+
+class ConfigurationMistake(Exception):
+    """What a parser said of a setting, unexplained.
+
+    Attributes:
+        known: keys that the parser knows.
+    """
+
+    def __init__(self, message: str, known: list[str]) -> None:
+        self.known = known
+        near = _nearest_of(message, known)
+        # Parsers are nested, and the outer one quotes the inner: the suggestion must travel in the text.
+        super().__init__(f"{message}. Did you mean {near}" if near and "Did you mean" not in message else message)
+
+
+def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
+    """Gives the user's mistake.
+
+    Args:
+        mistake: what a parser said.
+        arguments: the command line, which names the YAML files.
+    """
+    message = str(mistake)
+    missing = re.search(r"required: ([\w., ]+)", message)
+    if missing:
+        name = missing.group(1).strip(" .")
+        return UserError(f"--{name}", "is missing", f"Add --{name}")
+    absent = re.search(r"File does not exist: '?([^'\n]+)", message)
+    if absent:
+        return UserError(absent.group(1), "does not exist", "Give the path of a YAML file")
+    unknown = UNKNOWN.search(message)
+    if unknown:
+        name = next(group for group in unknown.groups() if group)
+        near = SUGGESTED.search(message)
+        remedy = f"Did you mean {near.group(1)}" if near else SEE
+        return UserError(f"{_place(name, arguments)}: {name}", "is no known key", remedy)
+    if "Problems parsing config" in message:
+        return UserError(_unparsable(arguments), "is no valid YAML", "Correct it; indent with spaces")
+    return _wrong_value(message, arguments)
+
+
+def _wrong_value(message: str, arguments: list[str]) -> UserError:
+    named = KEY.search(message)
+    key = named.group(1) if named else "configuration"
+    expected = EXPECTED.search(message)
+    where = f"{_place(key.rsplit('.', 1)[-1], arguments)}: {key}"
+    if expected:
+        needed = TYPES.get(expected.group(1), expected.group(1))
+        return UserError(where, f"is {expected.group(2).strip()}, {needed} is needed", SEE)
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    told = next((line for line in lines if "Got value" in line or "Expected" in line or "No module" in line), lines[-1])
+    return UserError(where, re.sub(r"\s+", " ", told).rstrip("."), SEE)
+
+
+def _nearest_of(message: str, known: list[str]) -> str | None:
+    unknown = UNKNOWN.search(message)
+    if not unknown:
+        return None
+    name = next(group for group in unknown.groups() if group)
+    by_last = {key.rsplit(".", 1)[-1]: key for key in known}
+    prefix = re.search(r"Group '([\w.]+)'", message)
+    if prefix:
+        by_last = {last: key for last, key in by_last.items() if key.startswith(f"{prefix.group(1)}.")}
+    found = difflib.get_close_matches(name, known, 1)
+    return (
+        found[0]
+        if found
+        else next((by_last[last] for last in difflib.get_close_matches(name.rsplit(".", 1)[-1], by_last, 1)), None)
+    )
+
+
+def config_files(arguments: list[str]) -> list[Path]:
+    """Lists the YAML files of a command line, in their order."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    files = [Path(value) for flag, value in pairs if flag in ("--config", "-c")]
+    return files + [Path(argument.split("=", 1)[1]) for argument in arguments if argument.startswith("--config=")]
+
+
+def _place(name: str, arguments: list[str]) -> str:
+    """Says where a key was written: on the command line, or in the last file that has it."""
+    if any(argument.startswith("--") and name in argument.split("=", 1)[0] for argument in arguments):
+        return "command line"
+    last = name.rsplit(".", 1)[-1]
+    for path in reversed(config_files(arguments)):
+        if path.is_file() and re.search(rf"^\s*(- )?{re.escape(last)}\s*:", path.read_text("utf-8"), re.MULTILINE):
+            return str(path)
+    return "configuration"
+
+
+def _unparsable(arguments: list[str]) -> str:
+    import yaml
+
+    for path in config_files(arguments):
+        try:
+            yaml.safe_load(path.read_text("utf-8"))
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            return f"{path}: line {mark.line + 1}" if mark is not None else str(path)
+    return "configuration"
