@@ -44,7 +44,18 @@ def generate(
     Returns:
         The pictures of the first prompt, then those of the second, and so on.
     """
-    pairs = list(product(prompts, seeds))
+    return generate_pairs(pipe, list(product(prompts, seeds)), steps, guidance, batch_size, progress)
+
+
+def generate_pairs(
+    pipe: DiffusionPipeline,
+    pairs: list[tuple[str, int]],
+    steps: int = 25,
+    guidance: float = 7.5,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Image.Image]:
+    """Draws one picture for every pair of prompt and seed; see `generate`."""
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []

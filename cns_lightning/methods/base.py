@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from cns_lightning.diffusion.text import TextStates, text_states
+from cns_lightning.registry.record import ConceptRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.diffusion.text import ConceptTokens
     from cns_lightning.neurons.mask import NeuronMask
-    from cns_lightning.registry.record import ConceptRecord
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.sequence import Concept
 
@@ -106,3 +106,16 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def finish_stage(self) -> ConceptRecord:
         """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this."""
+
+    def record(self, mask: NeuronMask | None, values: Tensor, rows: list[nn.Parameter]) -> ConceptRecord:
+        """Makes the record of the running stage: the values in half precision, the token in single."""
+        concept = self.context.concept
+        return ConceptRecord(
+            token=concept.token,
+            class_word=concept.class_word,
+            kind=concept.kind,
+            prompt=self.context.prompts[-1][0],
+            mask=mask,
+            values=values.detach().half().cpu(),
+            embeddings=[row.detach().float().cpu().clone() for row in rows],
+        )

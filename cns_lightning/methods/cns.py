@@ -246,17 +246,7 @@ class ConceptNeuronSelection(Method):
 
     def finish_stage(self) -> ConceptRecord:
         """Keeps mask, values in half precision and the token."""
-        context = self.context
-        assert context.mask is not None
-        return ConceptRecord(
-            token=context.concept.token,
-            class_word=context.concept.class_word,
-            kind=context.concept.kind,
-            prompt=context.prompts[-1][0],
-            mask=context.mask,
-            values=self.delta.values.detach().half().cpu(),
-            embeddings=[row.detach().float().cpu().clone() for row in self.token],
-        )
+        return self.record(self.context.mask, self.delta.values, list(self.token))
 
 
 def _gram_of(base: BaseModel, prompts: list[str]) -> Tensor:

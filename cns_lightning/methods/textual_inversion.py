@@ -1,0 +1,37 @@
+"""Textual Inversion: only the token's embedding is learned.
+
+Source: arXiv 2208.01618, section 4.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cns_lightning.methods.base import Method, ParameterGroup, StageContext
+from cns_lightning.registry.record import ConceptRecord
+
+
+class TextualInversion(Method):
+    """Trains the concept's token; no concept can forget another.
+
+    Args:
+        token_learning_rate: of the token's embedding.
+    """
+
+    def __init__(self, token_learning_rate: float = 5e-4) -> None:
+        super().__init__()
+        self.token_learning_rate = token_learning_rate
+
+    def start_stage(self, context: StageContext) -> None:
+        """Makes the token trainable."""
+        super().start_stage(context)
+        self.token = nn.ParameterList(context.tokens.train(context.concept.token))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Names the token."""
+        return [ParameterGroup("token", list(self.token), self.token_learning_rate)]
+
+    def finish_stage(self) -> ConceptRecord:
+        """Keeps the token."""
+        return self.record(None, torch.zeros(0), list(self.token))

@@ -1,0 +1,48 @@
+"""What every method promises, whatever it is: one suite over configs/methods."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.pipeline import load_pipeline
+from tests.runs.test_fit import write_sequence
+
+METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
+
+
+def learn(method: str, base: Path, folder: Path, *more: str) -> Path:
+    """Learns two concepts for a few steps and gives the run folder."""
+    sequence = folder / "sequence.yaml"
+    if not sequence.exists():
+        write_sequence(folder, ["cat", "dog"])
+    command = [
+        "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
+        "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
+        "--run", str(folder / "run"), "--steps", "2", "--samples.steps", "1", "--samples.pictures", "1", *more,
+    ]  # fmt: skip
+    assert main(command) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stage_moves_only_what_the_method_keeps(method: str, tiny_base_model: Path, tmp_path: Path) -> None:
+    run = learn(method, tiny_base_model, tmp_path)
+    base, learned = BaseModel.load(str(tiny_base_model)), load_pipeline(run)
+    earlier = load_pipeline(run, upto="<new1>")
+    kept = dict(base.unet.named_parameters())
+    for name, weight in learned.unet.named_parameters():
+        if "attn2.to_k" not in name and "attn2.to_v" not in name:
+            assert torch.equal(weight, kept[name]), name
+    rows = base.vocabulary_sizes[0]
+    tables = [pipe.text_encoder.get_input_embeddings().weight for pipe in (learned, earlier)]
+    assert torch.equal(tables[0][:rows], base.text_encoders[0].get_input_embeddings().weight)
+    assert torch.equal(tables[0][rows], tables[1][rows]), "the second stage moved the first concept's token"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_runs(method: str, tiny_base_model: Path, tmp_path: Path) -> None:
+    run = learn(method, tiny_base_model, tmp_path, "--trainer.precision", "bf16-mixed")
+    assert (run / "samples" / "stage-1.png").exists()
