@@ -21,7 +21,7 @@ demo: $(STAMP) ## learn seven concepts on the model that ships with the project
 	$(BIN)/python -m cns_lightning fit --config configs/experiments/demo.yaml --run runs/demo
 	$(BIN)/python -m cns_lightning concepts --run runs/demo
 	$(BIN)/python -m cns_lightning generate --run runs/demo --prompt "a <new1> bird next to a <new3> rabbit" \
-		--n 4 --guidance 4 --out runs/demo/generated.png
+		--n 4 --out runs/demo/generated.png
 	@echo "what was learned, stage by stage: runs/demo/samples/    new pictures: runs/demo/generated.png"
 
 test: $(STAMP) ## run the tests

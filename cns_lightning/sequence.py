@@ -70,7 +70,7 @@ class Sequence:
         """
         faults = Faults()
         content = _read_mapping(path)
-        _check_keys(faults, str(path), content, SEQUENCE_KEYS, ("concepts",))
+        _check_keys(faults, f"{path}: ", content, SEQUENCE_KEYS, ("concepts",))
         listed = content.get("concepts")
         if not isinstance(listed, list) or not listed:
             faults.add(f"{path}: concepts", "holds no list of concepts", "List at least one concept")
@@ -79,7 +79,9 @@ class Sequence:
         concepts = [_concept(faults, path, number, entry) for number, entry in enumerate(listed)]
         known = [concept for concept in concepts if concept is not None]
         _check_tokens(faults, path, concepts)
-        prompts = _prompts(faults, path, content.get("prompts") or {}, {concept.token for concept in known})
+        # Where a concept could not be read, its token would be called unknown in every prompt.
+        tokens = {concept.token for concept in known} if len(known) == len(listed) else None
+        prompts = _prompts(faults, path, content.get("prompts") or {}, tokens)
         faults.raise_if_any()
         return cls(str(content.get("name") or path.stem), tuple(known), prompts, path)
 
@@ -143,10 +145,10 @@ def _check_keys(
 ) -> None:
     for key in entry:
         if key not in known:
-            faults.add(f"{where}: {key}", "is no known key", unknown_word(str(key), known))
+            faults.add(f"{where}{key}", "is no known key", unknown_word(str(key), known))
     for key in needed:
         if key not in entry:
-            faults.add(f"{where}: {key}", "is missing", f"Add the key {key}")
+            faults.add(f"{where}{key}", "is missing", f"Add the key {key}")
 
 
 def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | None:
@@ -154,7 +156,7 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | N
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
         return None
-    _check_keys(faults, where, entry, CONCEPT_KEYS, CONCEPT_KEYS)
+    _check_keys(faults, f"{where}.", entry, CONCEPT_KEYS, CONCEPT_KEYS)
     for key in CONCEPT_KEYS:
         if key in entry and (not isinstance(entry[key], str) or not entry[key].strip()):
             faults.add(f"{where}.{key}", f"is {entry[key]!r}, a word is needed", f'Write {key}: "..."')
@@ -197,12 +199,12 @@ def _check_tokens(faults: Faults, path: Path, concepts: list[Concept | None]) ->
         seen.setdefault(key, number)
 
 
-def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str]) -> EvaluationPrompts:
+def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) -> EvaluationPrompts:
     where = f"{path}: prompts"
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give lists under {', '.join(PROMPT_KEYS)}")
         return EvaluationPrompts()
-    _check_keys(faults, where, entry, PROMPT_KEYS, ())
+    _check_keys(faults, f"{where}.", entry, PROMPT_KEYS, ())
     lists: dict[str, tuple[str, ...]] = {}
     for key in PROMPT_KEYS:
         prompts = entry.get(key) or []
@@ -211,7 +213,7 @@ def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str]) -> Evalua
             continue
         for number, prompt in enumerate(prompts):
             for token in TOKEN.findall(prompt):
-                if token not in tokens:
+                if tokens is not None and token not in tokens:
                     problem = f"names {token}, and no concept has this token"
                     faults.add(f"{where}.{key}[{number}]", problem, unknown_word(token, sorted(tokens)))
         lists[key] = tuple(prompts)

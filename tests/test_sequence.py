@@ -66,7 +66,7 @@ MISTAKES = {
         lambda content: content["concepts"][1].update(token="<NEW1>")
     ),
     "nowhere is no folder": lambda content: content["concepts"][0].update(images="nowhere"),
-    "prompts.single[0]: names <new3>, and no concept has this token. Did you mean <new1>": (
+    "prompts.single[0]: names <new3>, and no concept has this token. Did you mean <new": (
         lambda content: content["prompts"].update(single=["a <new3> cat"])
     ),
     "prompts.singel: is no known key. Did you mean single": lambda content: content["prompts"].update(singel=[]),
@@ -106,7 +106,7 @@ def test_all_faults_are_said_at_once(tmp_path: Path, good: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("concepts: [\n  {", "line 3: is no valid YAML"),
+        ("concepts: [\n  {", "line 2: is no valid YAML"),
         ("", "holds nothing where name, concepts and prompts are needed"),
         ("- a", "holds a list where"),
     ],

@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE.png", help="one picture, or all on one sheet (DIR/generated/PROMPT.png)"
     )
     made.add_argument("--folder", type=Path, metavar="DIR", help="write every picture to a file of its own in here")
-    made.add_argument("--steps", type=_positive, default=25, help="of the sampler (25)")
-    made.add_argument("--guidance", type=float, default=7.5, help="how closely the prompt is followed (7.5)")
+    made.add_argument("--steps", type=_positive, help="of the sampler (those of the run's own samples)")
+    made.add_argument("--guidance", type=float, help="how closely prompts are followed (as in the run's samples)")
     made.add_argument("--batch-size", type=_positive, default=8, help="pictures drawn at once (8)")
     made.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
     made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
@@ -65,13 +65,14 @@ def run(argv: list[str]) -> int:
     display = ProgressDisplay()
     display.event(f"loading the model of {arguments.run} to {device}")
     pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device)
+    steps, guidance = sampling_of(folder)
     seeds = list(range(arguments.seed, arguments.seed + arguments.n))
     pictures = generate(
         pipe,
         arguments.prompt,
         seeds,
-        steps=arguments.steps,
-        guidance=arguments.guidance,
+        steps=arguments.steps or steps,
+        guidance=guidance if arguments.guidance is None else arguments.guidance,
         batch_size=arguments.batch_size,
         progress=lambda done, total: display.status(f"picture {done} of {total}"),
     )
@@ -84,6 +85,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
+
+
+def sampling_of(folder: RunFolder) -> tuple[int, float]:
+    """Gives steps and guidance of a run's own samples, which suit its base model; the usual ones where it says none."""
+    import yaml
+
+    kept = yaml.safe_load(folder.config.read_text("utf-8")) if folder.config.exists() else {}
+    samples = (kept or {}).get("whole", {}).get("samples", {})
+    return int(samples.get("steps", 25)), float(samples.get("guidance", 7.5))
 
 
 def check_prompts(prompts: Sequence[str], tokens: Sequence[str], upto: str | None) -> None:
