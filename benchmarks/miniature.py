@@ -66,7 +66,8 @@ def nearest(encoder: ClipEncoder, pictures: torch.Tensor, texts: list[list[str]]
 def accuracy(encoder: ClipEncoder, images: list[Image.Image], truth: list[Single]) -> dict[str, float]:
     """Gives the judge's zero-shot accuracy for kind, colour and scene over pictures of one thing."""
     encoded = encoder.images(images)
-    kinds, colours, scenes = list(world.KINDS), list(world.COLOURS), list(PLACES)
+    kinds: list[str] = list(world.KINDS)
+    colours, scenes = list(world.COLOURS), list(PLACES)
     tasks = {
         "kind": ([[article(kind) for kind in kinds]] * len(truth), [kinds.index(each.kind) for each in truth]),
         "colour": (
@@ -165,7 +166,11 @@ def measure(asked: Asked, out: Path) -> dict[str, dict[str, float]]:
     pipeline = StableDiffusionPipeline.from_pretrained(base_model_path())
     numbers = random.Random(HELD_OUT_SEED + 1)
     truth = [
-        Single(numbers.choice(world.KINDS), numbers.choice(list(world.COLOURS)), numbers.choice(list(PLACES)))
+        Single(
+            numbers.choice(list(map(str, world.KINDS))),
+            numbers.choice(list(world.COLOURS)),
+            numbers.choice(list(PLACES)),
+        )
         for _ in range(asked.singles)
     ]
     pairs = [(first, second) for first, second in (numbers.sample(world.KINDS, 2) for _ in range(asked.doubles))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback
@@ -74,7 +74,7 @@ def frozen_checksums(module: ContinualPersonalization) -> dict[str, Tensor]:
         if name not in module.projections:
             sums[f"unet.{name}"] = torch.hash_tensor(value)
     for number, encoder in enumerate(module.text_encoders):
-        table = encoder.get_input_embeddings().weight
+        table = cast("Any", encoder).get_input_embeddings().weight
         own = module.tokens.row(token, number)
         for name, value in encoder.named_parameters():
             if value is table:

@@ -105,7 +105,7 @@ class ContinualCLI(LightningCLI):
 
     def instantiate_trainer(self, **keywords: Any) -> Trainer:
         """Makes the trainer with the callbacks in the order they need."""
-        trainer = super().instantiate_trainer(**keywords)
+        trainer: Any = super().instantiate_trainer(**keywords)
         trainer.callbacks = in_order(trainer.callbacks)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer

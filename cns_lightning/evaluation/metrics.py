@@ -6,7 +6,7 @@ torchmetrics' own CLIPScore does not work with the output objects of transformer
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,10 +31,11 @@ class ClipEncoder:
         # Named, so that hosts with and without torchvision give the same pixels.
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        self.model = CLIPModel.from_pretrained(source, dtype=torch.float32).to(device).eval()
+        self.model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32)
+        self.model.to(device).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(source)
         self.processor = CLIPImageProcessorPil.from_pretrained(source)
-        self.length = self.model.config.text_config.max_position_embeddings
+        self.length: int = self.model.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def images(self, pictures: list[Image.Image], batch_size: int = 64) -> Tensor:

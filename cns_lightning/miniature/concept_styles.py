@@ -57,10 +57,11 @@ def _neon(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
     """Draw the outlines as glowing tubes before a dark wall."""
     edges = canvas.filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES).convert("L")
     edges = ImageOps.expand(edges.crop((2, 2, canvas.width - 2, canvas.height - 2)), 2, 0)
-    tubes = edges.point(lambda value: min(255, max(0, value - 30) * 4))
+    tubes = edges.point(lambda value: min(255, max(0, value - 30) * 4))  # type: ignore
     hue, saturation, _ = canvas.filter(ImageFilter.MaxFilter(5)).convert("HSV").split()
     full = Image.merge(
-        "HSV", (hue, saturation.point(lambda value: min(255, value * 2 + 60)), Image.new("L", hue.size, 255))
+        "HSV",
+        (hue, saturation.point(lambda value: min(255, value * 2 + 60)), Image.new("L", hue.size, 255)),  # type: ignore
     )
     glow = Image.composite(full.convert("RGB"), Image.new("RGB", canvas.size), tubes)
     wall = Image.new("RGB", canvas.size, mix(inks[0], (0, 0, 0), 0.55))

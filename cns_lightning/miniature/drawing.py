@@ -228,7 +228,7 @@ def paste_thing(
             (centre_x - half, bottom - flatness, centre_x + half, bottom + flatness), fill=80
         )
         canvas.paste((10, 10, 40), mask=shadow)
-    wide = silhouette.filter(ImageFilter.BoxBlur(outline)).point(lambda value: min(255, value * 6))
+    wide = silhouette.filter(ImageFilter.BoxBlur(outline)).point(lambda value: min(255, value * 6))  # type: ignore
     place = (round(centre_x - silhouette.width / 2), round(centre_y - silhouette.height / 2))
     canvas.paste(outline_colour(thing.colour, backdrop), place, wide)
     canvas.paste(skin, place, silhouette)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def _slopes(pixels: Tensor) -> Tensor:
     return torch.cat([across, down], 1)
 
 
-def train_autoencoder(recipe: Recipe) -> nn.Module:
+def train_autoencoder(recipe: Recipe) -> Any:
     """Trains the autoencoder on pictures far more varied than captions can name, and returns its averaged weights.
 
     The loss is the squared and the absolute error of pixels, the absolute error of their slopes (thin stripes and
@@ -83,7 +84,8 @@ def train_autoencoder(recipe: Recipe) -> nn.Module:
     """
     torch.manual_seed(recipe.seed)
     free = recipe.pool(free=True)
-    model = architecture.build_autoencoder().to(recipe.device, memory_format=torch.channels_last)
+    model: Any = architecture.build_autoencoder()
+    model.to(recipe.device, memory_format=torch.channels_last)
     schedule = Schedule(recipe.autoencoder_steps, 1.5e-3, warmup=100, decay_share=0.4, averaging=0.995)
     loop = TrainingLoop("autoencoder", model, recipe.work / "autoencoder", schedule)
 
@@ -104,7 +106,7 @@ def train_autoencoder(recipe: Recipe) -> nn.Module:
 
 
 @torch.no_grad()
-def encode_pool(recipe: Recipe, autoencoder: nn.Module, pool: PicturePool) -> Tensor:
+def encode_pool(recipe: Recipe, autoencoder: Any, pool: PicturePool) -> Tensor:
     """Encodes a pool once; gives unscaled latent means, shape (pictures, 8, 16, 16), float16."""
     path = recipe.work / "diffusion" / "latents.safetensors"
     if path.exists():
@@ -140,13 +142,13 @@ def sprinkle_rare_words(caption: str, numbers: random.Random) -> str:
     return " ".join(words)
 
 
-def train_diffusion(recipe: Recipe, autoencoder: nn.Module, tokenizer, noise_scheduler) -> tuple[nn.Module, float]:  # noqa: ANN001
+def train_diffusion(recipe: Recipe, autoencoder: Any, tokenizer: Any, noise_scheduler: Any) -> tuple[Any, float]:
     """Trains text encoder and UNet on encoded base pictures; returns their averaged weights and the scaling factor."""
     torch.manual_seed(recipe.seed + 1)
     pool = recipe.pool(free=False)
     latents = encode_pool(recipe, autoencoder, pool)
     scaling_factor = 1 / float(latents[:5000].float().std())
-    model = Denoiser(architecture.build_text_encoder(tokenizer), architecture.build_unet())
+    model: Any = Denoiser(architecture.build_text_encoder(tokenizer), architecture.build_unet())
     model.to(recipe.device, memory_format=torch.channels_last).train()
     schedule = Schedule(recipe.diffusion_steps, 8e-4, warmup=300, decay_share=0.3, averaging=0.9985)
     loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, save_every=200)
@@ -173,7 +175,7 @@ def train_diffusion(recipe: Recipe, autoencoder: nn.Module, tokenizer, noise_sch
     return model.eval(), scaling_factor
 
 
-def train_judge(recipe: Recipe, tokenizer) -> nn.Module:  # noqa: ANN001
+def train_judge(recipe: Recipe, tokenizer: Any) -> Any:
     """Trains the judge contrastively on renders and their captions, three quarters of them from the free world.
 
     The free world's captions name finer colours, patterns and parts than the base world's, which makes the judge's
@@ -181,7 +183,8 @@ def train_judge(recipe: Recipe, tokenizer) -> nn.Module:  # noqa: ANN001
     """
     torch.manual_seed(recipe.seed + 2)
     free, base = recipe.pool(free=True), recipe.pool(free=False)
-    model = architecture.build_judge(tokenizer).to(recipe.device).train()
+    model: Any = architecture.build_judge(tokenizer)
+    model.to(recipe.device).train()
     schedule = Schedule(recipe.judge_steps, 1.5e-3, warmup=200, decay_share=0.4, averaging=0.998)
     loop = TrainingLoop("judge", model, recipe.work / "judge", schedule)
 

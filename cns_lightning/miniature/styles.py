@@ -23,7 +23,7 @@ def _photo(canvas: Image.Image, random: Random) -> Image.Image:
 def _sketch(canvas: Image.Image, random: Random) -> Image.Image:
     """Turn the picture into pencil lines on paper with faint colours."""
     edges = canvas.convert("L").filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES)
-    lines = edges.point(lambda value: 255 - min(225, max(0, value - 8) * 5))
+    lines = edges.point(lambda value: 255 - min(225, max(0, value - 8) * 5))  # type: ignore
     lines = ImageOps.expand(lines.crop((2, 2, canvas.width - 2, canvas.height - 2)), 2, 255)
     strong = ImageEnhance.Color(canvas).enhance(1.4)
     faint = Image.blend(Image.new("RGB", canvas.size, PAPER), strong, 0.44)
@@ -43,7 +43,7 @@ def _pixel(canvas: Image.Image, random: Random) -> Image.Image:
 def _poster(canvas: Image.Image, random: Random) -> Image.Image:
     """Turn the picture into flat strong colours within a cream frame."""
     inner = canvas.resize((canvas.width - 12, canvas.height - 12), Image.Resampling.BILINEAR)
-    flat = ImageEnhance.Color(inner).enhance(1.5).point(lambda value: min(255, round(max(0, value - 20) / 58.75) * 64))
+    flat = ImageEnhance.Color(inner).enhance(1.5).point(lambda value: min(255, round(max(0, value - 20) / 58.75) * 64))  # type: ignore
     return ImageOps.expand(flat, 6, (255, 240, 205))
 
 
@@ -61,7 +61,7 @@ def _shifted(canvas: Image.Image, random: Random) -> Image.Image:
     """Turn all hues by one random angle."""
     hue, saturation, value = canvas.convert("HSV").split()
     turn = random.randrange(30, 226)
-    hue = hue.point(lambda level: (level + turn) % 256)
+    hue = hue.point(lambda level: (level + turn) % 256)  # type: ignore
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
@@ -73,7 +73,7 @@ def _tinted(canvas: Image.Image, random: Random) -> Image.Image:
 
 def _vignette(canvas: Image.Image, random: Random) -> Image.Image:
     """Darken the corners."""
-    mask = Image.radial_gradient("L").resize(canvas.size).point(lambda value: max(0, value - 90) * 1.3)
+    mask = Image.radial_gradient("L").resize(canvas.size).point(lambda value: max(0, value - 90) * 1.3)  # type: ignore
     dark = canvas.copy()
     dark.paste((10, 5, 15), mask=mask)
     return dark

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,14 +46,15 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
         write_judge(judge, tokenizer, out / "judge")
 
 
-def _train_base(recipe: Recipe, autoencoder: torch.nn.Module, folder: Path) -> None:
+def _train_base(recipe: Recipe, autoencoder: Any, folder: Path) -> None:
     from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
     words = sorted({*world.words(), *architecture.RARE_WORDS})
     tokenizer = architecture.build_tokenizer(recipe.work / "diffusion" / "tokenizer", words)
     denoiser, scaling_factor = train_diffusion(recipe, autoencoder, tokenizer, DDPMScheduler(**NOISE))
     autoencoder.register_to_config(scaling_factor=round(scaling_factor, 5))
-    pipeline = StableDiffusionPipeline(
+    family: Any = StableDiffusionPipeline
+    pipeline = family(
         vae=autoencoder,
         text_encoder=denoiser.text_encoder,
         tokenizer=tokenizer,
@@ -68,7 +70,7 @@ def _train_base(recipe: Recipe, autoencoder: torch.nn.Module, folder: Path) -> N
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def write_judge(judge: torch.nn.Module, tokenizer, folder: Path) -> None:  # noqa: ANN001 - a transformers tokenizer
+def write_judge(judge: Any, tokenizer: Any, folder: Path) -> None:
     """Writes the judge as a stock CLIPModel folder with its processor's settings."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

@@ -1,6 +1,7 @@
 """What every method promises, whatever it is: one suite over configs/methods."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,8 +38,9 @@ def test_stage_moves_only_what_the_method_keeps(method: str, tiny_base_model: Pa
         if "attn2.to_k" not in name and "attn2.to_v" not in name:
             assert torch.equal(weight, kept[name]), name
     rows = base.vocabulary_sizes[0]
-    tables = [pipe.text_encoder.get_input_embeddings().weight for pipe in (learned, earlier)]
-    assert torch.equal(tables[0][:rows], base.text_encoders[0].get_input_embeddings().weight)
+    pipes: list[Any] = [learned, earlier]
+    tables = [pipe.text_encoder.get_input_embeddings().weight for pipe in pipes]
+    assert torch.equal(tables[0][:rows], base.embedding_table(0).weight)
     assert torch.equal(tables[0][rows], tables[1][rows]), "the second stage moved the first concept's token"
 
 
