@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from cns_lightning.data.templates import training_prompt
 from lightning.pytorch import Callback
 
+from cns_lightning.data.templates import training_prompt
 from cns_lightning.diffusion.sampling import generate, grid
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import write_atomically
