@@ -6,26 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.pipeline import load_pipeline
-from tests.runs.test_fit import write_sequence
+from tests.runs.learning import learn
 
 METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
-
-
-def learn(method: str, base: Path, folder: Path, *more: str) -> Path:
-    """Learns two concepts for a few steps and gives the run folder."""
-    sequence = folder / "sequence.yaml"
-    if not sequence.exists():
-        write_sequence(folder, ["cat", "dog"])
-    command = [
-        "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
-        "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
-        "--run", str(folder / "run"), "--steps", "2", "--samples.steps", "1", "--samples.pictures", "1", *more,
-    ]  # fmt: skip
-    assert main(command) == 0
-    return folder / "run"
 
 
 @pytest.mark.parametrize("method", METHODS)

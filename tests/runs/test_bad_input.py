@@ -8,7 +8,7 @@ import yaml
 
 from cns_lightning.cli.main import main
 from cns_lightning.miniature.tiny import tiny_base_model as write_tiny_base_model
-from tests.runs.test_fit import arguments, write_sequence
+from tests.runs.learning import arguments, write_sequence
 
 
 @pytest.fixture
@@ -78,9 +78,9 @@ def test_missing_picture_folder(
 def test_unreadable_picture_of_the_last_concept_stops_before_any_work(
     tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (sequence.parent / "dog1" / "2.png").write_bytes(b"no picture")
+    (sequence.parent / "dog1" / "0.png").write_bytes(b"no picture")
     said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run"))
-    assert "2.png: is no picture" in said
+    assert "0.png: is no picture" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -3,11 +3,9 @@
 import signal
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
 
 from cns_lightning.cli.main import main
@@ -15,36 +13,8 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
+from tests.runs.learning import arguments, write_sequence
 from tests.runs.stop_at import StopAt
-
-
-def write_sequence(folder: Path, words: list[str]) -> Path:
-    """Writes a sequence of concepts of three small noisy pictures each."""
-    concepts = []
-    for number, word in enumerate(words):
-        pictures = folder / f"{word}{number}"
-        pictures.mkdir(parents=True)
-        for index in range(3):
-            pixels = numpy.random.default_rng([number, index]).integers(0, 256, (40, 32, 3), dtype=numpy.uint8)
-            Image.fromarray(pixels).save(pictures / f"{index}.png")
-        concepts.append({"token": f"<new{number + 1}>", "class_word": word, "kind": "animal", "images": pictures.name})
-    text = {
-        "name": "two",
-        "concepts": concepts,
-        "prompts": {"single": ["a photo of <new1> cat"], "double": [], "triple": []},
-    }
-    path = folder / "sequence.yaml"
-    path.write_text(yaml.safe_dump(text), "utf-8")
-    return path
-
-
-def arguments(base: Path, sequence: Path, run: Path, *more: str) -> list[str]:
-    """Gives the command line of a short run."""
-    return [
-        "fit", "--config", "configs/methods/cns.yaml", "--config", "configs/hardware/cpu.yaml",
-        "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
-        "--run", str(run), "--steps", "3", "--samples.steps", "2", "--samples.pictures", "2", *more,
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
