@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cns_lightning.storage import read_tensors, write_tensors
 
@@ -63,8 +64,10 @@ class TrainingLoop:
         while self.step < self.schedule.steps:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.rate(self.step)
-            loss = loss_at(self.step)
-            loss.backward()
+            # On a CPU the fused attention is slow at this size, its backward pass above all: 0.42 against 0.28 s a step.
+            with sdpa_kernel(SDPBackend.MATH):
+                loss = loss_at(self.step)
+                loss.backward()
             nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)

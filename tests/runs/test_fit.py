@@ -109,6 +109,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
         with pytest.raises(SystemExit) as stopped:
             main(command)
         assert stopped.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(StopAt, "step", None)
     assert main(command) == 0
     for name in ("000-new1.safetensors", "001-new2.safetensors"):
