@@ -64,7 +64,7 @@ class TrainingLoop:
         while self.step < self.schedule.steps:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.rate(self.step)
-            # On a CPU the fused attention is slow at this size, its backward pass above all: 0.42 against 0.28 s a step.
+            # On a CPU the fused attention is slow at this size, backward above all: 0.42 against 0.28 s a step.
             with sdpa_kernel(SDPBackend.MATH):
                 loss = loss_at(self.step)
                 loss.backward()
