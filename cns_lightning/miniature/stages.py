@@ -19,7 +19,7 @@ from cns_lightning.storage import read_tensors, write_tensors
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of a whole training; the defaults are the CPU recipe behind the shipped weights.
+    """Sizes of a whole training; the defaults are the CPU recipe: about two and a half hours on two cores.
 
     Attributes:
         work: folder of pools, states and results.
@@ -32,12 +32,12 @@ class Recipe:
     seed: int = 0
     device: str = "cpu"
     processes: int = 2
-    free_pictures: int = 30_000
+    free_pictures: int = 40_000
     base_pictures: int = 60_000
-    autoencoder_steps: int = 2_600
-    autoencoder_batch: int = 32
-    diffusion_steps: int = 6_000
-    diffusion_batch: int = 64
+    autoencoder_steps: int = 6_000
+    autoencoder_batch: int = 16
+    diffusion_steps: int = 12_500
+    diffusion_batch: int = 32
     judge_steps: int = 2_500
     judge_batch: int = 256
 
@@ -167,7 +167,7 @@ def train_diffusion(recipe: Recipe, autoencoder: Any, tokenizer: Any, noise_sche
     model: Any = Denoiser(architecture.build_text_encoder(tokenizer), architecture.build_unet())
     model.to(recipe.device, memory_format=torch.channels_last).train()
     weights = min_snr_weights(noise_scheduler.alphas_cumprod)
-    schedule = Schedule(recipe.diffusion_steps, 8e-4, warmup=300, decay_share=0.3, averaging=0.9985)
+    schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=300, decay_share=0.3, averaging=0.9985)
     loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, save_every=200)
 
     def loss_at(step: int) -> Tensor:
