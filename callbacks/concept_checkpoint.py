@@ -9,33 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it.
-
-    Lightning's own writer goes through the system's temporary folder and does not sync: on another file system a kill
-    leaves a torn file.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes the checkpoint atomically."""
-        import io
-        from pathlib import Path
-
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(path), buffer.getvalue())
 
 
 class ConceptCheckpoint(ModelCheckpoint):

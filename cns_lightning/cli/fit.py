@@ -13,12 +13,13 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from cns_lightning.callbacks.concept_checkpoint import AtomicCheckpointIO, ConceptCheckpoint
+from cns_lightning.callbacks.concept_checkpoint import ConceptCheckpoint
 from cns_lightning.callbacks.metrics_table import MetricsTable
 from cns_lightning.callbacks.run_timer import RunTimer
 from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
 from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.cli.config_errors import ConfigurationMistake, explained
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import EXIT_DONE, UserError
@@ -107,7 +108,7 @@ class ContinualCLI(LightningCLI):
         """Makes the trainer with the callbacks in the order they need."""
         trainer: Any = super().instantiate_trainer(**keywords)
         trainer.callbacks = in_order(trainer.callbacks)
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        trainer.strategy.checkpoint_io = SealedCheckpointIO()
         return trainer
 
 
@@ -190,20 +191,20 @@ def run(arguments: list[str]) -> int:
         cli = ContinualCLI(arguments)
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
-    checkpoint = cli.folder.last_checkpoint
-    if checkpoint.exists() and finished_stages(checkpoint) >= len(cli.sequence.concepts):
+    checkpoint = newest_checkpoint(cli.folder.last_checkpoint, say)
+    if checkpoint is not None and finished_stages(checkpoint) >= len(cli.sequence.concepts):
         say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
         return EXIT_DONE
     cli.datamodule.check_pictures()
     cli.folder.create()
     write_config(cli.folder, cli)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
     return EXIT_DONE
 
 
 def finished_stages(checkpoint: Path) -> int:
     """Reads from a checkpoint how many stages are finished."""
-    return AtomicCheckpointIO().load_checkpoint(checkpoint, weights_only=True)["continual"]["done_stages"]
+    return SealedCheckpointIO().load_checkpoint(checkpoint)["continual"]["done_stages"]
 
 
 def say(text: str) -> None:

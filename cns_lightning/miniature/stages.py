@@ -19,7 +19,7 @@ from cns_lightning.storage import read_tensors, write_tensors
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of a whole training; the defaults are the CPU recipe: about two and a half hours on two cores.
+    """Sizes of a whole training; the defaults are the CPU recipe.
 
     Attributes:
         work: folder of pools, states and results.
