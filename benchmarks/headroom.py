@@ -12,23 +12,15 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
-from benchmarks.miniature import write_section
+from benchmarks.scoring import Judge, own_prompts, write_section
 from cns_lightning.cli.main import main as command_line
-from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.data.templates import class_prompt
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.sampling import generate
-from cns_lightning.evaluation.metrics import ClipEncoder, ImageAlignment
-from cns_lightning.miniature import judge_path
 from cns_lightning.pipeline import load_pipeline
-from cns_lightning.sequence import Concept, Sequence, sequence_path
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+from cns_lightning.sequence import Sequence, sequence_path
 
 # Found by the search that docs/miniature.md names; the same steps for both.
 BOUNDS = {
@@ -47,8 +39,7 @@ class Bench:
     """
 
     def __init__(self, work: Path, steps: int, pictures: int) -> None:
-        self.work, self.steps, self.seeds = work, steps, list(range(pictures))
-        self.encoder = ClipEncoder(judge_path())
+        self.work, self.steps, self.judge = work, steps, Judge(pictures)
 
     def fit(self, method: str, sequence: Path, name: str) -> Path:
         """Learns a sequence with a method in the demo's setting and gives the run folder."""
@@ -63,22 +54,9 @@ class Bench:
             raise RuntimeError(f"{name} could not be fitted")
         return run
 
-    def score(self, pipeline: DiffusionPipeline, concept: Concept, prompts: list[str]) -> float:
-        """Gives the CLIP-I of pictures for prompts against a concept's own."""
-        metric = ImageAlignment()
-        drawn = generate(pipeline, prompts, self.seeds, guidance=4.0, batch_size=40)
-        references = [picture.image for picture in read_concept_pictures(concept)]
-        metric.update(self.encoder.images(drawn), self.encoder.images(references))
-        return float(metric.compute())
-
 
 def _class_of(method: str) -> str:
     return "".join(part.title() for part in method.split("_"))
-
-
-def own_prompts(sequence: Sequence, concept: Concept) -> list[str]:
-    """Lists the single prompts that name a concept."""
-    return [prompt for prompt in sequence.prompts.single if concept.token in prompt]
 
 
 def headroom(bench: Bench, sequence: Sequence) -> dict[str, list[float]]:
@@ -87,7 +65,9 @@ def headroom(bench: Bench, sequence: Sequence) -> dict[str, list[float]]:
     result: dict[str, list[float]] = {"class word": [], "textual_inversion": [], "fine_tuning": []}
     for concept in sequence.concepts:
         prompts = own_prompts(sequence, concept)
-        result["class word"].append(bench.score(base, concept, [class_prompt(prompt, sequence) for prompt in prompts]))
+        result["class word"].append(
+            bench.judge.image_alignment(base, concept, [class_prompt(prompt, sequence) for prompt in prompts])
+        )
         alone = bench.work / f"{sequence.name}-{concept.token.strip('<>')}.yaml"
         content = {
             "name": alone.stem,
@@ -96,7 +76,7 @@ def headroom(bench: Bench, sequence: Sequence) -> dict[str, list[float]]:
         alone.write_text(yaml.safe_dump(content), "utf-8")
         for method in BOUNDS:
             run = bench.fit(method, alone, f"{alone.stem}-{method}")
-            result[method].append(bench.score(load_pipeline(run), concept, prompts))
+            result[method].append(bench.judge.image_alignment(load_pipeline(run), concept, prompts))
     return result
 
 
@@ -107,8 +87,14 @@ def forgetting(bench: Bench, sequence: Sequence) -> list[tuple[str, float, float
     rows = []
     for concept in sequence.concepts[:4]:
         prompts = own_prompts(sequence, concept)
-        own = bench.score(load_pipeline(run, upto=concept.token), concept, prompts)
-        rows.append((f"{concept.token} {concept.class_word}", own, bench.score(load_pipeline(run), concept, prompts)))
+        own = bench.judge.image_alignment(load_pipeline(run, upto=concept.token), concept, prompts)
+        rows.append(
+            (
+                f"{concept.token} {concept.class_word}",
+                own,
+                bench.judge.image_alignment(load_pipeline(run), concept, prompts),
+            )
+        )
     return rows
 
 

@@ -16,6 +16,7 @@ import numpy
 import torch
 from PIL import Image
 
+from benchmarks.scoring import write_section
 from cns_lightning.diffusion.sampling import generate_pairs, grid
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import base_model_path, judge_path, world
@@ -216,14 +217,6 @@ def document(result: dict[str, dict[str, float]], command: str) -> str:
     least = result["autoencoder"]
     lines += ["", f"Least of the 105 pictures: CLIP-I {least['clip_i_least']:.3f}, PSNR {least['psnr_least']:.1f} dB."]
     return "\n".join([f"`{command}`", "", *lines, "", "![what the base model draws](miniature.png)", ""])
-
-
-def write_section(path: Path, name: str, text: str) -> None:
-    """Puts a text between the marks ``<!-- NAME -->`` and ``<!-- /NAME -->`` of a document."""
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    whole = path.read_text("utf-8")
-    before, after = whole.split(start)[0], whole.split(end)[1]
-    path.write_text(f"{before}{start}\n{text}{end}{after}", "utf-8")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ Inks = tuple[RGB, RGB]  # a dark and a light colour of the style
 
 def _mosaic(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
     """Break the picture into panes of coloured glass within dark lead."""
-    step = 16
+    step = 22
     side = canvas.width
     cells = -(-side // step) + 1
     generator = np.random.default_rng(random.getrandbits(32))
@@ -25,18 +25,20 @@ def _mosaic(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
     squares = (columns[..., None] - points[:, 0]) ** 2 + (rows[..., None] - points[:, 1]) ** 2
     owner = squares.argmin(-1)
     counts = np.maximum(np.bincount(owner.ravel(), minlength=len(points)), 1)
-    pixels = np.asarray(ImageEnhance.Color(canvas).enhance(1.7), dtype=np.float64)
+    pixels = np.asarray(ImageEnhance.Color(canvas).enhance(1.6), dtype=np.float64)
     means = [np.bincount(owner.ravel(), pixels[..., c].ravel(), len(points)) / counts for c in range(3)]
     tint = generator.uniform(0.85, 1.15, len(points))
     glass = np.stack([np.clip(mean * tint, 0, 255)[owner] for mean in means], -1)
     lead = np.zeros(owner.shape, dtype=bool)
     lead[:, 1:] |= owner[:, 1:] != owner[:, :-1]
     lead[1:] |= owner[1:] != owner[:-1]
-    edges = np.asarray(canvas.convert("L").filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES)) > 75
-    edges[:2], edges[-2:], edges[:, :2], edges[:, -2:] = False, False, False, False
-    lead |= edges
-    glass[lead] = mix(inks[0], (0, 0, 0), 0.5)
-    return Image.fromarray(glass.astype(np.uint8))
+    strips = Image.fromarray((lead * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
+    glass = glass * 0.55 + pixels * 0.45
+    return Image.composite(
+        Image.new("RGB", canvas.size, mix(inks[0], (0, 0, 0), 0.2)),
+        Image.fromarray(glass.astype(np.uint8)),
+        strips.filter(ImageFilter.GaussianBlur(1.2)),
+    )
 
 
 def _halftone(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
@@ -58,6 +60,7 @@ def _neon(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
     edges = canvas.filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES).convert("L")
     edges = ImageOps.expand(edges.crop((2, 2, canvas.width - 2, canvas.height - 2)), 2, 0)
     tubes = edges.point(lambda value: min(255, max(0, value - 30) * 4))  # type: ignore
+    tubes = tubes.filter(ImageFilter.MaxFilter(3)).filter(ImageFilter.GaussianBlur(1))
     hue, saturation, _ = canvas.filter(ImageFilter.MaxFilter(5)).convert("HSV").split()
     full = Image.merge(
         "HSV",
@@ -71,28 +74,26 @@ def _neon(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 def _stitched(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
     """Embroider the picture in crosses on cloth."""
-    step, count = 12, 11
-    strong = ImageEnhance.Color(canvas).enhance(1.4).resize((count, count), Image.Resampling.BOX)
-    threads = np.kron(np.asarray(strong), np.ones((step, step, 1), dtype=np.uint8))
-    rows, columns = np.mgrid[0 : count * step, 0 : count * step] % step
-    cross = (abs(rows - columns) <= 2) | (abs(rows + columns - step + 1) <= 2)
-    cloth = np.where((rows // 4 + columns // 4)[..., None] % 2, inks[1], mix(inks[1], (255, 255, 255), 0.3))
-    picture = np.where(cross[..., None], threads, cloth).astype(np.uint8)
-    return Image.fromarray(picture[2 : 2 + canvas.height, 2 : 2 + canvas.width])
+    step = 16
+    threads = ImageEnhance.Color(canvas.filter(ImageFilter.GaussianBlur(1.5))).enhance(1.5)
+    rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width] % step
+    cross = (abs(rows - columns) <= 3) | (abs(rows + columns - step + 1) <= 3)
+    cover = Image.fromarray(np.where(cross, 255, 90).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.5))
+    return Image.composite(threads, Image.new("RGB", canvas.size, inks[1]), cover)
 
 
 def _woven(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
     """Weave the picture from ribbons running over and under each other."""
-    step = 16
+    step = 21
     pixels = np.asarray(ImageEnhance.Color(canvas).enhance(1.3), dtype=np.float64)
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width]
     level = (rows // step + columns // step) % 2 == 0
     along = np.where(level, columns, rows) % step
     across = np.where(level, rows, columns) % step
     bulge = np.sin(np.pi * (along + 0.5) / step)
-    woven = pixels * 0.72 + np.where(level[..., None], inks[1], inks[0]) * 0.28
-    woven *= (0.45 + 0.75 * bulge)[..., None]
-    woven[(across <= 1) | (across >= step - 2)] *= 0.35
+    woven = pixels * 0.68 + np.where(level[..., None], inks[1], inks[0]) * 0.32
+    woven *= (0.65 + 0.45 * bulge)[..., None]
+    woven[(across <= 1) | (across >= step - 2)] *= 0.65
     return Image.fromarray(np.clip(woven, 0, 255).astype(np.uint8))
 
 

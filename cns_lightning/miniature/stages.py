@@ -26,17 +26,20 @@ class Recipe:
         seed: of pictures, initial weights, order and noise.
         device: ``cpu`` or ``cuda``.
         processes: renderers side by side.
+        compiled: whether UNet and decoder go through torch.compile; a quarter faster, needs a C++ compiler.
     """
 
     work: Path
     seed: int = 0
     device: str = "cpu"
     processes: int = 2
+    compiled: bool = False
     free_pictures: int = 40_000
     base_pictures: int = 60_000
-    autoencoder_steps: int = 6_000
+    autoencoder_steps: int = 5_500
     autoencoder_batch: int = 16
-    diffusion_steps: int = 12_500
+    decoder_steps: int = 3_000
+    diffusion_steps: int = 17_600
     diffusion_batch: int = 32
     judge_steps: int = 2_500
     judge_batch: int = 256
@@ -102,7 +105,30 @@ def train_autoencoder(recipe: Recipe) -> Any:
 
     loop.run(loss_at)
     loop.load_averages()
+    train_decoder(recipe, model, free)
     return model.eval()
+
+
+def train_decoder(recipe: Recipe, model: Any, free: PicturePool) -> None:
+    """Trains the decoder on alone, for the squared error: what the latents say of the pictures stays as it is."""
+    model.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    schedule = Schedule(recipe.decoder_steps, 5e-4, warmup=50, decay_share=0.7, averaging=0.995)
+    loop = TrainingLoop("decoder", model.decoder, recipe.work / "decoder", schedule)
+    decoder = torch.compile(model.decoder) if recipe.compiled else model.decoder
+
+    def loss_at(step: int) -> Tensor:
+        pixels, _ = picture_batch(free, recipe.autoencoder_batch, recipe, "decoder", step)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with recipe.autocast():
+            with torch.no_grad():
+                latents = model.post_quant_conv(model.encode(pixels).latent_dist.mean)
+            copy = decoder(latents).float()
+        return (copy - pixels).square().mean() + 0.02 * (_slopes(copy) - _slopes(pixels)).abs().mean()
+
+    loop.run(loss_at)
+    loop.load_averages()
+    model.requires_grad_(True)
 
 
 @torch.no_grad()
@@ -142,20 +168,23 @@ def sprinkle_rare_words(caption: str, numbers: random.Random) -> str:
     return " ".join(words)
 
 
-def min_snr_weights(alphas_cumprod: Tensor, most: float = 5.0) -> Tensor:
-    """Gives the weight of every timestep in the loss on the velocity, with mean 1.
+def timestep_probabilities(alphas_cumprod: Tensor, most: float = 5.0, uniform: float = 0.2) -> Tensor:
+    """Gives how often each timestep is drawn: as min-SNR weighting would weigh it, with a uniform share.
 
-    Without it a small model spends itself on the last details of nearly clean latents and learns no shapes.
+    A small model trained on all timesteps alike spends itself on the last details of nearly clean latents and learns
+    no shapes. Drawing by the weights instead of multiplying by them wastes no sample on a timestep of little weight;
+    the uniform share keeps the noisiest ones, where the layout is decided, from starving.
 
     Args:
         alphas_cumprod: of the noise schedule, shape (timesteps,).
         most: the signal-to-noise ratio above which a timestep gains no more weight.
+        uniform: share of the draws that ignores the weights.
 
     Source: min-SNR weighting (arXiv 2303.09556), for v-prediction.
     """
     ratio = alphas_cumprod / (1 - alphas_cumprod)
     weights = ratio.clamp_max(most) / (ratio + 1)
-    return weights / weights.mean()
+    return (1 - uniform) * weights / weights.sum() + uniform / len(weights)
 
 
 def train_diffusion(recipe: Recipe, autoencoder: Any, tokenizer: Any, noise_scheduler: Any) -> tuple[Any, float]:
@@ -165,8 +194,9 @@ def train_diffusion(recipe: Recipe, autoencoder: Any, tokenizer: Any, noise_sche
     latents = encode_pool(recipe, autoencoder, pool)
     scaling_factor = 1 / float(latents[:5000].float().std())
     model: Any = Denoiser(architecture.build_text_encoder(tokenizer), architecture.build_unet())
-    model.to(recipe.device, memory_format=torch.channels_last).train()
-    weights = min_snr_weights(noise_scheduler.alphas_cumprod)
+    model.to(recipe.device).train()
+    unet = torch.compile(model.unet) if recipe.compiled else model.unet
+    probabilities = timestep_probabilities(noise_scheduler.alphas_cumprod)
     schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=300, decay_share=0.3, averaging=0.9985)
     loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, save_every=200)
 
@@ -178,15 +208,13 @@ def train_diffusion(recipe: Recipe, autoencoder: Any, tokenizer: Any, noise_sche
         generator = torch.Generator().manual_seed(step)
         clean = latents[indices].float() * scaling_factor
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(0, noise_scheduler.config.num_train_timesteps, (len(indices),), generator=generator)
+        timesteps = torch.multinomial(probabilities, len(indices), replacement=True, generator=generator)
         noisy = noise_scheduler.add_noise(clean, noise, timesteps)
         target = noise_scheduler.get_velocity(clean, noise, timesteps)
         with recipe.autocast():
             states = model.text_encoder(tokens.to(recipe.device)).last_hidden_state
-            noisy = noisy.to(recipe.device).contiguous(memory_format=torch.channels_last)
-            velocity = model.unet(noisy, timesteps.to(recipe.device), states).sample
-        errors = (velocity.float() - target.to(recipe.device)).square().mean((1, 2, 3))
-        return (errors * weights[timesteps].to(errors.device)).mean()
+            velocity = unet(noisy.to(recipe.device), timesteps.to(recipe.device), states).sample
+        return functional.mse_loss(velocity.float(), target.to(recipe.device))
 
     loop.run(loss_at)
     loop.load_averages()

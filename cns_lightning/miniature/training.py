@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
     for field in fields(Recipe):
-        if field.name != "work":
+        if field.name == "compiled":
+            parser.add_argument("--compiled", action="store_true", help="use torch.compile; needs a C++ compiler")
+        elif field.name != "work":
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     arguments = vars(parser.parse_args())
     stages, out, threads = arguments.pop("stages"), arguments.pop("out"), arguments.pop("threads")

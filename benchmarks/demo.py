@@ -1,0 +1,80 @@
+"""Scores a finished demo: does the model show every concept, and is the rest of it unharmed; writes docs/miniature.md.
+
+``make demo``, then ``python -m benchmarks.demo --run runs/demo`` (about three minutes on two cores)
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
+from benchmarks.scoring import Judge, own_prompts, write_section
+from cns_lightning import NeuronRegistry, load_pipeline
+from cns_lightning.data.templates import class_prompt
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.miniature import world
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.sequence import Sequence, sequence_path
+
+
+def base_prompts(count: int) -> list[str]:
+    """Lists prompts of the base world that name no concept."""
+    numbers = random.Random(HELD_OUT_SEED + 2)
+    kinds = [str(kind) for kind in world.KINDS]
+    return [
+        Single(numbers.choice(kinds), numbers.choice(list(world.COLOURS)), numbers.choice(list(PLACES))).prompt
+        for _ in range(count)
+    ]
+
+
+def measure(run: Path, sequence: Sequence, pictures: int, prompts: int) -> str:
+    """Gives the table of a run."""
+    judge = Judge(pictures)
+    base, last = BaseModel.load("miniature").pipeline(), load_pipeline(run)
+    registry = NeuronRegistry.load(RunFolder(run).registry)
+    lines = [
+        "| concept | share of k,v moved | class word, base model | after its stage | after the last stage | margin |",
+        "|---|---|---|---|---|---|",
+    ]
+    for concept in sequence.concepts:
+        asked = own_prompts(sequence, concept)
+        mask = registry.mask(concept.token)
+        without = judge.image_alignment(base, concept, [class_prompt(prompt, sequence) for prompt in asked])
+        own = judge.image_alignment(load_pipeline(run, upto=concept.token), concept, asked)
+        now = judge.image_alignment(last, concept, asked)
+        lines.append(
+            f"| {concept.token} {concept.images.name} | {mask.count() / mask.total():.2%} | {without:.3f} | {own:.3f} "
+            f"| {now:.3f} | {now - without:+.3f} |"
+        )
+    texts = base_prompts(prompts)
+    before, after = judge.text_alignment(base, texts), judge.text_alignment(last, texts)
+    lines += [
+        "",
+        f"CLIP-I of {pictures} pictures for each of a concept's single prompts. CLIP-T of {pictures} pictures for each "
+        f"of {prompts} prompts that name no concept: {before:.4f} on the base model, {after:.4f} after the last stage "
+        f"({after / before - 1:+.2%}).",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Reads the command line, measures, and writes the figures into the document."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/miniature.md"))
+    parser.add_argument("--set", default="miniature_set1")
+    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--prompts", type=int, default=60, help="that name no concept")
+    arguments = parser.parse_args()
+    sequence = Sequence.read(sequence_path(arguments.set))
+    table = measure(arguments.run, sequence, arguments.pictures, arguments.prompts)
+    command = " ".join(["python -m benchmarks.demo", *sys.argv[1:]])
+    write_section(arguments.out, "demo", f"`{command}`\n\n{table}")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

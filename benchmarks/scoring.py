@@ -1,0 +1,60 @@
+"""What the benchmarks share: the judge at work, and sections of documents that a command writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.diffusion.sampling import generate
+from cns_lightning.evaluation.metrics import ClipEncoder, ImageAlignment, TextAlignment
+from cns_lightning.miniature import judge_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusers import DiffusionPipeline
+
+    from cns_lightning.sequence import Concept, Sequence
+
+GUIDANCE = 4.0
+
+
+class Judge:
+    """Draws pictures with the miniature and scores them.
+
+    Args:
+        pictures: of each prompt, from seeds 0, 1, ...
+    """
+
+    def __init__(self, pictures: int) -> None:
+        self.seeds = list(range(pictures))
+        self.encoder = ClipEncoder(judge_path())
+
+    def image_alignment(self, pipeline: DiffusionPipeline, concept: Concept, prompts: list[str]) -> float:
+        """Gives the CLIP-I of pictures for prompts against a concept's own pictures."""
+        metric = ImageAlignment()
+        drawn = generate(pipeline, prompts, self.seeds, guidance=GUIDANCE, batch_size=40)
+        references = [picture.image for picture in read_concept_pictures(concept)]
+        metric.update(self.encoder.images(drawn), self.encoder.images(references))
+        return float(metric.compute())
+
+    def text_alignment(self, pipeline: DiffusionPipeline, prompts: list[str]) -> float:
+        """Gives the CLIP-T, as a raw cosine, of pictures for prompts of the base world."""
+        metric = TextAlignment()
+        drawn = generate(pipeline, prompts, self.seeds, guidance=GUIDANCE, batch_size=40)
+        texts = self.encoder.texts(prompts).repeat_interleave(len(self.seeds), 0)
+        metric.update(self.encoder.images(drawn), texts)
+        return float(metric.compute()["cosine"])
+
+
+def own_prompts(sequence: Sequence, concept: Concept) -> list[str]:
+    """Lists the single prompts that name a concept."""
+    return [prompt for prompt in sequence.prompts.single if concept.token in prompt]
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Puts a text between the marks ``<!-- NAME -->`` and ``<!-- /NAME -->`` of a document."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    whole = path.read_text("utf-8")
+    before, after = whole.split(start)[0], whole.split(end)[1]
+    path.write_text(f"{before}{start}\n{text}{end}{after}", "utf-8")
