@@ -13,7 +13,7 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
-from tests.runs.learning import arguments, write_sequence
+from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import StopAt
 
 
@@ -136,3 +136,12 @@ def test_metrics_have_a_row_a_stage_at_least(finished: tuple[Path, Path, Path]) 
     lines = (finished[2] / "metrics.csv").read_text("utf-8").splitlines()
     assert lines[0].startswith("step,stage,concept")
     assert [line.split(",")[1] for line in lines[1:]] == ["0", "1"]
+
+
+def test_tensorboard_logs_the_loss_by_config(tiny_base_model: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = ["--config", "configs/logging/tensorboard.yaml", "--trainer.logger.init_args.save_dir", str(tmp_path / "logs")]
+    learn("cns", tiny_base_model, tmp_path, *logs, "--trainer.log_every_n_steps", "1")
+    events = EventAccumulator(str(next((tmp_path / "logs").rglob("events.*")).parent)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3]
