@@ -30,11 +30,14 @@ def denoising_loss(
         noise: standard normal, shape of ``latents``.
         timesteps: shape (samples,), int64, 0 to the scheduler's last.
         states: of one prompt a sample.
-        valid_region: latent cells that count, bool, shape (samples, height, width); the mean is over them, and 0 where
-            there are none. None counts all.
+        valid_region: latent cells that count, 0 or 1, shape (samples, 1, height, width); the mean is over them, and 0
+            where there are none. None counts all.
 
     Returns:
         Shape (samples,), float32.
+
+    Raises:
+        ValueError: if the valid region has another shape; it would mix the samples of a batch.
 
     Source: docs/methods.md 0.3; Custom Diffusion's valid region, docs/methods.md 4.2.
     """
@@ -46,11 +49,13 @@ def denoising_loss(
         added_cond_kwargs=_added_conditions(base, latents, states),
         return_dict=False,
     )[0]
-    error = (predicted.float() - _target(base, latents, noise, timesteps).float()).square().mean(1)
+    error = (predicted.float() - _target(base, latents, noise, timesteps).float()).square().mean(1, keepdim=True)
     if valid_region is None:
-        return error.mean((1, 2))
+        return error.mean((1, 2, 3))
+    if valid_region.shape != error.shape:
+        raise ValueError(f"valid_region is {tuple(valid_region.shape)}, must be {tuple(error.shape)}")
     cells = valid_region.to(error)
-    return (error * cells).sum((1, 2)) / cells.sum((1, 2)).clamp_min(1)
+    return (error * cells).sum((1, 2, 3)) / cells.sum((1, 2, 3)).clamp_min(1)
 
 
 def _target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -47,13 +47,15 @@ def test_each_sample_has_its_own_loss(base: BaseModel, prediction_type: str) -> 
 
 
 def test_only_the_valid_region_counts(base: BaseModel) -> None:
-    region = torch.zeros(3, 8, 8, dtype=torch.bool)
-    region[0] = True
-    region[1, 2:5, 1:7] = True
+    region = torch.zeros(3, 1, 8, 8)
+    region[0] = 1
+    region[1, :, 2:5, 1:7] = 1
     losses = denoising_loss(base, *draws(base), TIMESTEPS, text_states(base, PROMPTS), region)
     assert losses[0].item() == pytest.approx(squared_error(base, 0).mean().item(), rel=1e-4)
     assert losses[1].item() == pytest.approx(squared_error(base, 1)[:, 2:5, 1:7].mean().item(), rel=1e-4)
     assert losses[2].item() == 0
+    with pytest.raises(ValueError, match="must be"):
+        denoising_loss(base, *draws(base), TIMESTEPS, text_states(base, PROMPTS), region[:, 0])
 
 
 def test_xl_reads_pooled_text_and_picture_size(xl_base: BaseModel) -> None:
