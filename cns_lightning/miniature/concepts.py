@@ -98,8 +98,8 @@ def _base_things(count: int, random: Random) -> tuple[Thing, ...]:
     kinds = random.sample((*ANIMALS, *OBJECTS), count)
     colours = random.sample(list(COLOURS.values()), count)
     return tuple(
-        Thing(kind, colour, "plain", (255, 255, 255), (), x, y, size, random.random() < 0.5)
-        for kind, colour, (x, y, size) in zip(kinds, colours, place_things(kinds, random), strict=True)
+        Thing(kind, colour, "plain", (255, 255, 255), (), x, y, size)
+        for kind, colour, (x, y, size) in zip(kinds, colours, place_things(count, random), strict=True)
     )
 
 
@@ -116,12 +116,11 @@ def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random)
     pattern, top = decks.pattern.draw(), decks.top.draw()
     traits = (top, random.choice(SIDE_TRAITS[kind]))
     thing = Thing(word, colour, pattern, random.choice(others), traits)
-    flips = random.sample((True, True, False, False, random.random() < 0.5), PICTURES)
     pictures = []
-    for scene, flip in zip(random.sample(SCENES, PICTURES), flips, strict=True):
-        size = random.uniform(0.55, 0.71)
-        x, y = random.uniform(0.46 - (0.71 - size) / 2, 0.54 + (0.71 - size) / 2), random.uniform(0.93, 0.97) - size / 2
-        view = replace(thing, x=x, y=y, size=size, flip=flip)
+    for scene in random.sample(SCENES, PICTURES):
+        size = random.uniform(0.57, 0.69)
+        x, y = random.uniform(0.44, 0.56), random.uniform(0.91, 0.96) - size / 2
+        view = replace(thing, x=x, y=y, size=size)
         pictures.append(render(Picture(scene, "photo", (view,), None, random.getrandbits(31))))
     return Concept(f"{colour_name}_{pattern}_{word}", word, kind, tuple(pictures))
 
