@@ -41,12 +41,13 @@ def measure(run: Path, sequence: Sequence, pictures: int, prompts: int) -> str:
     ]
     for concept in sequence.concepts:
         asked = own_prompts(sequence, concept)
-        mask = registry.mask(concept.token)
+        mask = registry.mask(concept.token).values()
+        share = sum(int(each.sum()) for each in mask) / max(1, sum(each.numel() for each in mask))
         without = judge.image_alignment(base, concept, [class_prompt(prompt, sequence) for prompt in asked])
         own = judge.image_alignment(load_pipeline(run, upto=concept.token), concept, asked)
         now = judge.image_alignment(last, concept, asked)
         lines.append(
-            f"| {concept.token} {concept.images.name} | {mask.count() / mask.total():.2%} | {without:.3f} | {own:.3f} "
+            f"| {concept.token} {concept.images.name} | {share:.2%} | {without:.3f} | {own:.3f} "
             f"| {now:.3f} | {now - without:+.3f} |"
         )
     texts = base_prompts(prompts)
