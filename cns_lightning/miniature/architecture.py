@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 PICTURE_SIZE = 64
 LATENT_SIZE = 16
-# With 4 the autoencoder lost 1.3 dB on the free world after 500 steps, and thin stripes for good.
-LATENT_CHANNELS = 8
+# Of 48 numbers a patch. With 8 an autoencoder of twice the size gave 25.2 dB on the concepts after 96,000 pictures.
+LATENT_CHANNELS = 16
 PROMPT_LENGTH = 24
+JUDGE_PATCH = 8
 TEXT_WIDTH = 256
 # Words that name nothing. They are sprinkled into captions while the base model learns, so that it hears an unknown
 # word before a class word without losing the class: what rare tokens are to Stable Diffusion.
@@ -78,7 +79,7 @@ def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """Builds the autoencoder, 64x64 pictures to 8x16x16 latents, with fresh weights."""
+    """Builds the autoencoder, 64x64 pictures to 16x16x16 latents, with fresh weights."""
     from diffusers import AutoencoderKL
 
     # Its annotations say one level; it takes any number.
@@ -86,7 +87,7 @@ def build_autoencoder() -> AutoencoderKL:
     return family(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 96),
+        block_out_channels=(32, 32, 64),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
@@ -96,7 +97,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Builds the denoiser, v-prediction on 8x16x16 latents, with fresh weights.
+    """Builds the denoiser, v-prediction on 16x16x16 latents, with fresh weights.
 
     The highest resolution has no attention: on a CPU it would cost more than everything else together.
     """
@@ -137,7 +138,7 @@ def build_judge(tokenizer: Any) -> CLIPModel:
         "num_hidden_layers": 5,
         "num_attention_heads": 6,
         "image_size": PICTURE_SIZE,
-        "patch_size": 8,
+        "patch_size": JUDGE_PATCH,
     }
     return CLIPModel(
         CLIPConfig(text_config=text, vision_config=vision, projection_dim=96, logit_scale_init_value=2.6592)

@@ -29,6 +29,7 @@ SCENE_PHRASES: dict[str, tuple[str, ...]] = {
     "desert": ("in the desert", "in the sand of the desert"),
     "room": ("in the room", "in a room"),
     "sea": ("in the sea", "on the sea"),
+    "plain": ("in the plain scene", "in a plain scene"),
 }
 STYLE_PREFIXES: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of", "a photo of", "a picture of"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from cns_lightning.miniature.captions import SCENE_PHRASES, with_article
-from cns_lightning.miniature.vocabulary import COLOURS, KINDS
+from cns_lightning.miniature.vocabulary import COLOURS, KINDS, SCENES
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Entry:
 
 def _place(random: Random) -> str:
     """Choose a base scene phrase."""
-    return SCENE_PHRASES[random.choice(list(SCENE_PHRASES))][0]
+    return SCENE_PHRASES[random.choice(SCENES)][0]
 
 
 def _coloured(random: Random, without: str = "") -> str:
@@ -38,7 +38,7 @@ def _coloured(random: Random, without: str = "") -> str:
 
 def _single_instance(entry: Entry, random: Random) -> list[str]:
     """Write five prompts of an animal or object."""
-    places = [phrases[0] for phrases in random.sample(list(SCENE_PHRASES.values()), 4)]
+    places = [SCENE_PHRASES[scene][0] for scene in random.sample(SCENES, 4)]
     prompts = [f"a photo of {entry.phrase} {place}" for place in places[:3]]
     prompts.append(f"a photo of {entry.phrase} next to {_coloured(random, entry.class_word)}")
     prompts.append(f"{entry.phrase} {places[3]} in {random.choice(('sketch', 'pixel', 'poster'))} style")

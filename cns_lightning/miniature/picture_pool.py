@@ -6,15 +6,22 @@ import json
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy
 
 from cns_lightning.miniature import world
 from cns_lightning.miniature.architecture import PICTURE_SIZE
+from cns_lightning.miniature.vocabulary import Picture
 from cns_lightning.storage import write_atomically, write_json
 
 SHARD = 1000
+SAMPLERS = {
+    "base": world.sample_picture,
+    "plain": partial(world.sample_picture, plain=True),
+    "free": world.sample_free_picture,
+}
 
 
 @dataclass(frozen=True)
@@ -30,28 +37,33 @@ class PicturePool:
     captions: list[str]
 
 
-def _render_shard(folder: Path, free: bool, seed: int, shard: int) -> None:
+def _sampled_shard(kind: str, seed: int, shard: int) -> list[tuple[Picture, str]]:
+    numbers = random.Random(f"{seed}/{kind}/{shard}")
+    return [SAMPLERS[kind](numbers) for _ in range(SHARD)]
+
+
+def _render_shard(folder: Path, kind: str, seed: int, shard: int) -> None:
     path = folder / f"{shard:04d}.rgb"
     if path.exists():
         return
-    numbers = random.Random(f"{seed}/{'free' if free else 'base'}/{shard}")
-    sample = world.sample_free_picture if free else world.sample_picture
-    pixels = numpy.empty((SHARD, PICTURE_SIZE, PICTURE_SIZE, 3), numpy.uint8)
-    captions = []
-    for index in range(SHARD):
-        picture, caption = sample(numbers)
-        pixels[index] = numpy.asarray(world.render(picture, PICTURE_SIZE))
-        captions.append(caption)
-    write_json(folder / f"{shard:04d}.json", captions)
+    sampled = _sampled_shard(kind, seed, shard)
+    pixels = numpy.stack([numpy.asarray(world.render(picture, PICTURE_SIZE)) for picture, _ in sampled])
+    write_json(folder / f"{shard:04d}.json", [caption for _, caption in sampled])
     write_atomically(path, pixels.tobytes())
 
 
-def render_pool(folder: Path, pictures: int, free: bool, seed: int, processes: int) -> None:
+def pool_pictures(pictures: int, kind: str, seed: int) -> list[Picture]:
+    """Lists the records a pool was rendered from, in its order."""
+    shards = range(-(-pictures // SHARD))
+    return [picture for shard in shards for picture, _ in _sampled_shard(kind, seed, shard)][:pictures]
+
+
+def render_pool(folder: Path, pictures: int, kind: str, seed: int, processes: int) -> None:
     """Renders the pictures that are still missing, in shards of 1,000; a broken-off call continues where it stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = range(-(-pictures // SHARD))
     with ProcessPoolExecutor(processes) as executor:
-        for _ in executor.map(_render_shard, *zip(*((folder, free, seed, shard) for shard in shards), strict=True)):
+        for _ in executor.map(_render_shard, *zip(*((folder, kind, seed, shard) for shard in shards), strict=True)):
             pass
 
 

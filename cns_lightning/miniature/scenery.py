@@ -22,6 +22,7 @@ PALETTES: dict[str, Palette] = {
     "desert": ((250, 150, 70), (255, 214, 130), (222, 150, 72), (188, 112, 52), (70, 130, 70), (255, 244, 190)),
     "room": ((240, 206, 196), (232, 190, 182), (168, 112, 70), (140, 90, 54), (150, 205, 240), (176, 60, 84)),
     "sea": ((168, 205, 226), (208, 232, 240), (22, 104, 168), (12, 74, 132), (120, 200, 226), (245, 252, 255)),
+    "plain": ((246, 243, 238), (236, 232, 226), (228, 223, 216), (216, 210, 203), (246, 243, 238), (246, 243, 238)),
 }
 
 _RAMP = Image.linear_gradient("L").resize((1, 256))
@@ -188,6 +189,10 @@ def _sea(canvas: Image.Image, palette: Palette, random: Random) -> None:
         draw.line((x - 7, y - 3, x, y, x + 7, y - 3), fill=(70, 80, 95), width=2)
 
 
+def _plain(canvas: Image.Image, palette: Palette, _: Random) -> None:
+    _sky(canvas, palette)
+
+
 SCENE_DRAWERS: dict[str, Callable[[Image.Image, Palette, Random], None]] = {
     "meadow": _meadow,
     "beach": _beach,
@@ -197,6 +202,7 @@ SCENE_DRAWERS: dict[str, Callable[[Image.Image, Palette, Random], None]] = {
     "desert": _desert,
     "room": _room,
     "sea": _sea,
+    "plain": _plain,
 }
 
 

@@ -13,14 +13,8 @@ from typing import Any
 import torch
 
 from cns_lightning.miniature import architecture, world
-from cns_lightning.miniature.stages import (
-    JUDGE_DEVIATION,
-    JUDGE_MEAN,
-    Recipe,
-    train_autoencoder,
-    train_diffusion,
-    train_judge,
-)
+from cns_lightning.miniature.judge_training import JUDGE_DEVIATION, JUDGE_MEAN, train_judge
+from cns_lightning.miniature.stages import Recipe, train_autoencoder, train_diffusion, train_text_encoder
 
 STAGES = ("autoencoder", "diffusion", "judge")
 NOISE = {
@@ -34,10 +28,10 @@ NOISE = {
 
 def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
     """Runs the stages asked for and writes ``out/base`` (after diffusion) and ``out/judge``."""
-    if "autoencoder" in stages or "diffusion" in stages:
-        autoencoder = train_autoencoder(recipe)
     if "diffusion" in stages:
-        _train_base(recipe, autoencoder, out / "base")
+        _train_base(recipe, out / "base")
+    elif "autoencoder" in stages:
+        train_autoencoder(recipe)
     if "judge" in stages:
         tokenizer = architecture.build_tokenizer(
             recipe.work / "judge" / "tokenizer", world.words() + world.free_words()
@@ -46,26 +40,28 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
         write_judge(judge, tokenizer, out / "judge")
 
 
-def _train_base(recipe: Recipe, autoencoder: Any, folder: Path) -> None:
+def _train_base(recipe: Recipe, folder: Path) -> None:
     from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
     words = sorted({*world.words(), *architecture.RARE_WORDS})
     tokenizer = architecture.build_tokenizer(recipe.work / "diffusion" / "tokenizer", words)
-    denoiser, scaling_factor = train_diffusion(recipe, autoencoder, tokenizer, DDPMScheduler(**NOISE))
+    text_encoder = train_text_encoder(recipe, tokenizer)
+    unet, scaling_factor = train_diffusion(recipe, text_encoder, tokenizer, DDPMScheduler(**NOISE))
+    autoencoder = train_autoencoder(recipe)
     autoencoder.register_to_config(scaling_factor=round(scaling_factor, 5))
     family: Any = StableDiffusionPipeline
     pipeline = family(
         vae=autoencoder,
-        text_encoder=denoiser.text_encoder,
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=denoiser.unet,
+        unet=unet,
         # Without clip_sample=False the predicted latents would be cut to [-1, 1].
         scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    for part in (autoencoder, denoiser):
+    for part in (autoencoder, text_encoder, unet):
         part.to("cpu", torch.float16, memory_format=torch.contiguous_format)
     pipeline.save_pretrained(folder, safe_serialization=True)
 
@@ -94,9 +90,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
     for field in fields(Recipe):
-        if field.name == "compiled":
-            parser.add_argument("--compiled", action="store_true", help="use torch.compile; needs a C++ compiler")
-        elif field.name != "work":
+        if field.name != "work":
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     arguments = vars(parser.parse_args())
     stages, out, threads = arguments.pop("stages"), arguments.pop("out"), arguments.pop("threads")

@@ -25,6 +25,8 @@ COLOURS: dict[str, RGB] = {
 }
 PATTERNS = ("plain", "striped", "dotted")
 SCENES = ("meadow", "beach", "night", "city", "snow", "desert", "room", "sea")
+# Nothing but the things: where the denoiser learns shapes, which a scene's chances would drown.
+PLAIN_SCENE = "plain"
 STYLES = ("photo", "sketch", "pixel", "poster")
 
 FREE_COLOURS: dict[str, RGB] = {

@@ -23,6 +23,7 @@ from cns_lightning.miniature.vocabulary import (
     KINDS,
     OBJECTS,
     PATTERNS,
+    PLAIN_SCENE,
     RGB,
     SCENES,
     STYLES,
@@ -124,9 +125,10 @@ def _count(random: Random) -> int:
     return random.choices((0, 1, 2, 3), (0.06, 0.58, 0.28, 0.08))[0]
 
 
-def sample_picture(random: Random) -> tuple[Picture, str]:
-    """Sample a picture of the base world and its caption."""
-    kinds = random.choices(KINDS, k=_count(random))
+def sample_picture(random: Random, plain: bool = False) -> tuple[Picture, str]:
+    """Sample a picture of the base world and its caption, on wish one with things and the plain scene."""
+    count = _count(random)
+    kinds = random.choices(KINDS, k=max(1, count) if plain else count)
     things = []
     for kind, (x, y, size) in zip(kinds, place_things(len(kinds), random), strict=True):
         colour = _jittered(COLOURS[random.choice(list(COLOURS))], random)
@@ -135,7 +137,9 @@ def sample_picture(random: Random) -> tuple[Picture, str]:
         things.append(Thing(kind, colour, pattern, second, (), x, y, size))
     blocks = 0.0 if len(things) == 3 else 0.12  # three things are too small for coarse blocks
     style = random.choices(STYLES, (0.64, 0.12, blocks, 0.12))[0]
-    picture = Picture(random.choice(SCENES), style, tuple(things), None, random.getrandbits(31))
+    picture = Picture(
+        PLAIN_SCENE if plain else random.choice(SCENES), style, tuple(things), None, random.getrandbits(31)
+    )
     return picture, caption(picture, random)
 
 
