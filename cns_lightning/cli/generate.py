@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from cns_lightning.diffusion.regions import Region
+
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
@@ -28,6 +30,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
     made.add_argument(
         "--prompt", action="append", required=True, metavar="TEXT", help="what to draw; may be given several times"
+    )
+    made.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1:TEXT",
+        help="a box, in fractions of the picture, that listens to a prompt of its own; may be given several times",
     )
     made.add_argument("--n", type=_positive, default=4, help="pictures of each prompt (4)")
     made.add_argument("--seed", type=int, default=0, help="of the first picture; the next have the next numbers (0)")
@@ -55,12 +64,15 @@ def run(argv: list[str]) -> int:
     if arguments.out is not None and arguments.out.suffix.lower() != ".png":
         raise UserError("--out", f"{arguments.out} does not end in .png", "Give a name such as pictures.png")
     folder = RunFolder.existing(arguments.run)
+    regions = read_regions(arguments.region)
     # Here, so that --help does not wait for torch.
     from cns_lightning.diffusion.sampling import generate
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
 
-    check_prompts(arguments.prompt, NeuronRegistry.load(folder.registry).tokens, arguments.upto)
+    asked = [(f"--prompt {prompt!r}", prompt) for prompt in arguments.prompt]
+    asked += [(f"--region {given!r}", region.prompt) for given, region in zip(arguments.region, regions, strict=True)]
+    check_prompts(asked, NeuronRegistry.load(folder.registry).tokens, arguments.upto)
     device = available_device(arguments.device)
     display = ProgressDisplay()
     display.event(f"loading the model of {arguments.run} to {device}")
@@ -75,6 +87,7 @@ def run(argv: list[str]) -> int:
         guidance=guidance if arguments.guidance is None else arguments.guidance,
         batch_size=arguments.batch_size,
         progress=lambda done, total: display.status(f"picture {done} of {total}"),
+        regions=regions,
     )
     for path in _written(arguments, folder, pictures, seeds):
         display.event(f"wrote {path}")
@@ -96,11 +109,29 @@ def sampling_of(folder: RunFolder) -> tuple[int, float]:
     return int(samples.get("steps", 25)), float(samples.get("guidance", 7.5))
 
 
-def check_prompts(prompts: Sequence[str], tokens: Sequence[str], upto: str | None) -> None:
+def read_regions(given: Sequence[str]) -> list[Region]:
+    """Reads every --region.
+
+    Raises:
+        UserError: naming every one that cannot be used.
+    """
+    from cns_lightning.diffusion.regions import Region
+
+    regions, faults = [], Faults()
+    for text in given:
+        try:
+            regions.append(Region.read(text))
+        except UserError as error:
+            faults.add(error.where, error.problem, error.remedy)
+    faults.raise_if_any()
+    return regions
+
+
+def check_prompts(asked: Sequence[tuple[str, str]], tokens: Sequence[str], upto: str | None) -> None:
     """Refuses prompts that name what was not learned: the model would read such a token as noise.
 
     Args:
-        prompts: what the user wants drawn.
+        asked: where each prompt stands, and the prompt.
         tokens: what was learned, in learning order.
         upto: the last concept that counts; None takes all.
 
@@ -113,14 +144,14 @@ def check_prompts(prompts: Sequence[str], tokens: Sequence[str], upto: str | Non
     # CLIP reads lower case alone.
     lowered = {token.lower() for token in learned}
     faults = Faults()
-    for prompt in prompts:
+    for where, prompt in asked:
         for token in dict.fromkeys(TOKEN.findall(prompt)):
             if token.lower() in lowered:
                 continue
             if token in tokens:
-                faults.add(f"--prompt {prompt!r}", f"names {token}, which was learned after {upto}", "Leave --upto out")
+                faults.add(where, f"names {token}, which was learned after {upto}", "Leave --upto out")
             else:
-                faults.add(f"--prompt {prompt!r}", f"names {token}, which was not learned", _known(token, learned))
+                faults.add(where, f"names {token}, which was not learned", _known(token, learned))
     faults.raise_if_any()
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from cns_lightning.diffusion.regions import Region, regional_attention
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from diffusers import DiffusionPipeline
 
@@ -26,6 +28,7 @@ def generate(
     guidance: float = 7.5,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    regions: Sequence[Region] = (),
 ) -> list[Image.Image]:
     """Draws one picture for every prompt and seed with the pipeline's own sampler.
 
@@ -40,11 +43,12 @@ def generate(
         guidance: scale of classifier-free guidance; 1 or less turns it off.
         batch_size: pictures drawn at once.
         progress: called with pictures done and pictures in all.
+        regions: boxes with prompts of their own, in every picture.
 
     Returns:
         The pictures of the first prompt, then those of the second, and so on.
     """
-    return generate_pairs(pipe, list(product(prompts, seeds)), steps, guidance, batch_size, progress)
+    return generate_pairs(pipe, list(product(prompts, seeds)), steps, guidance, batch_size, progress, regions)
 
 
 def generate_pairs(
@@ -54,14 +58,17 @@ def generate_pairs(
     guidance: float = 7.5,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    regions: Sequence[Region] = (),
 ) -> list[Image.Image]:
     """Draws one picture for every pair of prompt and seed; see `generate`."""
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     try:
+        size = _latent_size(pipe)
         for start in range(0, len(pairs), batch_size):
-            pictures += _draw(pipe, pairs[start : start + batch_size], steps, guidance)
+            with regional_attention(pipe, regions, size, guided=guidance > 1):
+                pictures += _draw(pipe, pairs[start : start + batch_size], steps, guidance)
             if progress is not None:
                 progress(len(pictures), len(pairs))
     finally:
@@ -69,9 +76,13 @@ def generate_pairs(
     return pictures
 
 
+def _latent_size(pipe: Any) -> tuple[int, int]:
+    size = pipe.unet.config.sample_size
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def _draw(pipe: Any, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
-    channels, size = pipe.unet.config.in_channels, pipe.unet.config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
+    channels, (height, width) = pipe.unet.config.in_channels, _latent_size(pipe)
     generators = [torch.Generator().manual_seed(seed) for _, seed in pairs]
     noise = torch.stack([torch.randn(channels, height, width, generator=each) for each in generators])
     output = pipe(

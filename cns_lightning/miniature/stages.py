@@ -21,8 +21,8 @@ from cns_lightning.miniature.training_loop import Schedule, TrainingLoop
 class Recipe:
     """Sizes of a whole training; the defaults are the CPU recipe.
 
-    There is no switch for torch.compile: on a CPU, torch 2.13 compiled UNet and decoder to code that left nine tenths of
-    the gradients at zero, without a word, and what was trained with it had learned colours but no shapes.
+    There is no switch for torch.compile: on a CPU, torch 2.13 compiled UNet and decoder to code that left nine tenths
+    of the gradients at zero, without a word, and what was trained with it had learned colours but no shapes.
 
     Attributes:
         work: folder of pools, states and results.
@@ -38,11 +38,11 @@ class Recipe:
     free_pictures: int = 30_000
     base_pictures: int = 50_000
     plain_pictures: int = 16_000
-    autoencoder_steps: int = 4_500
+    autoencoder_steps: int = 3_400
     autoencoder_batch: int = 16
     text_steps: int = 800
     text_batch: int = 128
-    plain_steps: int = 2_000
+    plain_steps: int = 1_000
     diffusion_steps: int = 20_000
     diffusion_batch: int = 32
     judge_steps: int = 3_000

@@ -15,6 +15,7 @@ from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
+from tests.diffusion.test_sampling import difference
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,16 @@ def test_upto_draws_with_the_earlier_model(folder: Path, tmp_path: Path) -> None
     assert Image.open(tmp_path / "all.png").tobytes() != expected.tobytes()
 
 
+def test_a_region_over_everything_draws_its_own_prompt(folder: Path, tmp_path: Path) -> None:
+    def drawn(name: str, *more: str) -> Image.Image:
+        assert run(arguments(folder, *more, "--n", "1", "--out", str(tmp_path / name))) == 0
+        return Image.open(tmp_path / name)
+
+    boxed = drawn("boxed.png", "--prompt", "a red car", "--region", "0,0,1,1:a <new2> cat")
+    assert difference(boxed, drawn("own.png", "--prompt", "a <new2> cat")) <= 1
+    assert difference(boxed, drawn("other.png", "--prompt", "a red car")) > 1
+
+
 def test_same_call_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         run(arguments(folder, "--prompt", "a <new2> cat", "--out", str(tmp_path / name), "--n", "2"))
@@ -102,6 +113,11 @@ def test_same_call_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
             r"names <new2>, which was learned after <new1>\. Leave --upto out",
         ),
         (["--prompt", "a cat", "--upto", "<new9>"], r"--upto: no concept <new9> was learned\. Did you mean"),
+        (["--prompt", "a cat", "--region", "0,0,1:a cat"], r"--region '0,0,1:a cat': does not start with four numbers"),
+        (
+            ["--prompt", "a cat", "--region", "0,0,1,1:a <nwe2>"],
+            r"--region '0,0,1,1:a <nwe2>': names <nwe2>, which",
+        ),
         (["--prompt", "a cat", "--out", "cat.jpg"], r"--out: cat\.jpg does not end in \.png"),
         (["--prompt", "a cat", "--device", "warp"], r"--device: warp cannot be used here"),
     ],
@@ -113,22 +129,22 @@ def test_mistakes_are_said_in_one_sentence(folder: Path, more: list[str], messag
 
 def test_all_unknown_tokens_are_named_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        check_prompts(["a <a1> and <b1>", "<b1> again"], ["<new1>"], None)
+        check_prompts([("--prompt 1", "a <a1> and <b1>"), ("--region 2", "<b1> again")], ["<new1>"], None)
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
-        "--prompt 'a <a1> and <b1>'",
-        "--prompt 'a <a1> and <b1>'",
-        "--prompt '<b1> again'",
+        "--prompt 1",
+        "--prompt 1",
+        "--region 2",
     ]
 
 
 def test_nothing_learned_yet_is_said() -> None:
-    check_prompts(["a cat", "1 < 2 > 1"], [], None)
+    check_prompts([("--prompt", "a cat"), ("--prompt", "1 < 2 > 1")], [], None)
     with pytest.raises(UserError, match="Nothing is learned yet"):
-        check_prompts(["a <new1> cat"], [], None)
+        check_prompts([("--prompt", "a <new1> cat")], [], None)
 
 
 def test_capital_letters_name_the_same_token() -> None:
-    check_prompts(["a <NEW1> cat"], ["<new1>"], "<new1>")
+    check_prompts([("--prompt", "a <NEW1> cat")], ["<new1>"], "<new1>")
 
 
 def test_missing_run_folder_is_said(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import torch
 from torch.nn import functional
@@ -11,14 +12,12 @@ def test_a_wrong_caption_differs_in_one_name_and_its_article() -> None:
     caption = "a photo of an orange cat next to a red boat on the beach"
     for seed in range(50):
         wrong = with_a_wrong_word(caption, random.Random(seed))
-        pairs = [
-            (a, b) for a, b in zip(caption.split(), wrong.split(), strict=True) if a != b and a not in ("a", "an")
-        ]
+        pairs = [(a, b) for a, b in zip(caption.split(), wrong.split(), strict=True) if a != b and a not in ("a", "an")]
         assert len(pairs) == 1
         names = next(each for each in (KINDS, tuple(FREE_COLOURS), SCENES) if pairs[0][0] in each)
         assert pairs[0][1] in names
         words = wrong.split()
-        for article, noun in zip(words, words[1:], strict=False):
+        for article, noun in pairwise(words):
             assert article not in ("a", "an") or (article == "an") == (noun[0] in "aeiou")
 
 

@@ -1,0 +1,158 @@
+"""Region control: boxes of a picture that listen to prompts of their own."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+FORM = 'Write left, top, right and bottom as parts of the picture and a prompt: "0,0.2,0.5,1:a <new1> cat"'
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box and what shall be in it.
+
+    Attributes:
+        box: left, top, right, bottom in fractions of the picture, 0 to 1.
+        prompt: of the box alone.
+    """
+
+    box: tuple[float, float, float, float]
+    prompt: str
+
+    @classmethod
+    def read(cls, text: str) -> Region:
+        """Reads ``x0,y0,x1,y1:TEXT``.
+
+        Raises:
+            UserError: if it has another form, leaves the picture, or the box is empty.
+        """
+        numbers, separator, prompt = text.partition(":")
+        try:
+            left, top, right, bottom = (float(number) for number in numbers.split(","))
+        except ValueError:
+            raise UserError(f"--region {text!r}", "does not start with four numbers and a colon", FORM) from None
+        if not separator or not prompt.strip():
+            raise UserError(f"--region {text!r}", "names no prompt after the box", FORM)
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise UserError(f"--region {text!r}", "is no box within the picture, which spans 0 to 1", FORM)
+        return cls((left, top, right, bottom), prompt.strip())
+
+    def cells(self, height: int, width: int) -> tuple[slice, slice]:
+        """Gives the rows and columns of a feature map that lie wholly in the box; either may be empty."""
+        left, top, right, bottom = self.box
+        # A box at a third must not lose a row to the rounding of 0.333 * 3.
+        rows = slice(math.ceil(top * height - 1e-6), math.floor(bottom * height + 1e-6))
+        columns = slice(math.ceil(left * width - 1e-6), math.floor(right * width + 1e-6))
+        return rows, columns
+
+
+@contextmanager
+def regional_attention(
+    pipe: Any, regions: Sequence[Region], latent_size: tuple[int, int], guided: bool
+) -> Iterator[None]:
+    """Lets every cross-attention of a pipeline's UNet answer inside the boxes by the boxes' own prompts.
+
+    Inside a box the attention to the whole prompt is replaced by that to the box's prompt, by the mean where boxes
+    overlap; outside it stays as it is. Where a feature map is too coarse for a box, the whole prompt counts.
+
+    Args:
+        pipe: a Stable Diffusion or SDXL pipeline; it is as before when the context ends.
+        regions: the boxes; none changes nothing.
+        latent_size: height and width of the latents.
+        guided: whether batches hold the unconditional half before the conditional one; the empty prompt serves the
+            first in every box.
+
+    Source: Mix-of-Show (arXiv 2305.18292) 3.4; docs/methods.md 5.6.
+    """
+    from diffusers.models.attention_processor import Attention
+    from torch import nn
+
+    if not regions:
+        yield
+        return
+    states = [_states(pipe, region.prompt, guided) for region in regions]
+    width = pipe.unet.config.cross_attention_dim
+    attentions = [
+        module
+        for module in pipe.unet.modules()
+        if isinstance(module, Attention)
+        and module.is_cross_attention
+        and isinstance(module.to_k, nn.Linear)
+        and module.to_k.in_features == width
+    ]
+    stock = [module.processor for module in attentions]
+    try:
+        for module, processor in zip(attentions, stock, strict=True):
+            module.set_processor(_RegionalProcessor(processor, regions, states, latent_size))  # type: ignore[arg-type]
+        yield
+    finally:
+        for module, processor in zip(attentions, stock, strict=True):
+            module.set_processor(processor)  # type: ignore[arg-type]
+
+
+def _states(pipe: Any, prompt: str, guided: bool) -> Tensor:
+    """Encodes a box's prompt as the pipeline does, shape (1 or 2, tokens, width), the unconditional one first."""
+    import torch
+
+    positive, negative = pipe.encode_prompt(
+        prompt=prompt,
+        device=pipe.unet.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=guided,
+    )[:2]
+    return torch.cat([negative, positive]) if guided else positive
+
+
+class _RegionalProcessor:
+    """Attention processor that runs another one, once for the whole picture and once for every box.
+
+    The output projection and everything else of the stock processor act on each place alone, so replacing places of its
+    result is replacing what they attended to.
+    """
+
+    def __init__(
+        self, stock: Any, regions: Sequence[Region], states: Sequence[Tensor], latent_size: tuple[int, int]
+    ) -> None:
+        self.stock, self.regions, self.states, self.latent_size = stock, regions, states, latent_size
+
+    def __call__(
+        self, attention: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **keywords: Any
+    ) -> Tensor:
+        whole = self.stock(attention, hidden_states, encoder_hidden_states=encoder_hidden_states, **keywords)
+        height, width = feature_size(self.latent_size, hidden_states.shape[1])
+        queries = hidden_states.unflatten(1, (height, width))
+        total, covered = whole.new_zeros(whole.unflatten(1, (height, width)).shape), whole.new_zeros(height, width, 1)
+        for region, states in zip(self.regions, self.states, strict=True):
+            rows, columns = region.cells(height, width)
+            inside = queries[:, rows, columns]
+            if not inside.numel():
+                continue
+            repeated = states.to(hidden_states.dtype).repeat_interleave(len(hidden_states) // len(states), 0)
+            answer = self.stock(attention, inside.flatten(1, 2), encoder_hidden_states=repeated, **keywords)
+            total[:, rows, columns] += answer.reshape(*inside.shape[:3], -1)
+            covered[rows, columns] += 1
+        return whole.where(covered.flatten(0, 1) == 0, (total / covered.clamp_min(1)).flatten(1, 2))
+
+
+def feature_size(latent_size: tuple[int, int], places: int) -> tuple[int, int]:
+    """Gives height and width of the feature map with so many places: the latents', halved as often as needed.
+
+    Raises:
+        ValueError: if no halving gives that many places.
+    """
+    height, width = latent_size
+    while height * width > places:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width != places:
+        raise ValueError(f"latents of {latent_size} have no feature map of {places} places")
+    return height, width

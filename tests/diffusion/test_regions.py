@@ -1,0 +1,102 @@
+"""Boxes listen to their own prompts; everything else stays."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.regions import Region, feature_size, regional_attention
+from cns_lightning.diffusion.sampling import generate
+from cns_lightning.errors import UserError
+from tests.diffusion.test_sampling import difference
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+def test_reads_boxes_and_keeps_colons_of_the_prompt() -> None:
+    assert Region.read("0,0.25,0.5,1: a cat: big ") == Region((0.0, 0.25, 0.5, 1.0), "a cat: big")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a cat", "four numbers"),
+        ("0,0,1:a cat", "four numbers"),
+        ("0,0,1,1", "no prompt"),
+        ("0,0,1,1: ", "no prompt"),
+        ("0.5,0,0.5,1:a cat", "no box"),
+        ("0,0,2,1:a cat", "no box"),
+        ("nan,0,1,1:a cat", "no box"),
+    ],
+)
+def test_wrong_boxes(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Region.read(text)
+
+
+def test_cells_lie_wholly_in_the_box() -> None:
+    assert Region((0.1, 0.3, 0.5, 1.0), "").cells(10, 4) == (slice(3, 10), slice(1, 2))
+    assert feature_size((12, 9), 6 * 5) == (6, 5)
+    with pytest.raises(ValueError, match="no feature map"):
+        feature_size((8, 8), 10)
+
+
+@pytest.mark.parametrize("kind", ["base", "xl_base"])
+def test_a_box_over_everything_is_its_prompt(kind: str, request: pytest.FixtureRequest) -> None:
+    pipe: Any = request.getfixturevalue(kind).pipeline()
+    if kind == "xl_base":  # its pooled state stays that of the whole prompt
+        boxed = generate(pipe, ["a cat"], [3], steps=2, regions=[Region(WHOLE, "a cat")])
+    else:
+        boxed = generate(pipe, ["a red car at night"], [3], steps=2, regions=[Region(WHOLE, "a cat")])
+    plain = generate(pipe, ["a cat"], [3], steps=2)
+    other = generate(pipe, ["a red car at night"], [3], steps=2)
+    assert difference(boxed[0], plain[0]) <= 1
+    assert difference(boxed[0], other[0]) > 1
+
+
+def test_pipeline_is_as_before(base: BaseModel) -> None:
+    pipe: Any = base.pipeline()
+    before = {name: id(processor) for name, processor in pipe.unet.attn_processors.items()}
+    with regional_attention(pipe, [Region(WHOLE, "a cat")], (8, 8), guided=True):
+        assert {name: id(processor) for name, processor in pipe.unet.attn_processors.items()} != before
+    assert {name: id(processor) for name, processor in pipe.unet.attn_processors.items()} == before
+    with (
+        pytest.raises(ValueError, match="no feature map"),
+        regional_attention(pipe, [Region(WHOLE, "a cat")], (7, 7), guided=False),
+    ):
+        generate(pipe, ["a cat"], [0], steps=2)  # breaks off in the midst of drawing
+    assert {name: id(processor) for name, processor in pipe.unet.attn_processors.items()} == before
+
+
+def test_attention_in_boxes_equals_a_slow_recomputation(base: BaseModel) -> None:
+    """Two overlapping boxes on one layer, place by place, head by head."""
+    pipe: Any = base.pipeline()
+    module = next(m for n, m in pipe.unet.named_modules() if n.endswith("attn2"))
+    plain = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 64, module.to_q.in_features, generator=generator)
+    whole = torch.cat(pipe.encode_prompt("a boat", "cpu", 1, True)[1::-1])
+    regions = [Region((0.0, 0.0, 0.5, 1.0), "a cat"), Region((0.25, 0.5, 1.0, 1.0), "a red car")]
+    with torch.no_grad(), regional_attention(pipe, regions, (8, 8), guided=True):
+        found = module(hidden, encoder_hidden_states=whole)
+
+    def attended(query: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        keys, values = plain.to_k(states), plain.to_v(states)
+        width, parts = keys.shape[-1] // plain.heads, []
+        for head in range(plain.heads):
+            own = slice(head * width, (head + 1) * width)
+            weights = (plain.to_q(query)[own] @ keys[:, own].T / width**0.5).softmax(-1)
+            parts.append(weights @ values[:, own])
+        return torch.cat(parts)
+
+    with torch.no_grad():
+        boxed = [torch.cat(pipe.encode_prompt(region.prompt, "cpu", 1, True)[1::-1]) for region in regions]
+        for sample in range(2):
+            for place in range(64):
+                row, column = divmod(place, 8)
+                covering = [boxed[0]] * (column < 4) + [boxed[1]] * (column >= 2 and row >= 4)
+                states = [each[sample] for each in covering] or [whole[sample]]
+                mean = torch.stack([attended(hidden[sample, place], each) for each in states]).mean(0)
+                torch.testing.assert_close(found[sample, place], plain.to_out[0](mean), atol=1e-5, rtol=1e-4)
