@@ -15,6 +15,8 @@ from cns_lightning.miniature.picture_pool import pool_pictures
 from cns_lightning.miniature.stages import Recipe, picture_batch
 from cns_lightning.miniature.training_loop import Schedule, TrainingLoop
 
+LONGEST_CAPTION = 36
+"""Tokens of a caption in training; what the few longer ones say at their end is not worth a third of the time."""
 JUDGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 JUDGE_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
@@ -84,9 +86,9 @@ def train_judge(recipe: Recipe, tokenizer: Any) -> Any:
         pixels = ((pixels + 1) / 2 - mean.to(pixels)) / deviation.to(pixels)
         numbers = random.Random(f"{recipe.seed}/judge/{step}/wrong")
         texts = captions + [with_a_wrong_word(each, numbers) for each in captions]
-        tokens = tokenizer(
-            texts, padding=True, truncation=True, max_length=2 * architecture.PROMPT_LENGTH, return_tensors="pt"
-        ).to(recipe.device)
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST_CAPTION, return_tensors="pt").to(
+            recipe.device
+        )
         with recipe.autocast():
             logits, names = pupil(tokens.input_ids, pixels)
         return contrast(logits.float(), texts) + naming(names.float(), named.to(names.device)) / 3

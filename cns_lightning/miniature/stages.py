@@ -38,7 +38,7 @@ class Recipe:
     free_pictures: int = 30_000
     base_pictures: int = 50_000
     plain_pictures: int = 16_000
-    autoencoder_steps: int = 3_400
+    autoencoder_steps: int = 2_800
     autoencoder_batch: int = 16
     text_steps: int = 800
     text_batch: int = 128

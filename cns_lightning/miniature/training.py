@@ -56,7 +56,9 @@ def _train_base(recipe: Recipe, folder: Path) -> None:
         tokenizer=tokenizer,
         unet=unet,
         # Without clip_sample=False the predicted latents would be cut to [-1, 1].
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing"),
+        scheduler=DDIMScheduler(
+            **NOISE, clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing", steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
