@@ -10,6 +10,8 @@ import random
 import sys
 from pathlib import Path
 
+import yaml
+
 from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
 from benchmarks.scoring import Judge, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
@@ -18,6 +20,7 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.miniature import world
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.storage import read_json
 
 
 def base_prompts(count: int) -> list[str]:
@@ -57,8 +60,22 @@ def measure(run: Path, sequence: Sequence, pictures: int, prompts: int) -> str:
         f"CLIP-I of {pictures} pictures for each of a concept's single prompts. CLIP-T of {pictures} pictures for each "
         f"of {prompts} prompts that name no concept: {before:.4f} on the base model, {after:.4f} after the last stage "
         f"({after / before - 1:+.2%}).",
+        "",
+        seconds(RunFolder(run)),
     ]
     return "\n".join([*lines, ""])
+
+
+def seconds(folder: RunFolder) -> str:
+    """Says how long the run took, from what it noted itself."""
+    stages = read_json(folder.timings)["stages"].values()
+    steps = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["data"]["steps"]
+    training = sum(stage["seconds"]["training"] for stage in stages)
+    whole = sum(sum(stage["seconds"].values()) for stage in stages)
+    return (
+        f"The run's own `timings.json`: {whole / 60:.1f} minutes for {len(stages)} stages, "
+        f"{training / steps / len(stages):.3f} s a step (at most 0.3)."
+    )
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.scoring import write_section
+from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate_pairs, grid
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import base_model_path, judge_path, world
@@ -184,7 +185,16 @@ def measure(asked: Asked, out: Path) -> dict[str, dict[str, float]]:
         "single": accuracy(encoder, singles, truth),
         "double": {"both kinds": pairs_right(encoder, doubles, pairs)},
         "autoencoder": fidelity(encoder, pipeline, concept_pictures()),
+        "sizes": {
+            "megabytes": sum(file_size(folder) for folder in (base_model_path(), judge_path())) / 1e6,
+            "key_value_weights": sum(each.weight.numel() for each in key_value_projections(pipeline.unet).values()),
+        },
     }
+
+
+def file_size(folder: Path) -> int:
+    """Sums the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def generate_each(pipeline, prompts: list[str], asked: Asked) -> list[Image.Image]:  # noqa: ANN001 - any pipeline
@@ -215,7 +225,13 @@ def document(result: dict[str, dict[str, float]], command: str) -> str:
         verdict = "met" if value >= bar else f"missed by {bar - value:.3g}"
         lines.append(f"| {said} | {value:.3f} | {bar} | {verdict} |")
     least = result["autoencoder"]
-    lines += ["", f"Least of the 105 pictures: CLIP-I {least['clip_i_least']:.3f}, PSNR {least['psnr_least']:.1f} dB."]
+    sizes = result["sizes"]
+    lines += [
+        "",
+        f"Least of the 105 pictures: CLIP-I {least['clip_i_least']:.3f}, PSNR {least['psnr_least']:.1f} dB. All files "
+        f"together: {sizes['megabytes']:.1f} MB (at most 24). 5 % of the key and value weights: "
+        f"{0.05 * sizes['key_value_weights']:,.0f} (more than 20,000).",
+    ]
     return "\n".join([f"`{command}`", "", *lines, "", "![what the base model draws](miniature.png)", ""])
 
 

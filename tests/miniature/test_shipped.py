@@ -1,13 +1,12 @@
 """The weights that ship: stock libraries open them, and they are as good as docs/miniature.md says."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import torch
 
-from benchmarks.miniature import accuracy, concept_pictures, fidelity, held_out_renders
+from benchmarks.miniature import accuracy, concept_pictures, fidelity, file_size, held_out_renders
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import base_model_path, judge_path, world
 
@@ -22,8 +21,7 @@ def pipeline() -> Any:
 
 
 def test_all_files_together_are_small() -> None:
-    folders: list[Path] = [base_model_path(), judge_path()]
-    assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) <= 24e6
+    assert file_size(base_model_path()) + file_size(judge_path()) <= 24e6
 
 
 def test_stock_diffusers_samples_it_and_its_k_and_v_are_large_enough(pipeline: Any) -> None:
