@@ -1,4 +1,4 @@
-"""Scores a finished demo: does the model show every concept, and is the rest of it unharmed; writes docs/miniature.md.
+"""Scores a finished demo: is every concept there, is the rest unharmed; writes docs/miniature.md and docs/demo.jpg.
 
 ``make demo``, then ``python -m benchmarks.demo --run runs/demo`` (about three minutes on two cores)
 """
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
 from benchmarks.scoring import Judge, own_prompts, write_section
@@ -90,7 +91,10 @@ def main() -> None:
     sequence = Sequence.read(sequence_path(arguments.set))
     table = measure(arguments.run, sequence, arguments.pictures, arguments.prompts)
     command = " ".join(["python -m benchmarks.demo", *sys.argv[1:]])
-    write_section(arguments.out, "demo", f"`{command}`\n\n{table}")
+    picture = "![the last stage: a row a concept, a row of prompts that name none](demo.jpg)"
+    write_section(arguments.out, "demo", f"`{command}`\n\n{table}\n{picture}\n")
+    last = RunFolder(arguments.run).samples / f"stage-{len(sequence.concepts) - 1}.png"
+    Image.open(last).save(arguments.out.parent / "demo.jpg", quality=85)
     print(table)
 
 

@@ -161,7 +161,7 @@ class Asked:
 
 
 def measure(asked: Asked, out: Path) -> dict[str, dict[str, float]]:
-    """Runs every measurement and draws the sheet ``miniature.png``."""
+    """Runs every measurement and draws the sheet ``miniature.jpg``."""
     from diffusers import StableDiffusionPipeline
 
     encoder = ClipEncoder(judge_path())
@@ -179,7 +179,9 @@ def measure(asked: Asked, out: Path) -> dict[str, dict[str, float]]:
     singles = generate_each(pipeline, [each.prompt for each in truth], asked)
     doubles = generate_each(pipeline, [f"a photo of {article(a)} and {article(b)}" for a, b in pairs], asked)
     rows = [singles[start : start + 8] for start in range(0, 32, 8)] + [doubles[:8], doubles[8:16]]
-    grid(rows, ["one thing"] * 4 + ["two things"] * 2, [str(number) for number in range(8)]).save(out / "miniature.png")
+    grid(rows, ["one thing"] * 4 + ["two things"] * 2, [str(number) for number in range(8)]).save(
+        out / "miniature.jpg", quality=88
+    )
     return {
         "judge": accuracy(encoder, *held_out_renders(2000)),
         "single": accuracy(encoder, singles, truth),
@@ -232,7 +234,7 @@ def document(result: dict[str, dict[str, float]], command: str) -> str:
         f"together: {sizes['megabytes']:.1f} MB (at most 24). 5 % of the key and value weights: "
         f"{0.05 * sizes['key_value_weights']:,.0f} (more than 20,000).",
     ]
-    return "\n".join([f"`{command}`", "", *lines, "", "![what the base model draws](miniature.png)", ""])
+    return "\n".join([f"`{command}`", "", *lines, "", "![what the base model draws](miniature.jpg)", ""])
 
 
 def main() -> None:

@@ -43,9 +43,9 @@ class Recipe:
     text_steps: int = 800
     text_batch: int = 128
     plain_steps: int = 1_000
-    diffusion_steps: int = 20_000
+    diffusion_steps: int = 9_500
     diffusion_batch: int = 32
-    judge_steps: int = 3_000
+    judge_steps: int = 4_000
     judge_batch: int = 128
 
     def pool(self, kind: str) -> PicturePool:
