@@ -68,14 +68,16 @@ def _describe(thing: Thing, random: Random) -> str:
 
 
 def _content(picture: Picture, random: Random) -> str:
-    """Describe the things and how they stand to each other."""
+    """Describe the things from left to right.
+
+    Said in any order, two things came out as two mixtures of both.
+    """
     names = [_describe(thing, random) for thing in picture.things]
     if len(names) == 2:
         relation = random.choice(("and", "and", "next to", "next to", "with", "left of", "right of"))
-        if relation == "left of" or (relation != "right of" and random.random() < 0.5):
-            return f"{names[0]} {relation} {names[1]}"
-        return f"{names[1]} {relation} {names[0]}"
-    random.shuffle(names)
+        if relation == "right of":
+            names.reverse()
+        return f"{names[0]} {relation} {names[1]}"
     return " and ".join(names)
 
 

@@ -43,7 +43,7 @@ class Recipe:
     text_steps: int = 800
     text_batch: int = 128
     plain_steps: int = 1_000
-    diffusion_steps: int = 9_500
+    diffusion_steps: int = 10_000
     diffusion_batch: int = 32
     judge_steps: int = 4_000
     judge_batch: int = 128
@@ -214,7 +214,7 @@ def train_diffusion(recipe: Recipe, text_encoder: Any, tokenizer: Any, noise_sch
     model: Any = architecture.build_unet()
     model.to(recipe.device).train()
     probabilities = timestep_probabilities(noise_scheduler.alphas_cumprod)
-    schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=100, decay_share=0.3, averaging=0.9985)
+    schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=100, decay_share=0.2, averaging=0.9985)
     loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, save_every=500)
 
     def draw(pool: PicturePool, kind: str, count: int, numbers: random.Random) -> tuple[Tensor, list[str]]:

@@ -121,8 +121,8 @@ def place_things(count: int, random: Random) -> list[tuple[float, float, float]]
 
 
 def _count(random: Random) -> int:
-    """Choose how many things a picture has."""
-    return random.choices((0, 1, 2, 3), (0.06, 0.58, 0.28, 0.08))[0]
+    """Choose how many things a picture has; two are harder to learn than one."""
+    return random.choices((0, 1, 2, 3), (0.06, 0.46, 0.4, 0.08))[0]
 
 
 def sample_picture(random: Random, plain: bool = False) -> tuple[Picture, str]:
