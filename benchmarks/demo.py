@@ -94,7 +94,7 @@ def main() -> None:
     picture = "![the last stage: a row a concept, a row of prompts that name none](demo.jpg)"
     write_section(arguments.out, "demo", f"`{command}`\n\n{table}\n{picture}\n")
     last = RunFolder(arguments.run).samples / f"stage-{len(sequence.concepts) - 1}.png"
-    Image.open(last).save(arguments.out.parent / "demo.jpg", quality=85)
+    Image.open(last).save(arguments.out.parent / "demo.jpg", quality=80)
     print(table)
 
 

@@ -22,10 +22,10 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.sequence import Sequence, sequence_path
 
-# Found by the search that docs/miniature.md names; the same steps for both.
+# Rates at which each learns a concept in the demo's number of steps; a wider search is left to the comparison.
 BOUNDS = {
     "textual_inversion": {"token_learning_rate": 1e-2},
-    "fine_tuning": {"learning_rate": 5e-4, "token_learning_rate": 5e-3},
+    "fine_tuning": {"learning_rate": 5e-4, "token_learning_rate": 1e-2},
 }
 
 

@@ -15,6 +15,7 @@ import torch
 from cns_lightning.miniature import architecture, world
 from cns_lightning.miniature.judge_training import JUDGE_DEVIATION, JUDGE_MEAN, train_judge
 from cns_lightning.miniature.stages import Recipe, train_autoencoder, train_diffusion, train_text_encoder
+from cns_lightning.storage import read_json, write_json
 
 STAGES = ("autoencoder", "diffusion", "judge")
 NOISE = {
@@ -66,6 +67,16 @@ def _train_base(recipe: Recipe, folder: Path) -> None:
     for part in (autoencoder, text_encoder, unet):
         part.to("cpu", torch.float16, memory_format=torch.contiguous_format)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    load_in_single_precision(folder / "text_encoder")
+
+
+def load_in_single_precision(folder: Path) -> None:
+    """Lets transformers load a model in single precision that is stored in half, as diffusers does by itself.
+
+    Left as saved, a stock pipeline gets a text encoder in half and a UNet in single precision, and cannot sample.
+    """
+    path = folder / "config.json"
+    write_json(path, {**read_json(path), "dtype": "float32"})
 
 
 def write_judge(judge: Any, tokenizer: Any, folder: Path) -> None:
@@ -80,6 +91,7 @@ def write_judge(judge: Any, tokenizer: Any, folder: Path) -> None:
         image_std=list(JUDGE_DEVIATION),
     )
     judge.half().save_pretrained(folder)
+    load_in_single_precision(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
 
