@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not judge_path().exists(), reason="the miniature
 def pipeline() -> Any:
     from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline.from_pretrained(base_model_path(), torch_dtype=torch.float32)
+    return StableDiffusionPipeline.from_pretrained(base_model_path(), dtype=torch.float32)
 
 
 def test_all_files_together_are_small() -> None:
