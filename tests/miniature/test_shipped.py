@@ -10,8 +10,6 @@ from benchmarks.miniature import accuracy, concept_pictures, fidelity, file_size
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import base_model_path, judge_path, world
 
-pytestmark = pytest.mark.skipif(not judge_path().exists(), reason="the miniature is being trained anew")
-
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
