@@ -1,8 +1,8 @@
 """When the state of a run is written: every few steps, and at every stage's end.
 
-At a stage's end the order is: registry entry, samples, then ``checkpoints/last.ckpt``; each file is written to a
-temporary name, synced and renamed. Whatever moment a process dies at, the newest ``last.ckpt`` is whole and everything
-it speaks of is on disk.
+At a stage's end the order is: registry entry, samples, ``checkpoints/stage-K.ckpt``, then ``last.ckpt``; each file is
+written to a temporary name, synced and renamed. Whatever moment a process dies at, the newest ``last.ckpt`` is whole
+and everything it speaks of is on disk.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from cns_lightning.run_folder import RunFolder
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+    from cns_lightning.module import ContinualPersonalization
+
 
 class ConceptCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/last.ckpt``: every ``every_steps`` optimizer steps and after every stage.
+
+    And ``stage-K.ckpt`` after stage K, a few kilobytes, to which `concepts --rollback` goes back.
 
     Never on the last batch of a stage: Lightning would then skip the end of this stage and the start of the next when
     it continues, without a word. The save at the stage's end follows at once.
@@ -31,6 +35,10 @@ class ConceptCheckpoint(ModelCheckpoint):
     def __init__(self, every_steps: int = 100) -> None:
         super().__init__(every_n_train_steps=every_steps, save_top_k=0, save_last=True, enable_version_counter=False)
         self.every_steps = every_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives nothing: what the parent remembers are places of this machine."""
+        return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Points the folder at the run folder."""
@@ -46,7 +54,9 @@ class ConceptCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves after everything else of the stage is on disk."""
-        pl_module.finish_stage()  # type: ignore[operator]
+        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        module.finish_stage()
+        trainer.save_checkpoint(RunFolder(trainer.default_root_dir).stage_checkpoint(module.stage))
         self.save_now(trainer)
 
     def save_now(self, trainer: Trainer) -> None:

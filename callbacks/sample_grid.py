@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy
+import torch
 from lightning.pytorch import Callback
+from PIL import Image
 
 from cns_lightning.data.templates import training_prompt
-from cns_lightning.diffusion.sampling import generate, grid
+from cns_lightning.diffusion.sampling import generate_pairs, grid
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-    from PIL import Image
 
     from cns_lightning.module import ContinualPersonalization
 
@@ -25,10 +27,10 @@ class SampleGrid(Callback):
     """Draws ``samples/stage-K.png`` after stage K, with the same seeds every time.
 
     One row a concept learned so far, then a row of prompts that name no concept: the first shows forgetting, the second
-    drift. Acts in ``on_train_epoch_end``; rank 0 draws and writes. Keeps no state.
+    drift. Acts in ``on_train_epoch_end``: every rank draws its share, rank 0 writes. Keeps no state.
 
     Args:
-        pictures: per row; the seeds are 0, 1, ...
+        pictures: per row; the seeds are 0, 1, ...; 0 draws no grids.
         base_prompts: one picture each in the last row.
         steps: of the sampler.
         guidance: scale of classifier-free guidance.
@@ -48,22 +50,50 @@ class SampleGrid(Callback):
         """Draws the grid of the stage that has just ended."""
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
         module.finish_stage()
+        if self.pictures == 0:
+            return
+        assert module.base is not None
+        concepts = module.sequence.concepts[: module.done_stages]
+        untouched = self.base_prompts[: self.pictures]
+        pairs = [
+            (training_prompt(concept, module.data.templates), seed)
+            for concept in concepts
+            for seed in range(self.pictures)
+        ]
+        pairs += [(prompt, 0) for prompt in untouched]
+        share = generate_pairs(
+            module.base.pipeline(), pairs[trainer.global_rank :: trainer.world_size], self.steps, self.guidance
+        )
+        drawn = gathered(share, len(pairs), trainer)
         if not trainer.is_global_zero:
             return
-        rows, labels = self._draw(module)
+        rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
+        labels = [f"{concept.token} {concept.class_word}" for concept in concepts] + [BASE_LABEL]
         picture = grid(rows, labels, [f"seed {seed}" for seed in range(self.pictures)])
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        write_atomically(RunFolder(trainer.default_root_dir).samples / f"stage-{module.stage}.png", buffer.getvalue())
+        write_atomically(RunFolder(trainer.default_root_dir).sample_sheet(module.stage), buffer.getvalue())
 
-    def _draw(self, module: ContinualPersonalization) -> tuple[list[list[Image.Image]], list[str]]:
-        assert module.base is not None
-        concepts = module.sequence.concepts[: module.done_stages]
-        prompts = [training_prompt(concept, module.data.templates) for concept in concepts]
-        seeds = list(range(self.pictures))
-        pipeline = module.base.pipeline()
-        drawn = generate(pipeline, prompts, seeds, steps=self.steps, guidance=self.guidance)
-        rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
-        untouched = self.base_prompts[: self.pictures]
-        rows.append(generate(pipeline, untouched, [0], steps=self.steps, guidance=self.guidance))
-        return rows, [f"{concept.token} {concept.class_word}" for concept in concepts] + [BASE_LABEL]
+
+def gathered(share: list[Image.Image], total: int, trainer: Trainer) -> list[Image.Image]:
+    """Gives every rank all pictures in order, each rank having drawn every ranks-th of them, beginning with its own.
+
+    Args:
+        share: this rank's pictures, all of one size.
+        total: pictures of all ranks.
+        trainer: knows the ranks.
+    """
+    ranks = trainer.world_size
+    if ranks == 1:
+        return share
+    arrays = [numpy.asarray(picture) for picture in share]
+    # Rank 0 always has a picture; another may have none.
+    size: Any = trainer.strategy.broadcast(arrays[0].shape if arrays else None)
+    padded = numpy.zeros((-(-total // ranks), *size), numpy.uint8)
+    for number, array in enumerate(arrays):
+        padded[number] = array
+    own = torch.from_numpy(padded).to(trainer.strategy.root_device)
+    parts = [torch.empty_like(own) for _ in range(ranks)]
+    torch.distributed.all_gather(parts, own)
+    everyone = [part.cpu().numpy() for part in parts]
+    return [Image.fromarray(everyone[number % ranks][number // ranks]) for number in range(total)]

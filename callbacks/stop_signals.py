@@ -1,78 +1,118 @@
-"""When a signal asks the run to stop: at the end of the step, with its state saved."""
+"""When a signal asks the run to stop: after the step, with its state saved; in a SLURM job, back into the queue."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback
 
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.slurm import requeue
+from cns_lightning.step_notices import SIGNAL_SLOTS
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from lightning.pytorch import LightningModule, Trainer
 
+    from cns_lightning.module import ContinualPersonalization
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+assert len(SIGNALS) == SIGNAL_SLOTS
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Puts the handlers of the signals back in the end: Lightning, too, puts back those it found, which are ours."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 class StopSignals(Callback):
     """Lets Ctrl-C, SIGTERM and SIGUSR1 end a run at a step's end, after a save; a second Ctrl-C stops at once.
 
     The handler only sets a flag: a save inside a handler would start collectives at a different place on every rank.
-    Acts in ``on_train_start`` (Lightning sets its own handlers just before) and in ``on_train_batch_end``. Every rank
-    takes part in agreeing on the flag. Leaves with 128 + the signal's number.
+    The flag travels with the step's gradients, so that all ranks leave after the same step. Acts in ``setup`` and
+    ``on_train_start`` (Lightning sets handlers of its own in between), ``on_before_backward`` and
+    ``on_train_batch_end``. Leaves with 128 + the signal's number. In a job of SLURM rank 0 asks for a new turn first,
+    on SIGUSR1 and when SIGTERM means that the job is preempted.
+
+    Args:
+        requeue_limit: turns of one SLURM job, after which it is not requeued any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, requeue_limit: int = 100) -> None:
+        self.requeue_limit = requeue_limit
         self.asked = 0
-        self.previous: dict[int, Any] = {}
+        self.process = os.getpid()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes over the signals before a model is loaded."""
+        if stage == "fit":
+            self._take_over()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the signals."""
-        self.previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        """Takes over the signals again."""
+        self._take_over()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives the signals back."""
-        self._give_back()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the signals back; leaving on a signal comes this way too."""
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self.previous = {}
+    def _take_over(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:
+            return  # a forked worker of a data loader
         if self.asked and number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.asked = number
 
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Tells the other ranks, with the step's gradients."""
+        if self.asked:
+            module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+            module.notices.note_signal(SIGNALS.index(signal.Signals(self.asked)))
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Saves and leaves once a signal came; on a stage's last batch the stage is finished first."""
+        """Saves and leaves once a signal came to any rank; on a stage's last batch the stage is finished first."""
+        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
         if trainer.fit_loop._should_accumulate() or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        self._leave_if_asked(trainer)
+        for notice in module.recent_notices:
+            asked = [number for number, count in zip(SIGNALS, notice.signals, strict=True) if count]
+            if asked:
+                checkpoint = trainer.checkpoint_callback
+                if checkpoint is not None:
+                    checkpoint.save_now(trainer)  # type: ignore[attr-defined]
+                self._leave(trainer, asked[0])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves between two stages, where the previous stage's save stands already."""
         asked = self._agreed(trainer)
         if asked:
-            raise SystemExit(128 + asked)
-
-    def _leave_if_asked(self, trainer: Trainer) -> None:
-        asked = self._agreed(trainer)
-        if asked:
-            checkpoint = trainer.checkpoint_callback
-            if checkpoint is not None:
-                checkpoint.save_now(trainer)  # type: ignore[attr-defined]
-            raise SystemExit(128 + asked)
+            self._leave(trainer, asked)
 
     def _agreed(self, trainer: Trainer) -> int:
         if trainer.world_size == 1:
             return self.asked
         flag = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(flag, reduce_op="max"))
+
+    def _leave(self, trainer: Trainer, asked: int) -> None:
+        # Every rank's save must be over before the first process ends: the others are taken down with it.
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            folder = RunFolder(trainer.default_root_dir)
+            said = requeue(folder.requeues, trainer.global_step, asked == signal.SIGUSR1, self.requeue_limit)
+            sys.stderr.write(f"stopped by {signal.Signals(asked).name}; the same command goes on from here\n{said}")
+        raise SystemExit(128 + asked)

@@ -1,6 +1,6 @@
 """Checkpoint files: written whole or not at all, checked when they are read, the one before kept.
 
-A file is what torch writes, followed by its SHA-256. ``last.ckpt`` becomes ``previous.ckpt`` before a new one takes its
+A file is what torch writes, followed by its SHA-256. `LAST` becomes ``previous.ckpt`` before a new one takes its
 name, so that at every moment one of the two is whole.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SEAL = b"\nsha256 "
-PREVIOUS = "previous.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class DamagedCheckpoint(Exception):
@@ -38,7 +38,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a checkpoint, after the one before got out of its way.
+        """Writes a checkpoint; a ``last.ckpt`` that is there already gets out of its way.
 
         Raises:
             UserError: if there is no room or no permission; the one before is intact.
@@ -47,11 +47,13 @@ class SealedCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         data = buffer.getvalue()
-        place.parent.mkdir(parents=True, exist_ok=True)
+        sealed = data + SEAL + hashlib.sha256(data).hexdigest().encode()
+        if place.name != LAST or not place.exists():
+            write_atomically(place, sealed)
+            return
         fresh = place.with_suffix(".new")
-        write_atomically(fresh, data + SEAL + hashlib.sha256(data).hexdigest().encode())
-        if place.exists():
-            os.replace(place, place.with_name(PREVIOUS))
+        write_atomically(fresh, sealed)
+        os.replace(place, place.with_name(PREVIOUS))
         os.replace(fresh, place)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class UserError(Exception):
         super().__init__(f"{where}: {problem}. {remedy}")
 
 
+class RunStopped(Exception):
+    """A run cannot go on by itself; the program says why in one sentence and ends with exit code 1."""
+
+
 class SeveralUserErrors(UserError):
     """All faults of one input, a line each."""
 

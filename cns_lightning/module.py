@@ -22,6 +22,7 @@ from cns_lightning.methods.base import Method, StageContext
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
+from cns_lightning.step_notices import LOSS, PENALTY, Notice, StepNotices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,8 @@ class ContinualPersonalization(LightningModule):
         base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
         weights: the same after the last finished stage.
         concept_neurons: masks of the concepts by token, as far as they were selected in this process.
+        notices: what the running step tells the host.
+        recent_notices: what has come of it since the step before.
 
     Args:
         method: what is trained and kept.
@@ -64,6 +67,7 @@ class ContinualPersonalization(LightningModule):
         self.stage, self.step, self.done_stages = -1, 0, 0
         self.concept_neurons: dict[str, NeuronMask] = {}
         self.calibration_prompts: tuple[str, ...] = ()
+        self.recent_notices: list[Notice] = []
         self.placeholder = nn.Parameter(torch.zeros(1))
         self.base: BaseModel | None = None
 
@@ -195,6 +199,11 @@ class ContinualPersonalization(LightningModule):
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """Makes the vector of notices, now that the device and the number of ranks are known."""
+        ranks, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        self.notices = StepNotices(self.data.batch_size * ranks * accumulate, ranks, self.device)
+
     def on_train_epoch_start(self) -> None:
         """Starts the stage, after every callback had its turn; not called when a stage is continued."""
         self.begin_stage(self.trainer.current_epoch)
@@ -219,24 +228,53 @@ class ContinualPersonalization(LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         # A loader that is out of step with the weights would train on, silently wrong.
         assert (self.trainer.current_epoch, batch_idx // accumulate) == (self.stage, self.step), "loader out of step"
+        part = batch_idx % accumulate
+        if part == 0:
+            self.notices.begin()
         states = self.method.text_states(list(batch["prompt"]))
         self.overrides.set(self.method.trained_weights())
         losses = denoising_loss(
             self.base, batch["latents"], batch["noise"], batch["timestep"], states, batch["valid_region"]
         )
-        loss = losses.mean()
         penalty = self.method.penalty()
-        self.log("loss", loss.detach(), batch_size=len(losses))
-        if penalty is None:
-            return loss
-        self.log("penalty", penalty.detach(), batch_size=len(losses))
-        return loss + penalty
+        first = (part * self.trainer.world_size + self.trainer.global_rank) * self.data.batch_size
+        self.notices.note_losses(losses, penalty, first, 1 / accumulate)
+        loss = losses.mean()
+        return loss if penalty is None else loss + penalty
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Lists what the optimizer moves, in an order that is the same on every rank."""
+        return [each for group in self.trainer.optimizers[0].param_groups for each in group["params"]]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Empties the gradient of a step whose loss or gradient is no finite number; the host learns of it later.
+
+        So the state that is saved when the run stops is one that can be used. Nothing here waits for the device.
+        """
+        gradients = [each.grad for each in self.trained_parameters() if each.grad is not None]
+        if not gradients:
+            return
+        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        unfit = self.notices.note_gradients(gradients, is_scaled)
+        for gradient in gradients:
+            gradient.masked_fill_(unfit, 0.0)
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         """Steps, lets the method act while the gradients stand, and counts."""
         super().optimizer_step(*arguments, **keywords)
         self.method.after_step()
+        self.notices.publish(self.step)
         self.step += 1
+        # On a stage's last batch nothing may stay behind: the stage is about to be finished.
+        self.recent_notices = self.notices.read(wait=self.step == self.data.steps)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Hands the step's loss, the mean over ranks, to the loggers."""
+        if self.trainer.fit_loop._should_accumulate():
+            return
+        self.log("loss", self.notices.mean(LOSS), batch_size=self.data.batch_size)
+        if self.notices.has_penalty:
+            self.log("penalty", self.notices.mean(PENALTY), batch_size=self.data.batch_size)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -246,8 +284,8 @@ class ContinualPersonalization(LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in states.items() if name.startswith("method.")}
         mask = self.concept_neurons.get(self.concept.token) if self.stage >= 0 else None
         if self.done_stages > self.stage:
-            # The optimizer of a finished stage has nothing left to move; the next stage brings its own.
-            checkpoint["optimizer_states"] = []
+            # All of a finished stage is in the registry; the next stage brings its own.
+            checkpoint["state_dict"], checkpoint["optimizer_states"], mask = {}, [], None
         checkpoint["continual"] = {
             "stage": self.stage,
             "step": self.step,

@@ -29,6 +29,15 @@ class RunFolder:
         self.analysis = self.path / "analysis"
         self.report = self.path / "report.html"
         self.log = self.path / "log.txt"
+        self.requeues = self.path / "requeues.json"
+
+    def stage_checkpoint(self, stage: int) -> Path:
+        """Gives the checkpoint that was written right after a stage."""
+        return self.checkpoints / f"stage-{stage}.ckpt"
+
+    def sample_sheet(self, stage: int) -> Path:
+        """Gives the sheet of pictures that was drawn after a stage."""
+        return self.samples / f"stage-{stage}.png"
 
     def create(self) -> None:
         """Makes the folder and those of what a run writes.

@@ -8,17 +8,20 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cns_lightning.callbacks.concept_checkpoint import ConceptCheckpoint
+from cns_lightning.callbacks.finite_loss import FiniteLoss
 from cns_lightning.callbacks.metrics_table import MetricsTable
 from cns_lightning.callbacks.run_timer import RunTimer
 from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
-from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
 from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.cli.config_errors import ConfigurationMistake, explained
 from cns_lightning.data.module import ConceptDataModule
@@ -26,6 +29,7 @@ from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.slurm import check_tasks
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -34,11 +38,18 @@ if TYPE_CHECKING:
 # The keys of the callbacks that every run has, in the order in which Lightning shall call them; those of the method
 # (selection, freezing) come after the progress display and before the samples.
 # Signals after metrics: the state saved at a signal must hold the sums of the step just taken.
-BEFORE_METHOD = {"timer": RunTimer, "progress": SequenceProgress, "metrics": MetricsTable, "signals": StopSignals}
+BEFORE_METHOD = {
+    "timer": RunTimer,
+    "progress": SequenceProgress,
+    "metrics": MetricsTable,
+    "finite": FiniteLoss,
+    "signals": StopSignals,
+}
 AFTER_METHOD = {"samples": SampleGrid, "checkpoint": ConceptCheckpoint}
 # A changed value of these may continue a run: they touch nothing that is learned.
+STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 SAFE_KEYS = (
-    *("progress", "metrics", "samples", "checkpoint", "timer", "signals", "data.sequence"),
+    *("progress", "metrics", "samples", "checkpoint", "timer", "finite", "signals", "data.sequence"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
 )
 
@@ -101,6 +112,7 @@ class ContinualCLI(LightningCLI):
         self.sequence = Sequence.read(sequence_path(config.data.sequence))
         config.trainer.max_epochs = len(self.sequence.concepts)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
+        choose_strategy(config.trainer)
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
         check_unchanged(self.folder, comparable(config), self.sequence)
 
@@ -110,6 +122,37 @@ class ContinualCLI(LightningCLI):
         trainer.callbacks = in_order(trainer.callbacks)
         trainer.strategy.checkpoint_io = SealedCheckpointIO()
         return trainer
+
+
+def choose_strategy(trainer: Namespace) -> None:
+    """Puts the one strategy that can exchange a stage's vectors where several processes are asked for.
+
+    Raises:
+        UserError: if another strategy is named, or SLURM has started other processes than these.
+    """
+    processes = process_count(trainer)
+    named = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.class_path
+    if named not in ("auto", "ddp", STAGED_DDP):
+        raise UserError(
+            "trainer.strategy",
+            f"is {named}, which cannot exchange what a stage trains",
+            "Leave it at auto; one stage trains so little that every device holds it whole",
+        )
+    check_tasks(processes)
+    if processes > 1:
+        trainer.strategy = Namespace(class_path=STAGED_DDP, init_args=Namespace())
+
+
+def process_count(trainer: Namespace) -> int:
+    """Gives the number of processes that the trainer's settings mean, over all nodes."""
+    devices = trainer.devices
+    if isinstance(devices, list):
+        return len(devices) * trainer.num_nodes
+    if str(devices) in ("auto", "-1"):
+        is_processor = trainer.accelerator == "cpu" or not torch.cuda.is_available()
+        return (1 if is_processor else torch.cuda.device_count()) * trainer.num_nodes
+    text = str(devices)
+    return (len([part for part in text.split(",") if part]) if "," in text else int(text)) * trainer.num_nodes
 
 
 def _as_seed(value: int | bool) -> int:
@@ -196,9 +239,11 @@ def run(arguments: list[str]) -> int:
         say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
         return EXIT_DONE
     cli.datamodule.check_pictures()
-    cli.folder.create()
-    write_config(cli.folder, cli)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
+    if rank_zero_only.rank == 0:
+        cli.folder.create()
+        write_config(cli.folder, cli)
+    with handlers_kept():
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
     return EXIT_DONE
 
 
@@ -208,8 +253,9 @@ def finished_stages(checkpoint: Path) -> int:
 
 
 def say(text: str) -> None:
-    """Says something where progress is shown."""
-    sys.stderr.write(f"{text}\n")
+    """Says something where progress is shown, once for all processes."""
+    if rank_zero_only.rank == 0:
+        sys.stderr.write(f"{text}\n")
 
 
 def quieten() -> None:

@@ -7,7 +7,7 @@ import importlib
 import sys
 
 from cns_lightning.cli.help import FIT_HELP
-from cns_lightning.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+from cns_lightning.errors import EXIT_DONE, EXIT_ERROR, EXIT_USER_ERROR, RunStopped, UserError
 
 COMMANDS = {
     "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
@@ -57,5 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_USER_ERROR
+    except RunStopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        return EXIT_ERROR
     except KeyboardInterrupt:
         return 130

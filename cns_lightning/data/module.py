@@ -86,6 +86,16 @@ class ConceptDataModule(LightningDataModule):
             }
         return self.prepared[stage]
 
+    def describe_sample(self, stage: int, step: int, sample: int) -> str:
+        """Names picture and timestep of one sample of a step, for messages."""
+        trainer: Any = self.trainer
+        per_step = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        pictures, variants = self.stage_latents(stage).latents.shape[:2]
+        picture, _ = sample_for(self.seed, stage, step, sample, pictures, variants, per_step)
+        timesteps = trainer.lightning_module.base.noise_scheduler.config.num_train_timesteps
+        path = read_concept_pictures(self.sequence.concepts[stage])[picture].path
+        return f"{path}, timestep {timestep_for(timesteps, self.seed, stage, step, sample)}"
+
     def _encode(self, stage: int, encode: Callable[[Tensor], Tensor], side: int, factor: int) -> StageLatents:
         concept = self.sequence.concepts[stage]
         resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
