@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     action = made.add_mutually_exclusive_group()
     action.add_argument("--remove", metavar="TOKEN", help="take one concept out, keep those learned after it")
     action.add_argument("--rollback", metavar="TOKEN", help="go back to the state right after TOKEN was learned")
-    action.add_argument("--verify", action="store_true", help="read every file and compare it with its checksum")
+    action.add_argument(
+        "--verify", action="store_true", help="check every file, and every weight against the base model"
+    )
     return made
 
 
@@ -53,17 +55,14 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.registry.registry import NeuronRegistry
 
-    folder = RunFolder.existing(arguments.run).registry
+    folder = RunFolder.existing(arguments.run)
     is_undo = bool(arguments.remove or arguments.rollback)
     # An undo is also the way out of a missing file; --verify names every fault itself.
-    registry = NeuronRegistry.load(folder, check_files=not (is_undo or arguments.verify))
-    if arguments.remove:
-        facts, text = _remove(registry, arguments.remove)
-    elif arguments.rollback:
-        facts, text = _roll_back(registry, arguments.rollback)
+    registry = NeuronRegistry.load(folder.registry, check_files=not (is_undo or arguments.verify))
+    if is_undo:
+        facts, text = _undo(folder, registry, arguments)
     elif arguments.verify:
-        number = registry.verify()
-        facts, text = {"files": number}, f"{number} files read, every checksum is right"
+        facts, text = _verify(folder, registry)
     else:
         rows = listing(registry)
         facts, text = _facts(registry, rows), _as_text(registry, rows)
@@ -71,22 +70,40 @@ def run(argv: list[str]) -> int:
     return EXIT_DONE
 
 
-def _remove(registry: NeuronRegistry, token: str) -> tuple[dict[str, Any], str]:
-    later = registry.remove(token)
-    text = f"{token} is taken out; the model is now as if built from the other concepts alone."
-    if later:
-        text += (
-            f"\nLearned on top of it, and kept as they are: {', '.join(later)}. "
-            "Their values were found with it in place, so their pictures may change a little."
-        )
-    return {"removed": [token], "learned_on_top": later, "tokens": registry.tokens}, text
+def _undo(folder: RunFolder, registry: NeuronRegistry, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cns_lightning import undo
+
+    if arguments.remove:
+        done = undo.remove(folder, registry, arguments.remove)
+        lines = [f"{arguments.remove} is taken out; the model is now as if built from the other concepts alone."]
+        if done.later:
+            lines.append(
+                f"Learned on top of it, and kept as they are: {', '.join(done.later)}. "
+                "Their values were found with it in place, so their pictures may change a little."
+            )
+        lines.append("Take it out of the sequence file, too, before you run fit on this folder again.")
+    else:
+        done = undo.rollback(folder, registry, arguments.rollback)
+        taken = f"Taken out: {', '.join(done.removed)}." if done.removed else "Nothing was learned after it."
+        lines = [f"The model is as it was right after {arguments.rollback}. {taken} fit goes on from here."]
+    if done.restarted:
+        lines.append(f"{done.restarted}, which was being learned, starts anew.")
+    facts = {
+        "removed": done.removed, "learned_on_top": done.later, "restarted": done.restarted, "tokens": registry.tokens,
+    }  # fmt: skip
+    return facts, "\n".join(lines)
 
 
-def _roll_back(registry: NeuronRegistry, token: str) -> tuple[dict[str, Any], str]:
-    removed = registry.rollback(token)
-    text = f"The model is as it was right after {token}."
-    text += f"\nTaken out: {', '.join(removed)}." if removed else " Nothing was learned after it."
-    return {"removed": removed, "tokens": registry.tokens}, text
+def _verify(folder: RunFolder, registry: NeuronRegistry) -> tuple[dict[str, Any], str]:
+    from cns_lightning.verification import verify_run
+
+    found = verify_run(folder, registry)
+    text = (
+        f"{found.files} files read, every checksum is right. {registry.base_model} is the model that was learned on.\n"
+        f"Of {found.weights:,} key and value weights {found.moved:,} are moved by concepts. The others, and every "
+        "other weight of the model, are the base model's, bit for bit."
+    )
+    return {"files": found.files, "key_value_weights": found.weights, "moved": found.moved}, text
 
 
 def listing(registry: NeuronRegistry) -> list[dict[str, Any]]:

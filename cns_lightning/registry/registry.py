@@ -245,7 +245,9 @@ class NeuronRegistry:
             raise UserError(
                 self._place,
                 f"holds {len(self._index.concepts)} concepts, the checkpoint speaks of {count}",
-                "Restore the registry from a copy, or delete checkpoints/last.ckpt and run fit again",
+                f"Restore the registry from a copy, or go on from it with `concepts --rollback {self.tokens[-1]}`"
+                if self.tokens
+                else "Restore the registry from a copy, or start anew in another --run folder",
             )
         self._index = replace(self._index, concepts=self._index.concepts[:count])
 

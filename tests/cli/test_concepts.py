@@ -73,7 +73,7 @@ def test_remove(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_remove_the_last(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--run", str(run_folder), "--remove", "<new3>", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts == {"removed": ["<new3>"], "learned_on_top": [], "tokens": ["<new1>", "<new2>"]}
+    assert facts == {"removed": ["<new3>"], "learned_on_top": [], "restarted": None, "tokens": ["<new1>", "<new2>"]}
 
 
 def test_rollback(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,9 +84,7 @@ def test_rollback(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert NeuronRegistry.load(run_folder / "registry").tokens == ["<new1>"]
 
 
-def test_verify(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--run", str(run_folder), "--verify"]) == 0
-    assert "3 files read" in capsys.readouterr().out
+def test_verify_names_the_damaged_file(run_folder: Path) -> None:
     path = run_folder / "registry" / "001-new2.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match=r"001-new2\.safetensors: is damaged"):
@@ -98,7 +96,7 @@ def test_a_missing_file_can_be_undone(run_folder: Path) -> None:
     with pytest.raises(UserError, match=r"002-new3\.safetensors: is missing.*--rollback"):
         run(["--run", str(run_folder)])
     run(["--run", str(run_folder), "--rollback", "<new2>"])
-    assert run(["--run", str(run_folder), "--verify"]) == 0
+    assert NeuronRegistry.load(run_folder / "registry").verify() == 2
 
 
 def test_an_unknown_token_changes_nothing(run_folder: Path) -> None:

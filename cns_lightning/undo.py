@@ -1,0 +1,147 @@
+"""Taking concepts out of a run folder so that `fit` can go on from there: registry, checkpoint, configuration, rows.
+
+The registry changes first and by itself; the rest follows from it. A process that dies in between leaves a folder that
+`fit` refuses and a second `--rollback` puts right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from cns_lightning.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
+from cns_lightning.errors import UserError
+from cns_lightning.metrics_file import read_rows, write_rows
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.storage import read_json, write_atomically, write_json
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What was taken out of a run.
+
+    Attributes:
+        removed: tokens that the model does not know any more.
+        later: tokens learned on top of them that stay.
+        restarted: token of the stage that was running, whose steps are lost; None if none was.
+    """
+
+    removed: list[str]
+    later: list[str]
+    restarted: str | None
+
+
+def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
+    """Brings a run folder to the state right after a concept was learned; `fit` goes on from there.
+
+    Raises:
+        UserError: if there is none of that token, or files are missing or cannot be written.
+    """
+    count = len(registry.tokens) - len(registry.later(token))
+    state = _state_after(folder, count)
+    restarted = _running(folder, registry)
+    removed = registry.rollback(token)
+    if state is not None:
+        for stage in range(count, len(_concepts(folder))):
+            folder.sample_sheet(stage).unlink(missing_ok=True)
+        _follow(folder, registry, [])
+        _go_back(folder, state, count)
+    return Undone(removed, [], restarted)
+
+
+def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
+    """Takes one concept out of a run folder; later ones keep what they learned and move up by one stage.
+
+    The sheets of pictures stay as they were drawn.
+
+    Raises:
+        UserError: if there is none of that token, or files are missing or cannot be written.
+    """
+    later = registry.later(token)
+    count = len(registry.tokens) - 1
+    state = _state_after(folder, count)
+    restarted = _running(folder, registry)
+    ahead = _concepts(folder)[count + 1 :]
+    registry.remove(token)
+    if _has_state(folder):
+        _follow(folder, registry, ahead)
+        _go_back(folder, state, count)
+    return Undone([token], later, restarted)
+
+
+def _follow(folder: RunFolder, registry: NeuronRegistry, ahead: list[dict[str, Any]]) -> None:
+    """Makes rows, seconds and configuration follow the registry, by token; doing it twice is doing it once.
+
+    Args:
+        folder: of the run.
+        registry: after the change.
+        ahead: concepts of the sequence that are still to be learned.
+    """
+    tokens = registry.tokens
+    rows, kept, first = read_rows(folder.metrics), [], 0
+    for stage, token in enumerate(tokens):
+        own = [row for row in rows if row["concept"] == token]
+        kept += [{**row, "stage": str(stage), "step": str(first + int(row["stage_step"]))} for row in own]
+        first += max((int(row["stage_step"]) for row in own), default=0)
+    write_rows(folder.metrics, kept)
+    if folder.timings.exists():
+        content = read_json(folder.timings)
+        by_token = {entry["concept"]: entry for entry in content["stages"].values()}
+        stages = {str(stage): by_token[token] for stage, token in enumerate(tokens) if token in by_token}
+        write_json(folder.timings, {**content, "stages": stages})
+    if folder.config.exists():
+        whole = _configuration(folder)
+        learned = {concept["token"]: concept for concept in whole["sequence"]["concepts"]}
+        whole["sequence"]["concepts"] = [learned[token] for token in tokens if token in learned] + ahead
+        write_atomically(folder.config, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
+
+
+def _has_state(folder: RunFolder) -> bool:
+    return any(path.exists() for path in folder.checkpoints.glob("*.ckpt"))
+
+
+def _state_after(folder: RunFolder, count: int) -> bytes | None:
+    """Reads the checkpoint after the first concepts; None without any, or where nothing was learned yet."""
+    if not _has_state(folder) or count == 0:
+        return None
+    path = folder.stage_checkpoint(count - 1)
+    try:
+        SealedCheckpointIO().load_checkpoint(path)
+    except (DamagedCheckpoint, OSError) as error:
+        remedy = "Restore it from a copy; the registry alone, in a folder of its own, can be changed without it"
+        raise UserError(str(path), f"is needed to go back, and is missing or damaged ({error})", remedy) from error
+    return path.read_bytes()
+
+
+def _running(folder: RunFolder, registry: NeuronRegistry) -> str | None:
+    newest = newest_checkpoint(folder.last_checkpoint, lambda _: None) if _has_state(folder) else None
+    if newest is None:
+        return None
+    position = SealedCheckpointIO().load_checkpoint(newest)["continual"]
+    stage, concepts = position["stage"], _concepts(folder)
+    is_running = stage >= position["done_stages"] and stage == len(registry.tokens) < len(concepts)
+    return concepts[stage]["token"] if is_running else None
+
+
+def _go_back(folder: RunFolder, state: bytes | None, count: int) -> None:
+    """Makes a stage's checkpoint the newest one; the newest is written last."""
+    for path in folder.checkpoints.glob("stage-*.ckpt"):
+        if int(path.stem.removeprefix("stage-")) >= count:
+            path.unlink()
+    if state is not None:
+        write_atomically(folder.last_checkpoint, state)
+    for path in (folder.last_checkpoint.with_suffix(".new"), folder.checkpoints / "previous.ckpt"):
+        path.unlink(missing_ok=True)
+    if state is None:
+        folder.last_checkpoint.unlink(missing_ok=True)
+
+
+def _configuration(folder: RunFolder) -> dict[str, Any]:
+    return yaml.safe_load(folder.config.read_text("utf-8"))
+
+
+def _concepts(folder: RunFolder) -> list[dict[str, Any]]:
+    return _configuration(folder)["sequence"]["concepts"] if folder.config.exists() else []
