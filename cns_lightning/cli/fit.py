@@ -25,7 +25,7 @@ from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
 from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.cli.config_errors import ConfigurationMistake, explained
 from cns_lightning.data.module import ConceptDataModule
-from cns_lightning.errors import EXIT_DONE, UserError
+from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
@@ -47,6 +47,12 @@ BEFORE_METHOD = {
 }
 AFTER_METHOD = {"samples": SampleGrid, "checkpoint": ConceptCheckpoint}
 # A changed value of these may continue a run: they touch nothing that is learned.
+# The least of what counts something.
+LEAST = {
+    **dict.fromkeys(("data.steps", "data.batch_size", "data.augmentation.variants"), 1),
+    **dict.fromkeys(("checkpoint.every_steps", "metrics.every_steps", "samples.steps"), 1),
+    "samples.pictures": 0,
+}
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 SAFE_KEYS = (
     *("progress", "metrics", "samples", "checkpoint", "timer", "finite", "signals", "data.sequence"),
@@ -109,6 +115,7 @@ class ContinualCLI(LightningCLI):
         config = self.config
         if config.steps is not None:
             config.data.steps = config.steps
+        check_counts(config)
         self.sequence = Sequence.read(sequence_path(config.data.sequence))
         config.trainer.max_epochs = len(self.sequence.concepts)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
@@ -122,6 +129,23 @@ class ContinualCLI(LightningCLI):
         trainer.callbacks = in_order(trainer.callbacks)
         trainer.strategy.checkpoint_io = SealedCheckpointIO()
         return trainer
+
+
+def check_counts(config: Namespace) -> None:
+    """Refuses numbers that count something and are too small.
+
+    Raises:
+        UserError: naming every one of them.
+    """
+    faults = Faults()
+    for key, least in LEAST.items():
+        if config[key] < least:
+            faults.add(
+                f"--{key}",
+                f"is {config[key]}, at least {least} is needed",
+                "Correct it on the command line or in the YAML file",
+            )
+    faults.raise_if_any()
 
 
 def choose_strategy(trainer: Namespace) -> None:

@@ -27,12 +27,12 @@ def write_sequence(folder: Path, words: list[str]) -> Path:
     return path
 
 
-def arguments(base: Path, sequence: Path, run: Path, *more: str, method: str = "cns", steps: int = 3) -> list[str]:
+def arguments(base: Path, sequence: Path, run: Path, *more: str, method: str = "cns", steps: int | None = 3) -> list[str]:
     """Gives the command line of a short run."""
     return [
         "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
         "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
-        "--run", str(run), "--steps", str(steps), "--samples.steps", "2", "--samples.pictures", "2", *more,
+        "--run", str(run), *(["--steps", str(steps)] if steps else []), "--samples.steps", "2", "--samples.pictures", "2", *more,
     ]  # fmt: skip
 
 

@@ -53,6 +53,16 @@ def test_wrong_type(tiny_base_model: Path, sequence: Path, tmp_path: Path, capsy
     assert "many" in said
 
 
+@pytest.mark.parametrize("key", ["data.steps", "data.batch_size", "samples.steps", "checkpoint.every_steps"])
+def test_a_number_below_one(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run", f"--{key}", "-3", steps=None))
+    assert key in said
+    assert "-3" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, ["fit", "--config", str(tmp_path / "none.yaml"), "--run", str(tmp_path / "run")])
     assert "none.yaml" in said
