@@ -68,6 +68,8 @@ class StopSignals(Callback):
     def _take_over(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        # What the command line held back while nothing could answer comes now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
@@ -109,10 +111,10 @@ class StopSignals(Callback):
         return int(trainer.strategy.reduce(flag, reduce_op="max"))
 
     def _leave(self, trainer: Trainer, asked: int) -> None:
-        # Every rank's save must be over before the first process ends: the others are taken down with it.
-        trainer.strategy.barrier()
         if trainer.is_global_zero:
             folder = RunFolder(trainer.default_root_dir)
             said = requeue(folder.requeues, trainer.global_step, asked == signal.SIGUSR1, self.requeue_limit)
             sys.stderr.write(f"stopped by {signal.Signals(asked).name}; the same command goes on from here\n{said}")
+        # All must be over before the first process ends: the others are taken down with it, and rank 0 waits longest.
+        trainer.strategy.barrier()
         raise SystemExit(128 + asked)

@@ -74,7 +74,7 @@ def requeue(notes: Path, step: int, is_asked: bool, limit: int) -> str:
     done = _scontrol("requeue", job)
     if done.returncode:
         return f"scontrol requeue {job} failed: {done.stderr.strip()}\n"
-    return f"job {job} is requeued, for the {turns}. time\n"
+    return f"job {job} is requeued ({turns} of at most {limit} times)\n"
 
 
 def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:

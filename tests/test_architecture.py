@@ -34,7 +34,7 @@ def test_files_are_short_and_say_what_they_are(path: Path) -> None:
 
 
 def test_light_modules_import_no_torch() -> None:
-    light = ("cli.main", "cli.help", "errors", "sequence", "run_folder", "progress")
+    light = ("cli.main", "cli.help", "errors", "sequence", "run_folder", "progress", "batch_script", "cli.launch")
     imports = "; ".join(f"import cns_lightning.{name}" for name in light)
     code = f"{imports}; import sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -46,7 +46,6 @@ BEFORE_METHOD = {
     "signals": StopSignals,
 }
 AFTER_METHOD = {"samples": SampleGrid, "checkpoint": ConceptCheckpoint}
-# A changed value of these may continue a run: they touch nothing that is learned.
 # The least of what counts something.
 LEAST = {
     **dict.fromkeys(("data.steps", "data.batch_size", "data.augmentation.variants"), 1),
@@ -54,6 +53,7 @@ LEAST = {
     "samples.pictures": 0,
 }
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
+# A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (
     *("progress", "metrics", "samples", "checkpoint", "timer", "finite", "signals", "data.sequence"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
@@ -129,6 +129,29 @@ class ContinualCLI(LightningCLI):
         trainer.callbacks = in_order(trainer.callbacks)
         trainer.strategy.checkpoint_io = SealedCheckpointIO()
         return trainer
+
+
+class CheckedConfiguration(ContinualCLI):
+    """Stops short of making anything: on a cluster's login node there are no devices to make it for."""
+
+    def instantiate_classes(self) -> None:
+        """Makes nothing."""
+
+    def _set_seed(self) -> None:
+        """Draws nothing."""
+
+
+def checked_configuration(arguments: list[str]) -> Namespace:
+    """Gives the configuration that ``fit`` would run.
+
+    Raises:
+        UserError: if ``fit`` would refuse it.
+    """
+    quieten()
+    try:
+        return CheckedConfiguration(arguments).config
+    except ConfigurationMistake as mistake:
+        raise explained(mistake, arguments) from mistake
 
 
 def check_counts(config: Namespace) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import signal
 import sys
 
 from cns_lightning.cli.help import FIT_HELP
@@ -13,6 +15,7 @@ COMMANDS = {
     "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
     "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
     "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
+    "launch": ("cns_lightning.cli.launch", "run fit as a job of SLURM, or an array of them"),
 }
 
 
@@ -31,6 +34,12 @@ def overview() -> str:
             "python -m cns_lightning COMMAND --help tells more; --version tells the version",
         ]
     )
+
+
+def hold_back_warning() -> None:
+    """Lets a job's warning of its time limit wait until the run can answer; at first it would end the process."""
+    if "SLURM_JOB_ID" in os.environ:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         if command == "fit" and any(argument in ("-h", "--help") for argument in rest):
             sys.stdout.write(FIT_HELP)
             return EXIT_DONE
+        if command == "fit":
+            hold_back_warning()
         return importlib.import_module(COMMANDS[command][0]).run(rest)
     except UserError as error:
         sys.stderr.write(f"{error}\n")

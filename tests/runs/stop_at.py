@@ -2,12 +2,23 @@
 
 import os
 import signal
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cns_lightning.callbacks.stop_signals import StopSignals
+
+CALLBACK = "--trainer.callbacks+=tests.runs.stop_at.StopAt"
 PLAN = "TEST_STOP_AT"
-"""For runs in processes of their own: rank, step and signal, as in ``1:7:SIGKILL``."""
+"""For runs in processes of their own: rank, step and signal, as in ``1:7:SIGKILL``.
+
+In place of a signal: ``SCANCEL``, which has SLURM send SIGUSR1 to all tasks of the job and waits for it, or ``WAIT``,
+which leaves a file ``waiting`` in the run folder and waits for any signal.
+"""
+SECONDS = 60.0
 
 
 class StopAt(Callback):
@@ -22,5 +33,20 @@ class StopAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sends the signal before the step that is to be the last."""
         rank, step, name = os.environ.get(PLAN, f"0:{self.step or 0}:SIGTERM").split(":")
-        if trainer.global_rank == int(rank) and trainer.global_step + 1 == int(step):
+        if trainer.global_rank != int(rank) or trainer.global_step + 1 != int(step):
+            return
+        if name in ("SCANCEL", "WAIT"):
+            if name == "SCANCEL":
+                subprocess.run(["scancel", "--signal=USR1", os.environ["SLURM_JOB_ID"]], check=True)
+            Path(trainer.default_root_dir, "waiting").touch()
+            self.wait(trainer)
+        else:
             os.kill(os.getpid(), signal.Signals[name])
+
+    def wait(self, trainer: Trainer) -> None:
+        """Waits until a signal has come to this process."""
+        signals = next(each for each in trainer.callbacks if isinstance(each, StopSignals))
+        end = time.monotonic() + SECONDS
+        while not signals.asked:
+            assert time.monotonic() < end, "no signal came"
+            time.sleep(0.05)
