@@ -23,6 +23,7 @@ from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.step_notices import LOSS, PENALTY, Notice, StepNotices
+from cns_lightning.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,10 +204,33 @@ class ContinualPersonalization(LightningModule):
         """Makes the vector of notices, now that the device and the number of ranks are known."""
         ranks, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
         self.notices = StepNotices(self.data.batch_size * ranks * accumulate, ranks, self.device)
+        self.check_ranks()
 
     def on_train_epoch_start(self) -> None:
         """Starts the stage, after every callback had its turn; not called when a stage is continued."""
         self.begin_stage(self.trainer.current_epoch)
+        self.check_ranks()
+
+    def check_ranks(self) -> None:
+        """Makes sure that all ranks stand at one place of one sequence: else they would add up what differs.
+
+        Raises:
+            UserError: naming what a rank sees otherwise.
+        """
+        strategy: Any = self.trainer.strategy
+        if self.trainer.world_size == 1:
+            return
+        is_running = self.stage >= self.done_stages
+        mask = self.concept_neurons.get(self.concept.token) if is_running else None
+        strategy.check_agreement(
+            {
+                "base model": self.registry.base_fingerprint,
+                "place in the sequence": f"concept {self.stage + 1}, step {self.step}",
+                "registry": ", ".join(entry.sha256[:12] for entry in self.registry.entries),
+                "set of pictures": self.data.picture_checksum(self.stage) if is_running else "",
+                "neurons": "" if mask is None else fingerprint(mask.to_tensors()),
+            }
+        )
 
     def on_train_epoch_end(self) -> None:
         """Finishes the stage."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cns_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class RunFolder:
@@ -56,6 +63,29 @@ class RunFolder:
             raise UserError(
                 f"--run {self.path}", problem, "Choose another folder, or change its permissions"
             ) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps others from writing into the folder; the system lets go of it whatever way this process ends.
+
+        Raises:
+            UserError: if another process holds it.
+        """
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                remedy = "Wait for its end or stop it, or choose another folder"
+                problem = f"another process is writing there ({file.read().strip() or 'unknown'})"
+                raise UserError(f"--run {self.path}", problem, remedy) from error
+            except OSError:
+                pass  # A file system that knows no locks.
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+            file.truncate(0)
 
     @classmethod
     def existing(cls, path: Path | str) -> RunFolder:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from cns_lightning.errors import UserError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from cns_lightning.module import ContinualPersonalization
@@ -45,6 +49,22 @@ class StagedDDP(DDPStrategy):
         for parameter, total in zip(parameters, sums, strict=True):
             parameter.grad = (total / self.world_size).view_as(parameter).to(parameter.dtype)
 
-    def agreed(self, value: Any) -> bool:
-        """Says whether this rank's value is that of rank 0; every rank must ask."""
-        return self.broadcast(value) == value
+    def check_agreement(self, facts: Mapping[str, str]) -> None:
+        """Stops the run on every rank where the ranks do not see the same; every rank must ask.
+
+        Args:
+            facts: what this rank sees, by what it is.
+
+        Raises:
+            UserError: naming the first fact on which a rank differs from rank 0.
+        """
+        seen: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(seen, dict(facts))
+        for rank, others in enumerate(seen):
+            for what in facts:
+                if others[what] != seen[0][what]:
+                    raise UserError(
+                        f"rank {rank}",
+                        f"sees another {what} than rank 0 ({others[what]}, {seen[0][what]})",
+                        "Make sure that every node reads the same files and has the same versions installed",
+                    )

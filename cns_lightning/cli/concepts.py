@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,22 +53,27 @@ def run(argv: list[str]) -> int:
         UserError: if the run folder holds no registry, a token is unknown, or files are missing or damaged.
     """
     arguments = parser().parse_args(argv)
+    folder = RunFolder.existing(arguments.run)
+    is_undo = bool(arguments.remove or arguments.rollback)
+    with folder.held() if is_undo else nullcontext():
+        facts, text = _done(folder, arguments)
+    sys.stdout.write((json.dumps(facts, indent=2, ensure_ascii=False) if arguments.json else text) + "\n")
+    return EXIT_DONE
+
+
+def _done(folder: RunFolder, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     # Here, so that --help does not wait for torch.
     from cns_lightning.registry.registry import NeuronRegistry
 
-    folder = RunFolder.existing(arguments.run)
     is_undo = bool(arguments.remove or arguments.rollback)
     # An undo is also the way out of a missing file; --verify names every fault itself.
     registry = NeuronRegistry.load(folder.registry, check_files=not (is_undo or arguments.verify))
     if is_undo:
-        facts, text = _undo(folder, registry, arguments)
-    elif arguments.verify:
-        facts, text = _verify(folder, registry)
-    else:
-        rows = listing(registry)
-        facts, text = _facts(registry, rows), _as_text(registry, rows)
-    sys.stdout.write((json.dumps(facts, indent=2, ensure_ascii=False) if arguments.json else text) + "\n")
-    return EXIT_DONE
+        return _undo(folder, registry, arguments)
+    if arguments.verify:
+        return _verify(folder, registry)
+    rows = listing(registry)
+    return _facts(registry, rows), _as_text(registry, rows)
 
 
 def _undo(folder: RunFolder, registry: NeuronRegistry, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

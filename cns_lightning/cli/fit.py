@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -286,12 +287,25 @@ def run(arguments: list[str]) -> int:
         say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
         return EXIT_DONE
     cli.datamodule.check_pictures()
-    if rank_zero_only.rank == 0:
-        cli.folder.create()
-        write_config(cli.folder, cli)
-    with handlers_kept():
+    with writing(cli), handlers_kept():
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
     return EXIT_DONE
+
+
+@contextmanager
+def writing(cli: ContinualCLI) -> Iterator[None]:
+    """Keeps the run folder for this run while it lasts, and starts with its configuration; rank 0 alone writes.
+
+    Raises:
+        UserError: if the folder cannot be written to, or another process does.
+    """
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    cli.folder.create()
+    with cli.folder.held():
+        write_config(cli.folder, cli)
+        yield
 
 
 def finished_stages(checkpoint: Path) -> int:
@@ -314,6 +328,8 @@ def quieten() -> None:
         "Found .* in eval mode",
         ".*does not have many workers",
         ".*LeafSpec",
+        # On a login node that is meant; `launch` brings srun.
+        "The `srun` command is available",
         # Its state is the step in the checkpoint; Lightning looks for another kind.
         "You're resuming from a checkpoint that ended before the epoch ended",
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -55,21 +56,36 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_DONE
     command, rest = arguments[0], arguments[1:]
     try:
-        if command not in COMMANDS:
-            near = difflib.get_close_matches(command, COMMANDS, 1)
-            remedy = f"Did you mean {near[0]}" if near else f"Use one of {', '.join(COMMANDS)}"
-            raise UserError(command, "is no command", remedy)
-        if command == "fit" and any(argument in ("-h", "--help") for argument in rest):
-            sys.stdout.write(FIT_HELP)
-            return EXIT_DONE
-        if command == "fit":
-            hold_back_warning()
-        return importlib.import_module(COMMANDS[command][0]).run(rest)
+        return call(command, rest)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_USER_ERROR
     except RunStopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         return EXIT_ERROR
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        remedy = "Free some space and run the same command again; what was there before is intact"
+        sys.stderr.write(f"{UserError(error.filename or command, 'the disk is full', remedy)}\n")
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return 130
+
+
+def call(command: str, rest: list[str]) -> int:
+    """Imports a command, runs it and gives its exit code.
+
+    Raises:
+        UserError: if there is no such command, or the command refuses what it is given.
+    """
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        remedy = f"Did you mean {near[0]}" if near else f"Use one of {', '.join(COMMANDS)}"
+        raise UserError(command, "is no command", remedy)
+    if command == "fit" and any(argument in ("-h", "--help") for argument in rest):
+        sys.stdout.write(FIT_HELP)
+        return EXIT_DONE
+    if command == "fit":
+        hold_back_warning()
+    return importlib.import_module(COMMANDS[command][0]).run(rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.templates import PromptTemplates, training_prompt
 from cns_lightning.determinism import noise_for, timestep_for
-from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.sequence import Sequence, picture_files, sequence_path
+from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +78,11 @@ class ConceptDataModule(LightningDataModule):
         """
         for concept in self.sequence.concepts:
             read_concept_pictures(concept)
+
+    def picture_checksum(self, stage: int) -> str:
+        """Gives the SHA-256 over the files of a stage's pictures, in order."""
+        files = picture_files(self.sequence.concepts[stage].images)
+        return hashlib.sha256(b"".join(read_bytes(path) for path in files)).hexdigest()
 
     def stage_latents(self, stage: int) -> StageLatents:
         """Gives the encoded pictures of a stage; encodes them at first use and forgets those of other stages."""

@@ -15,12 +15,19 @@ SAME = (
 )  # fmt: skip
 
 
-def two_processes(base: Path, sequence: Path, run: Path, plan: str = "0:0:SIGTERM", *more: str) -> tuple[int, float]:
-    """Runs fit in two processes; gives the exit code and the seconds it took after the plan's signal at most."""
+def in_two_processes(
+    base: Path, sequence: Path, run: Path, plan: str, *more: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs fit in two processes with a plan of `StopAt`."""
     command = [sys.executable, "-m", "cns_lightning"]
     command += arguments(base, sequence, run, "--trainer.devices", "2", CALLBACK, *more, steps=4)
     environment = {**os.environ, PLAN: plan, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def two_processes(base: Path, sequence: Path, run: Path, plan: str = "0:0:SIGTERM", *more: str) -> tuple[int, float]:
+    """Runs fit in two processes; gives the exit code and the seconds it took after the plan's signal at most."""
+    done = in_two_processes(base, sequence, run, plan, *more)
     ended = time.time()
     newest = (run / "log.txt").stat().st_mtime if (run / "log.txt").exists() else ended
     assert done.returncode != 2, done.stderr

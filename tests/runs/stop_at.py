@@ -10,13 +10,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.neurons.mask import NeuronMask
 
 CALLBACK = "--trainer.callbacks+=tests.runs.stop_at.StopAt"
 PLAN = "TEST_STOP_AT"
 """For runs in processes of their own: rank, step and signal, as in ``1:7:SIGKILL``.
 
 In place of a signal: ``SCANCEL``, which has SLURM send SIGUSR1 to all tasks of the job and waits for it, or ``WAIT``,
-which leaves a file ``waiting`` in the run folder and waits for any signal.
+which leaves a file ``waiting`` in the run folder and waits for any signal. ``1:0:DISAGREE`` empties the mask of rank 1.
 """
 SECONDS = 60.0
 
@@ -29,6 +30,13 @@ class StopAt(Callback):
     """
 
     step: int | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets a rank see other neurons, as another processor or another version might."""
+        if os.environ.get(PLAN) == f"{trainer.global_rank}:0:DISAGREE":
+            selected: dict[str, NeuronMask] = pl_module.concept_neurons  # type: ignore[assignment]
+            for token, mask in selected.items():
+                selected[token] = mask - mask
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sends the signal before the step that is to be the last."""
@@ -45,7 +53,8 @@ class StopAt(Callback):
 
     def wait(self, trainer: Trainer) -> None:
         """Waits until a signal has come to this process."""
-        signals = next(each for each in trainer.callbacks if isinstance(each, StopSignals))
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        signals = next(each for each in callbacks if isinstance(each, StopSignals))
         end = time.monotonic() + SECONDS
         while not signals.asked:
             assert time.monotonic() < end, "no signal came"

@@ -10,7 +10,7 @@ from cns_lightning.cli.main import main
 from cns_lightning.metrics_file import read_rows
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments
-from tests.runs.processes import assert_same, two_processes
+from tests.runs.processes import assert_same, in_two_processes, two_processes
 
 # Of float32 sums in another order, through 2 x 4 steps of AdamW.
 TOLERANCE = 1e-5
@@ -46,3 +46,10 @@ def test_a_stopped_pair_goes_on_exactly(pair: tuple[Path, Path, Path], tmp_path:
         assert seconds < 30
     assert two_processes(base, sequence, other, "0:0:SIGTERM", *saving)[0] == 0
     assert_same(other, run)
+
+
+def test_ranks_that_see_different_things_stop(pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    base, sequence, _ = pair
+    done = in_two_processes(base, sequence, tmp_path / "run", "1:0:DISAGREE")
+    assert done.returncode == 2
+    assert "rank 1: sees another neurons than rank 0" in done.stderr
