@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -130,7 +131,8 @@ class ImportanceScoring(Callback):
         return NeuronMask.from_bools(general_neurons(counts, len(prompt_norms), float(threshold))), facts
 
     def _fingerprint(self, module: ContinualPersonalization) -> str:
-        settings = {name: str(value) for name, value in sorted(vars(self).items())}
+        # Not all of vars(self): Lightning puts things of its own there, which change from stage to stage.
+        settings = {name: str(getattr(self, name)) for name in sorted(signature(type(self)).parameters)}
         text = json.dumps([module.registry.base_fingerprint, list(module.calibration_prompts), settings])
         return hashlib.sha256(text.encode()).hexdigest()
 
