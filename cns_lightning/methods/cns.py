@@ -18,7 +18,6 @@ from cns_lightning.registry.record import ConceptRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cns_lightning.diffusion.base_model import BaseModel
 
 Regularization = Literal["split", "plain", "continual_lora", "function_space", "none"]
 
@@ -147,6 +146,7 @@ class ConceptNeuronSelection(Method):
         self.regularization_weight, self.reference_displacement = regularization_weight, reference_displacement
         self.balance_steps = balance_steps
         self.detaches_first_token = detach_first_token
+        self.grams: dict[tuple[str, str, tuple[str, ...]], Tensor] = {}
 
     def start_stage(self, context: StageContext) -> None:
         """Lays a sparse delta on the concept neurons, at zero, and prepares L_reg."""
@@ -169,18 +169,25 @@ class ConceptNeuronSelection(Method):
         self.register_buffer("reference_gradient", self._reference_gradient(), persistent=False)
 
     def _prepare_function_space(self, context: StageContext) -> None:
-        earlier = [prompt for prompts in context.prompts[:-1] for prompt in prompts]
-        width = context.base.text_width
-        device = context.base.device
-        empty = torch.zeros(width, width, device=device)
-        grams = [
-            _gram_of(context.base, list(prompts)) if prompts else empty
-            for prompts in (earlier, context.calibration_prompts)
-        ]
-        self.register_buffer("prior_gram", grams[0], persistent=False)
-        self.register_buffer("general_gram", grams[1], persistent=False)
+        width, device = context.base.text_width, context.base.device
+        total, count = torch.zeros(width, width, device=device), 0
+        # A learned concept's states never change again: each is encoded once, and a stage costs the same at any length.
+        for entry, prompts in zip(context.registry.entries, context.prompts[:-1], strict=False):
+            total = total + self._gram_of(context, prompts, entry.sha256) * len(prompts)
+            count += len(prompts)
+        self.register_buffer("prior_gram", total / max(1, count), persistent=False)
+        general = self._gram_of(context, context.calibration_prompts) if context.calibration_prompts else total * 0
+        self.register_buffer("general_gram", general, persistent=False)
         self.base_matrices = BufferList([context.base_weights[name].to(device) for name in self.delta.names])
         self.prior_matrices = BufferList([matrix.clone() for matrix in self.delta.current])
+
+    def _gram_of(self, context: StageContext, prompts: tuple[str, ...], concept: str = "") -> Tensor:
+        key = (context.registry.base_fingerprint, concept, prompts)
+        if key not in self.grams:
+            with torch.no_grad():
+                parts = [prompts[start : start + 32] for start in range(0, len(prompts), 32)]
+                self.grams[key] = gram(torch.cat([text_states(context.base, list(part)).states for part in parts]))
+        return self.grams[key]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
@@ -247,10 +254,3 @@ class ConceptNeuronSelection(Method):
     def finish_stage(self) -> ConceptRecord:
         """Keeps mask, values in half precision and the token."""
         return self.record(self.context.mask, self.delta.values, list(self.token))
-
-
-def _gram_of(base: BaseModel, prompts: list[str]) -> Tensor:
-    with torch.no_grad():
-        return gram(
-            torch.cat([text_states(base, prompts[start : start + 32]).states for start in range(0, len(prompts), 32)])
-        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -226,8 +226,8 @@ def write_index(folder: Path, index: Index) -> None:
                 "fingerprint": index.base_fingerprint,
                 "unet_parameters": index.unet_parameters,
             },
-            "general": asdict(index.general) if index.general else None,
-            "concepts": [asdict(entry) for entry in index.concepts],
+            "general": vars(index.general) if index.general else None,
+            "concepts": [vars(entry) for entry in index.concepts],
         },
     )
 

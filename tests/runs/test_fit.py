@@ -118,6 +118,22 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
         assert (other / name).read_bytes() == (run / name).read_bytes()
 
 
+def test_interrupted_run_with_earlier_prompts_in_the_penalty(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = write_sequence(tmp_path / "sequence", ["cat", "dog", "cat"])
+    form = ("--trainer.callbacks+=tests.runs.stop_at.StopAt", "--model.method.init_args.regularization", "function_space")
+    form += ("--model.method.init_args.balance_steps", "1")
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    assert main(arguments(tiny_base_model, sequence, whole, *form)) == 0
+    monkeypatch.setattr(StopAt, "step", 8)
+    with pytest.raises(SystemExit):
+        main(arguments(tiny_base_model, sequence, other, *form))
+    monkeypatch.setattr(StopAt, "step", None)
+    assert main(arguments(tiny_base_model, sequence, other, *form)) == 0
+    assert (other / "registry" / "registry.json").read_bytes() == (whole / "registry" / "registry.json").read_bytes()
+
+
 def test_appended_concept_equals_a_sequence_with_it_from_the_start(
     finished: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
