@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -287,8 +288,12 @@ def run(arguments: list[str]) -> int:
         say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
         return EXIT_DONE
     cli.datamodule.check_pictures()
-    with writing(cli), handlers_kept():
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
+    try:
+        with writing(cli), handlers_kept():
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
+    except SystemExit as left:
+        # Lightning turns a second Ctrl-C into a plain 1.
+        raise (SystemExit(128 + signal.SIGINT) if isinstance(left.__context__, KeyboardInterrupt) else left) from left
     return EXIT_DONE
 
 

@@ -18,6 +18,7 @@ PLAN = "TEST_STOP_AT"
 
 In place of a signal: ``SCANCEL``, which has SLURM send SIGUSR1 to all tasks of the job and waits for it, or ``WAIT``,
 which leaves a file ``waiting`` in the run folder and waits for any signal. ``1:0:DISAGREE`` empties the mask of rank 1.
+``TWICE`` is an impatient Ctrl-C.
 """
 SECONDS = 60.0
 
@@ -48,6 +49,9 @@ class StopAt(Callback):
                 subprocess.run(["scancel", "--signal=USR1", os.environ["SLURM_JOB_ID"]], check=True)
             Path(trainer.default_root_dir, "waiting").touch()
             self.wait(trainer)
+        elif name == "TWICE":
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
         else:
             os.kill(os.getpid(), signal.Signals[name])
 

@@ -14,7 +14,7 @@ from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, learn, write_sequence
-from tests.runs.stop_at import StopAt
+from tests.runs.stop_at import PLAN, StopAt
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,18 @@ def test_interrupted_run_with_earlier_prompts_in_the_penalty(
     monkeypatch.setattr(StopAt, "step", None)
     assert main(arguments(tiny_base_model, sequence, other, *form)) == 0
     assert (other / "registry" / "registry.json").read_bytes() == (whole / "registry" / "registry.json").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "saved"), [("SIGINT", True), ("TWICE", False)])
+def test_ctrl_c_saves_and_a_second_one_stops_at_once(
+    finished: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, saved: bool
+) -> None:
+    base, sequence, _ = finished
+    monkeypatch.setenv(PLAN, f"0:2:{name}")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(base, sequence, tmp_path / "run", "--trainer.callbacks+=tests.runs.stop_at.StopAt"))
+    assert stopped.value.code == 128 + signal.SIGINT
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() == saved
 
 
 def test_appended_concept_equals_a_sequence_with_it_from_the_start(
