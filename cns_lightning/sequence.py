@@ -85,6 +85,13 @@ class Sequence:
         faults.raise_if_any()
         return cls(str(content.get("name") or path.stem), tuple(known), prompts, path)
 
+    @classmethod
+    def from_plain(cls, content: dict[str, Any]) -> Sequence:
+        """Makes the sequence that `plain` gave; nothing is checked, the pictures may be gone."""
+        concepts = tuple(Concept(**{**each, "images": Path(each["images"])}) for each in content["concepts"])
+        prompts = EvaluationPrompts(**{name: tuple(listed) for name, listed in content["prompts"].items()})
+        return cls(content["name"], concepts, prompts)
+
     def plain(self) -> dict[str, Any]:
         """Gives the sequence as plain values, picture folders absolute."""
         return {

@@ -14,6 +14,7 @@ from cns_lightning.errors import EXIT_DONE, EXIT_ERROR, EXIT_USER_ERROR, RunStop
 
 COMMANDS = {
     "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
+    "test": ("cns_lightning.cli.test", "draw every evaluation prompt and score the pictures"),
     "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
     "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
     "launch": ("cns_lightning.cli.launch", "run fit as a job of SLURM, or an array of them"),

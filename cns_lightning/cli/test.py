@@ -1,0 +1,207 @@
+"""``test``: draws every evaluation prompt with what a run has learned, and scores the pictures."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.errors import EXIT_DONE, RunStopped, UserError
+from cns_lightning.progress import ProgressDisplay
+from cns_lightning.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusers import DiffusionPipeline
+
+    from cns_lightning.evaluation.evaluate import Settings
+
+JUDGE = "openai/clip-vit-base-patch32"
+_EXPLANATION = """\
+Pictures that are there already are not drawn again. docs/evaluation.md says what the figures are.
+On several machines or devices: give each a share, as --share 0/8 ... 7/8 --device cuda:N, then run without to score.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m cns_lightning test",
+        description="Draws every evaluation prompt with what a run has learned, and scores the pictures.",
+        epilog=_EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    made.add_argument("--pictures", type=_count, metavar="N", help="of every prompt (4)")
+    made.add_argument("--matrix-pictures", type=_count, metavar="N", help="after each earlier stage; 0: none (1)")
+    made.add_argument("--steps", type=_count, metavar="N", help="of the sampler (those of the run's own samples)")
+    made.add_argument(
+        "--guidance", type=float, metavar="G", help="how closely prompts are followed (as in the samples)"
+    )
+    made.add_argument("--batch-size", type=_count, default=8, metavar="N", help="pictures drawn at once (8)")
+    made.add_argument(
+        "--judge", metavar="CLIP", help=f"a CLIPModel folder or hub id (the miniature's own, else {JUDGE})"
+    )
+    made.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
+    made.add_argument("--devices", type=_count, default=1, metavar="N", help="processes that draw, one a device (1)")
+    made.add_argument("--share", type=_share, metavar="I/N", help="draw the I-th of N shares only, score nothing")
+    made.add_argument("--sequence", metavar="FILE", help="take the prompts from here (those the run was started with)")
+    made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command and gives the exit code.
+
+    Raises:
+        UserError: if the run folder holds nothing that was learned or no prompts, the judge or the device is not
+            there, or files cannot be written.
+    """
+    arguments = parser().parse_args(argv)
+    folder = RunFolder.existing(arguments.run)
+    # Here, so that --help does not wait for torch.
+    from cns_lightning.cli.generate import available_device
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.evaluation.evaluate import BASE, Evaluation
+    from cns_lightning.pipeline import load_pipeline
+    from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.storage import read_json, write_json
+
+    registry = NeuronRegistry.load(folder.registry)
+    if not registry.tokens:
+        raise UserError(f"--run {folder.path}", "nothing is learned yet", "Run fit first")
+    sequence, settings = asked(folder, arguments)
+    source, device = arguments.base_model or registry.base_model, available_device(arguments.device)
+    evaluation = Evaluation(folder.evaluation / "images", sequence, registry, settings)
+    display = ProgressDisplay()
+
+    def load(stage: int) -> DiffusionPipeline:
+        if stage != BASE:
+            return load_pipeline(folder.path, registry.tokens[stage], source, device=device)
+        base = BaseModel.load(source)
+        base.to(device=device)
+        return base.pipeline()
+
+    if arguments.devices > 1 and arguments.share is None:
+        draw_side_by_side(argv, arguments.devices, device)
+    evaluation.draw(load, arguments.share or (0, 1), display.status)
+    if arguments.share is not None:
+        return EXIT_DONE
+    known = read_json(folder.evaluation / "scores.json") if (folder.evaluation / "scores.json").exists() else {}
+    seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known.get("seconds_per_picture")
+    name = arguments.judge or judge_of(registry.base_model)
+    scores = {
+        "judge": name, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
+        "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
+        **evaluation.scores(encoder(name, device)),
+    }  # fmt: skip
+    write_json(folder.evaluation / "scores.json", scores)
+    sys.stdout.write(as_text(scores) + "\n")
+    display.event(f"wrote {folder.evaluation / 'scores.json'}")
+    return EXIT_DONE
+
+
+def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settings]:
+    """Gives the run's sequence, and how much is to be drawn.
+
+    Raises:
+        UserError: if the run has no configuration, or its sequence no prompts.
+    """
+    import yaml
+
+    from cns_lightning.cli.generate import sampling_of
+    from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.sequence import Sequence, sequence_path
+
+    if not folder.config.exists():
+        raise UserError(str(folder.config), "is missing, it holds the evaluation prompts", "Restore it from a copy")
+    kept = yaml.safe_load(folder.config.read_text("utf-8"))
+    given = arguments.sequence
+    sequence = Sequence.read(sequence_path(given)) if given else Sequence.from_plain(kept["sequence"])
+    if not sequence.prompts.all():
+        remedy = "Write prompts into a sequence file and give it: --sequence FILE"
+        raise UserError(given or str(folder.config), "the sequence has no evaluation prompts", remedy)
+    steps, guidance = sampling_of(folder)
+    untouched = kept["whole"].get("samples", {}).get("base_prompts") or ()
+    return sequence, Settings(
+        pictures=4 if arguments.pictures is None else arguments.pictures,
+        matrix_pictures=1 if arguments.matrix_pictures is None else arguments.matrix_pictures,
+        untouched=tuple(untouched),
+        steps=arguments.steps or steps,
+        guidance=guidance if arguments.guidance is None else arguments.guidance,
+        batch_size=arguments.batch_size,
+    )
+
+
+def judge_of(base_model: str) -> str:
+    """Gives the judge that suits a base model: the miniature has its own."""
+    from cns_lightning.miniature import judge_path
+
+    return str(judge_path()) if base_model == "miniature" else JUDGE
+
+
+def encoder(name: str, device: str) -> Any:
+    """Loads a judge.
+
+    Raises:
+        UserError: if it is not there or no CLIPModel.
+    """
+    from cns_lightning.evaluation.metrics import ClipEncoder
+
+    try:
+        return ClipEncoder(name, device)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError("--judge", f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
+
+
+def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:
+    """Draws the shares in processes of their own, each on its own device of that kind.
+
+    Raises:
+        RunStopped: if one of them failed.
+    """
+    command = [sys.executable, "-m", "cns_lightning", "test", *argv]
+    kind = device.split(":")[0]
+    places = [f"{kind}:{number}" if kind == "cuda" else kind for number in range(count)]
+    started = [
+        subprocess.Popen([*command, "--share", f"{number}/{count}", "--device", place])
+        for number, place in enumerate(places)
+    ]
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise RunStopped("a process that draws pictures failed; the same command draws what is missing")
+
+
+def as_text(scores: dict[str, Any]) -> str:
+    """Gives the figures as a table."""
+    lines = [f"{'':<12}{'CLIP-I':>8}{'CLIP-T':>8}"]
+    for part in ("groups", "kinds", "concepts"):
+        for name, row in scores[part].items():
+            lines.append(f"{name:<12}{row['clip_i']:>8.3f}{row['clip_t']:>8.3f}")
+    for name in ("forgetting_from_best", "forgetting_from_learned"):
+        if scores.get(name) is not None:
+            lines.append(f"{name.replace('_', ' ')}: {scores[name]:+.3f}")
+    if "drift" in scores:
+        drift = scores["drift"]
+        lines.append(
+            f"prompts that name no concept: CLIP-T {drift['clip_t_change']:+.1%}, "
+            f"likeness to the base model's pictures {drift['likeness_to_base']:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _share(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share such as 0/4")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,237 @@
+"""The protocol: draw what is missing, score every picture, and see what each stage has left of earlier concepts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
+from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
+from cns_lightning.evaluation.pictures import PictureFolder
+from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from diffusers import DiffusionPipeline
+    from torch import Tensor
+
+    from cns_lightning.evaluation.metrics import ClipEncoder
+    from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.sequence import Sequence as ConceptSequence
+
+    Pair = tuple[Question, int]
+    Loader = Callable[[int], DiffusionPipeline]
+
+BASE = -1
+"""The state before the first stage."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is drawn and how.
+
+    Attributes:
+        pictures: of every prompt after the last stage; the seeds are 0, 1, ..., the same for every method.
+        matrix_pictures: of every single prompt after each earlier stage; 0 leaves the matrix out.
+        untouched: prompts that name no concept, whose pictures should stay as they are.
+        steps: of the sampler.
+        guidance: scale of classifier-free guidance.
+        batch_size: pictures drawn at once.
+    """
+
+    pictures: int = 4
+    matrix_pictures: int = 1
+    untouched: tuple[str, ...] = ()
+    steps: int = 25
+    guidance: float = 7.5
+    batch_size: int = 8
+
+
+class Evaluation:
+    """The evaluation of one run.
+
+    Args:
+        folder: for the pictures.
+        sequence: what was to be learned.
+        registry: what was learned.
+        settings: how much is drawn and how.
+    """
+
+    def __init__(self, folder: Path, sequence: ConceptSequence, registry: NeuronRegistry, settings: Settings) -> None:
+        self.folder, self.sequence, self.registry, self.settings = folder, sequence, registry, settings
+        self.tokens = registry.tokens
+        self.last = len(self.tokens) - 1
+        self.seconds, self.drawn = 0.0, 0
+
+    def pictures_of(self, stage: int) -> PictureFolder:
+        """Gives the folder of the pictures after a stage, or of the base model's."""
+        entries = self.registry.entries[: stage + 1]
+        facts = [self.registry.base_fingerprint, *(entry.sha256 for entry in entries)]
+        model = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        name = "base" if stage == BASE else f"stage-{stage:02d}"
+        return PictureFolder(self.folder / name, model, self.settings.steps, self.settings.guidance)
+
+    def wanted(self, stage: int) -> list[Pair]:
+        """Lists the pictures of a state."""
+        asked, count = untouched_questions(list(self.settings.untouched)), self.settings.pictures
+        if stage != BASE and stage < self.last:
+            asked, count = self.singles(stage), self.settings.matrix_pictures
+        elif stage != BASE:
+            asked = [*questions(self.sequence, self.tokens), *asked]
+            count = max(count, self.settings.matrix_pictures)
+        return [(question, seed) for question in asked for seed in range(count)]
+
+    def singles(self, stage: int) -> list[Question]:
+        """Lists the prompts that name one concept, of those learned by a stage."""
+        return [each for each in questions(self.sequence, self.tokens[: stage + 1]) if each.group == "single"]
+
+    def states(self) -> list[int]:
+        """Lists the states that are drawn, the last one first: it is what a user waits for."""
+        earlier = range(self.last) if self.settings.matrix_pictures else ()
+        return [self.last, BASE, *earlier]
+
+    def draw(
+        self, load: Loader, share: tuple[int, int] = (0, 1), progress: Callable[[str], None] | None = None
+    ) -> None:
+        """Draws the pictures that are missing, or this process's share of them.
+
+        Args:
+            load: gives the pipeline of a state; called only where something is missing.
+            share: number of this process, and how many there are.
+            progress: told how it stands.
+
+        Raises:
+            UserError: if pictures cannot be written.
+        """
+        for stage in self.states():
+            place, (number, count) = self.pictures_of(stage), share
+            missing = place.missing(self.wanted(stage)[number::count])
+            if missing:
+                begin, pipe = time.monotonic(), load(stage)
+                self.draw_state(stage, pipe, missing, progress)
+                self.seconds, self.drawn = self.seconds + time.monotonic() - begin, self.drawn + len(missing)
+
+    def draw_state(
+        self,
+        stage: int,
+        pipe: DiffusionPipeline,
+        pairs: Sequence[Pair],
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        """Draws pictures of one state; raises what `PictureFolder.draw` raises."""
+        place = self.pictures_of(stage)
+
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"{place.folder.name}: picture {done} of {total}")
+
+        place.draw(pipe, pairs, self.settings.batch_size, tell)
+
+    def scores(self, judge: ClipEncoder) -> dict[str, Any]:
+        """Scores the pictures; all must be there. CLIP-I and CLIP-T by group, kind and concept, matrix, drift."""
+        references = {
+            concept.token: judge.images([picture.image for picture in read_concept_pictures(concept)])
+            for concept in self.sequence.concepts
+            if concept.token in self.tokens
+        }
+        table = Table(references, {concept.token: concept.kind for concept in self.sequence.concepts})
+        pairs = self.wanted(self.last)
+        if pairs:
+            table.add(pairs, judge.images(self.pictures_of(self.last).read(pairs)), judge)
+        scores: dict[str, Any] = {"learned": self.tokens, **table.result()}
+        if self.settings.untouched:
+            scores["drift"] = self._drift(judge)
+        if self.settings.matrix_pictures:
+            scores |= self._matrix(judge, references)
+        return scores
+
+    def _drift(self, judge: ClipEncoder) -> dict[str, float]:
+        pairs = self.wanted(BASE)
+        texts = judge.texts([question.text for question, _ in pairs])
+        before, after = (judge.images(self.pictures_of(state).read(pairs)) for state in (BASE, self.last))
+        aligned = [_text_alignment(vectors, texts)["cosine"] for vectors in (before, after)]
+        return {
+            "clip_t_base": aligned[0],
+            "clip_t": aligned[1],
+            "clip_t_change": aligned[1] / aligned[0] - 1,
+            "likeness_to_base": float((before * after).sum(-1).mean()),
+        }
+
+    def _matrix(self, judge: ClipEncoder, references: dict[str, Tensor]) -> dict[str, Any]:
+        matrix = []
+        for stage in range(self.last + 1):
+            pairs = [(each, seed) for each in self.singles(stage) for seed in range(self.settings.matrix_pictures)]
+            vectors = judge.images(self.pictures_of(stage).read(pairs)) if pairs else None
+            matrix.append([_own(token, pairs, vectors, references[token]) for token in self.tokens[: stage + 1]])
+        whole = all(value is not None for row in matrix for value in row)
+        figures = (forgetting_from_best, forgetting_from_learned, backward_transfer) if whole else ()
+        return {"matrix": matrix, **{figure.__name__: figure(matrix) for figure in figures}}
+
+
+def _own(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: Tensor) -> float | None:
+    mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
+    if not mine or vectors is None:
+        return None
+    metric = ImageAlignment()
+    metric.update(vectors[mine], references)
+    return float(metric.compute())
+
+
+def _text_alignment(pictures: Tensor, texts: Tensor) -> dict[str, float]:
+    metric = TextAlignment()
+    metric.update(pictures, texts)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+class Table:
+    """Scores by group of prompts, kind of concept and concept.
+
+    A picture of several concepts counts for each of them. Kinds and concepts are scored on single prompts alone.
+
+    Args:
+        references: vectors of the user's pictures by token.
+        kinds: by token.
+    """
+
+    def __init__(self, references: dict[str, Tensor], kinds: dict[str, str]) -> None:
+        self.references, self.kinds = references, kinds
+        self.images: dict[tuple[str, str], ImageAlignment] = defaultdict(ImageAlignment)
+        self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(TextAlignment)
+
+    def add(self, pairs: Sequence[Pair], vectors: Tensor, judge: ClipEncoder) -> None:
+        """Adds pictures with their vectors."""
+        texts = judge.texts([question.text for question, _ in pairs])
+        for (question, _), vector, text in zip(pairs, vectors, texts, strict=True):
+            if question.group == UNTOUCHED:
+                continue
+            for place in self._places(question):
+                self.texts[place].update(vector[None], text[None])
+            for token in question.tokens:
+                for place in self._places(question, token):
+                    self.images[place].update(vector[None], self.references[token])
+
+    def _places(self, question: Question, token: str | None = None) -> Iterable[tuple[str, str]]:
+        yield "groups", question.group
+        if question.group == "single":
+            own = token or question.tokens[0]
+            yield "kinds", self.kinds[own]
+            yield "concepts", own
+
+    def result(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Gives the means so far."""
+        found: dict[str, dict[str, dict[str, float]]] = {"groups": {}, "kinds": {}, "concepts": {}}
+        for (part, name), metric in self.texts.items():
+            aligned = metric.compute()
+            found[part][name] = {
+                "clip_i": float(self.images[part, name].compute()),
+                "clip_t": float(aligned["cosine"]),
+                "clip_score": float(aligned["score"]),
+            }
+        return found

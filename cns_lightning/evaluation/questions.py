@@ -1,0 +1,77 @@
+"""What a learned model is asked: the sequence's evaluation prompts, and the texts their pictures are compared with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cns_lightning.sequence import TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cns_lightning.sequence import Concept, Sequence
+
+UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt.
+
+    Attributes:
+        group: ``single``, ``double``, ``triple``, or ``untouched`` for one that names no concept.
+        number: within its group, from 0.
+        prompt: as the model gets it.
+        text: as the judge gets it.
+        tokens: of the concepts it names.
+    """
+
+    group: str
+    number: int
+    prompt: str
+    text: str
+    tokens: tuple[str, ...] = ()
+
+
+def questions(sequence: Sequence, learned: Collection[str]) -> list[Question]:
+    """Lists the prompts of a sequence that name learned concepts alone, singles first.
+
+    Their numbers are those in the sequence file, so that a question keeps its name while concepts are added.
+    """
+    found = []
+    for group in ("single", "double", "triple"):
+        for number, prompt in enumerate(getattr(sequence.prompts, group)):
+            tokens = tuple(dict.fromkeys(TOKEN.findall(prompt)))
+            if all(token in learned for token in tokens):
+                found.append(Question(group, number, prompt, scoring_text(prompt, sequence), tokens))
+    return found
+
+
+def untouched_questions(prompts: list[str]) -> list[Question]:
+    """Makes questions of prompts that name no concept: their pictures should not change."""
+    return [Question(UNTOUCHED, number, prompt, prompt) for number, prompt in enumerate(prompts)]
+
+
+def scoring_text(prompt: str, sequence: Sequence) -> str:
+    """Gives a prompt without tokens, for the judge: a concept by its class word, a style by nothing.
+
+    A judge knows no name for a style that a user teaches, so the text keeps what the picture shows and leaves out how:
+    ``a dog in <new4> style`` is compared with ``a dog``. Source: docs/evaluation.md, CLIP-T.
+    """
+    for concept in sequence.concepts:
+        prompt = _without_style(prompt, concept) if concept.kind == "style" else _with_class(prompt, concept)
+    return prompt
+
+
+def _with_class(prompt: str, concept: Concept) -> str:
+    with_class = f"{concept.token} {concept.class_word}"
+    return prompt.replace(with_class, concept.class_word).replace(concept.token, concept.class_word)
+
+
+def _without_style(prompt: str, concept: Concept) -> str:
+    named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)})?(?: style)?"
+    shorter = re.sub(rf",? (?:in|by)(?: the)?(?: style of)? {named}", "", prompt)
+    shorter = re.sub(rf",? ?{named}", " " + concept.class_word, shorter)
+    return " ".join(shorter.split())

@@ -1,0 +1,41 @@
+"""Which prompts are asked, and what the judge reads of them."""
+
+from pathlib import Path
+
+import pytest
+
+from cns_lightning.evaluation.questions import questions, scoring_text
+from cns_lightning.sequence import Concept, EvaluationPrompts, Sequence
+
+CAT = Concept("<new1>", "cat", "animal", Path("cat"))
+STYLE = Concept("<new2>", "style", "style", Path("style"))
+SEQUENCE = Sequence(
+    "two",
+    (CAT, STYLE),
+    EvaluationPrompts(
+        single=("a <new1> cat", "a dog in <new2> style", "a <new1> cat in the snow"),
+        double=("a <new1> cat in <new2> style",),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("a photo of a <new1> cat in the snow", "a photo of a cat in the snow"),
+        ("<new1> asleep", "cat asleep"),
+        ("a dog in <new2> style", "a dog"),
+        ("a dog in the style of <new2> style", "a dog"),
+        ("a <new1> cat next to a dog in <new2> style at night", "a cat next to a dog at night"),
+        ("a <new2> style teapot", "a style teapot"),
+        ("no concept here", "no concept here"),
+    ],
+)
+def test_the_judge_reads_class_words_and_no_styles(prompt: str, text: str) -> None:
+    assert scoring_text(prompt, SEQUENCE) == text
+
+
+def test_only_what_was_learned_is_asked_under_its_number_in_the_file() -> None:
+    found = [(each.group, each.number, each.tokens) for each in questions(SEQUENCE, ["<new1>"])]
+    assert found == [("single", 0, ("<new1>",)), ("single", 2, ("<new1>",))]
+    assert len(questions(SEQUENCE, ["<new1>", "<new2>"])) == 4

@@ -1,0 +1,124 @@
+"""`test` on a finished run of the tiny model: figures, pictures that are drawn once, and pictures that are stale."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cns_lightning.cli.main import main
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.sequence import Sequence
+from cns_lightning.storage import read_json
+from tests.runs.learning import arguments, write_sequence
+
+PROMPTS = {
+    "single": ["a photo of a <new1> cat", "a photo of a <new2> dog", "a <new1> cat in the snow"],
+    "double": ["a <new1> cat and a <new2> dog"],
+    "triple": [],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Gives base model, sequence file and run folder of a finished run of two concepts."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    sequence = write_sequence(folder, ["cat", "dog"])
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    sequence.write_text(yaml.safe_dump({**content, "prompts": PROMPTS}), "utf-8")
+    more = ("--samples.base_prompts", '["a photo of a house", "a boat"]')
+    assert main(arguments(tiny_base_model, sequence, folder / "run", *more)) == 0
+    return tiny_base_model, sequence, folder / "run"
+
+
+@pytest.fixture
+def run(finished: tuple[Path, Path, Path], tmp_path: Path) -> Path:
+    """Gives a copy of the finished run."""
+    return Path(shutil.copytree(finished[2], tmp_path / "run"))
+
+
+def command(run: Path, judge: Path, *more: str) -> list[str]:
+    """Gives the command line of a small evaluation."""
+    return ["test", "--run", str(run), "--judge", str(judge), "--pictures", "2", "--device", "cpu", *more]
+
+
+def times(run: Path) -> dict[str, int]:
+    """Gives when each picture was written."""
+    images = run / "evaluation" / "images"
+    return {str(path.relative_to(images)): path.stat().st_mtime_ns for path in images.rglob("*.png")}
+
+
+def test_figures_are_those_of_the_pictures_on_disk(
+    finished: tuple[Path, Path, Path], run: Path, tiny_judge: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(run, tiny_judge)) == 0
+    assert "CLIP-I" in capsys.readouterr().out
+    scores = read_json(run / "evaluation" / "scores.json")
+    judge, images = ClipEncoder(tiny_judge), run / "evaluation" / "images"
+    concepts = Sequence.read(finished[1]).concepts
+    references = [judge.images([picture.image for picture in read_concept_pictures(each)]) for each in concepts]
+
+    def drawn(*names: str) -> torch.Tensor:
+        return judge.images([Image.open(images / f"{name}.png") for name in names])
+
+    first = drawn(*(f"stage-01/single-0{number}-seed-{seed}" for number in (0, 2) for seed in (0, 1)))
+    assert scores["concepts"]["<new1>"]["clip_i"] == pytest.approx(float((first @ references[0].T).mean()), abs=1e-6)
+    both = drawn("stage-01/double-00-seed-0", "stage-01/double-00-seed-1")
+    expected = torch.cat([both @ each.T for each in references], dim=1).mean()
+    assert scores["groups"]["double"]["clip_i"] == pytest.approx(float(expected), abs=1e-6)
+    text = judge.texts(["a cat and a dog"])
+    assert scores["groups"]["double"]["clip_t"] == pytest.approx(float((both @ text.T).mean()), abs=1e-6)
+    then = drawn("stage-00/single-00-seed-0", "stage-00/single-02-seed-0")
+    assert scores["matrix"][0] == pytest.approx([float((then @ references[0].T).mean())], abs=1e-6)
+    now = drawn("stage-01/single-00-seed-0", "stage-01/single-02-seed-0")
+    assert scores["matrix"][1][0] == pytest.approx(float((now @ references[0].T).mean()), abs=1e-6)
+    assert scores["forgetting_from_learned"] == pytest.approx(scores["matrix"][0][0] - scores["matrix"][1][0])
+    same = drawn(*(f"base/untouched-0{number}-seed-{seed}" for number in (0, 1) for seed in (0, 1)))
+    later = drawn(*(f"stage-01/untouched-0{number}-seed-{seed}" for number in (0, 1) for seed in (0, 1)))
+    assert scores["drift"]["likeness_to_base"] == pytest.approx(float((same * later).sum(1).mean()), abs=1e-6)
+
+
+def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, tiny_judge: Path) -> None:
+    for share in ("0/3", "2/3"):
+        assert main(command(run, tiny_judge, "--share", share)) == 0
+    assert not (run / "evaluation" / "scores.json").exists()
+    before = times(run)
+    assert main(command(run, tiny_judge)) == 0
+    after = times(run)
+    # 2 pictures of 4 prompts and of 2 that name no concept, the latter also of the base model, 1 of 2 after stage 0.
+    assert len(after) == 2 * 4 + 2 * 2 + 2 * 2 + 2
+    assert len(before) < len(after)
+    assert all(after[name] == time for name, time in before.items())
+    images = run / "evaluation" / "images"
+    (images / "stage-01" / "single-00-seed-1.png").write_bytes(b"cut short")
+    shutil.copy(images / "stage-01" / "single-00-seed-0.png", images / "stage-01" / "single-01-seed-0.png")
+    scores = read_json(run / "evaluation" / "scores.json")
+    assert main(command(run, tiny_judge)) == 0
+    changed = {name for name, time in times(run).items() if time != after[name]}
+    assert changed == {"stage-01/single-00-seed-1.png", "stage-01/single-01-seed-0.png"}
+    again = read_json(run / "evaluation" / "scores.json")
+    assert again["concepts"] == scores["concepts"]
+
+
+def test_after_a_rollback_the_figures_are_of_what_is_left(run: Path, tiny_judge: Path) -> None:
+    assert main(command(run, tiny_judge)) == 0
+    before = times(run)
+    assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 0
+    assert main(command(run, tiny_judge)) == 0
+    scores = read_json(run / "evaluation" / "scores.json")
+    assert scores["learned"] == ["<new1>"]
+    assert list(scores["groups"]) == ["single"]
+    assert times(run)["stage-00/single-00-seed-0.png"] == before["stage-00/single-00-seed-0.png"]
+
+
+def test_wrong_input(run: Path, tiny_judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(run, tmp_path / "nobody")) == 2
+    assert "--judge" in capsys.readouterr().err
+    content = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    content["sequence"]["prompts"] = {"single": [], "double": [], "triple": []}
+    (run / "config.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert main(command(run, tiny_judge)) == 2
+    assert "--sequence FILE" in capsys.readouterr().err
