@@ -36,17 +36,17 @@ CONCEPTS = 3
 MOMENTS = ("0", "0.5", "0.99", "1", "rename", "renamed")
 # By kind: part of the file's name, how often it is written in a run, and what can be cut short.
 WRITES = {
-    "checkpoint": ("last", 60, MOMENTS),
-    "checkpoint before the last": ("previous.ckpt", 60, ("rename", "renamed")),
-    "checkpoint of a stage": ("-0.ckpt", 1, MOMENTS),
-    "file of a concept": ("-new", 3, MOMENTS),
+    "a checkpoint": ("last", 60, MOMENTS),
+    "the checkpoint before the last": ("previous.ckpt", 60, ("rename", "renamed")),
+    "a stage's checkpoint": ("-0.ckpt", 1, MOMENTS),
+    "a concept's file": ("-new", 3, MOMENTS),
     "registry.json": ("registry.json", 4, MOMENTS),
-    "general neurons": ("general", 1, MOMENTS),
-    "sheet of samples": (".png", 3, MOMENTS),
-    "row of metrics": ("metrics", 12, ("0", "0.5", "0.99", "1")),
-    "metrics as a whole": ("metrics.csv", 1, ("rename", "renamed")),
-    "configuration": ("config.yaml", 1, MOMENTS),
-    "timings": ("timings.json", 9, MOMENTS),
+    "the general neurons": ("general", 1, MOMENTS),
+    "a sheet of samples": (".png", 3, MOMENTS),
+    "a row of metrics": ("metrics", 12, ("0", "0.5", "0.99", "1")),
+    "the metrics as a whole": ("metrics.csv", 1, ("rename", "renamed")),
+    "the configuration": ("config.yaml", 1, MOMENTS),
+    "the timings": ("timings.json", 9, MOMENTS),
 }
 
 
@@ -204,7 +204,7 @@ def contents(run: Path) -> dict[str, str]:
 
 def spoken(kind: str) -> str:
     """Says where a kill fell."""
-    return f"within the write of a {kind}" if kind in WRITES else kind
+    return f"while writing {kind}" if kind in WRITES else kind
 
 
 def table(tallies: dict[int, Tally]) -> str:
@@ -248,7 +248,8 @@ def main() -> int:
     for tally in tallies.values():
         print(*tally.differences, sep="\n")
     if arguments.out:
-        write_section(arguments.out, "kills", text)
+        command = " ".join(["python -m benchmarks.kill", *sys.argv[1:]])
+        write_section(arguments.out, "kills", f"`{command}`\n\n{text}")
     return int(any(tally.differences for tally in tallies.values()))
 
 
