@@ -16,7 +16,7 @@ from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import WeightOverrides, key_value_projections
 from cns_lightning.diffusion.denoising import denoising_loss
-from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
+from cns_lightning.diffusion.text import ConceptTokens
 from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, StageContext
 from cns_lightning.neurons.mask import NeuronMask
@@ -128,7 +128,7 @@ class ContinualPersonalization(LightningModule):
         assert self.base is not None
         self.tokens.add_all(
             {
-                concept.token: initial_embedding(self.base, concept.class_word, self.seed, concept.token)
+                concept.token: self.method.initial_embedding(self.base, concept, self.seed)
                 for concept in self.sequence.concepts
             }
         )

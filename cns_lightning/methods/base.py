@@ -1,4 +1,4 @@
-"""What a method of continual personalization is: eight doors through which the runner reaches it.
+"""What a method of continual personalization is: nine doors through which the runner reaches it.
 
 A method lives in one file beside this one and is named in YAML by its class path. It never imports another method.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from cns_lightning.diffusion.text import TextStates, text_states
+from cns_lightning.diffusion.text import TextStates, initial_embedding, text_states
 from cns_lightning.registry.record import ConceptRecord
 
 if TYPE_CHECKING:
@@ -78,7 +78,18 @@ class Method(nn.Module, ABC):
     detaches_first_token = False
     """Whether keys and values of the first token stay untrained (docs/methods.md 1.8)."""
 
+    names_class_word = True
+    """Whether prompts say what a concept is, as in ``a photo of <new1> cat``, or its token alone."""
+
     context: StageContext
+
+    def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
+        """Gives where a concept's token starts, one vector for each encoder, shape (1, width), float32, on the CPU.
+
+        Raises:
+            UserError: if nothing is left of the class word when it is read.
+        """
+        return initial_embedding(base, concept.class_word, seed, concept.token)
 
     def start_stage(self, context: StageContext) -> None:
         """Creates what the stage trains; overriders call this first."""
@@ -107,7 +118,13 @@ class Method(nn.Module, ABC):
     def finish_stage(self) -> ConceptRecord:
         """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this."""
 
-    def record(self, mask: NeuronMask | None, values: Tensor, rows: list[nn.Parameter]) -> ConceptRecord:
+    def record(
+        self,
+        mask: NeuronMask | None,
+        values: Tensor,
+        rows: list[nn.Parameter],
+        factors: dict[str, tuple[Tensor, Tensor]] | None = None,
+    ) -> ConceptRecord:
         """Makes the record of the running stage: the values in half precision, the token in single."""
         concept = self.context.concept
         return ConceptRecord(
@@ -117,5 +134,6 @@ class Method(nn.Module, ABC):
             prompt=self.context.prompts[-1][0],
             mask=mask,
             values=values.detach().half().cpu(),
+            factors=factors or {},
             embeddings=[row.detach().float().cpu().clone() for row in rows],
         )

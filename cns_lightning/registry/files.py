@@ -129,6 +129,8 @@ def encode_record(record: ConceptRecord) -> bytes:
     if record.mask is not None:
         tensors |= {f"mask/{name}": tensor for name, tensor in record.mask.to_tensors().items()}
     tensors |= {f"embeddings/{number}": rows for number, rows in enumerate(record.embeddings)}
+    for name, (up, down) in record.factors.items():
+        tensors |= {f"up/{name}": up, f"down/{name}": down}
     tensors |= {f"extra/{name}": tensor for name, tensor in record.extra.items()}
     facts = {
         "format_version": str(FORMAT_VERSION),
@@ -156,7 +158,7 @@ def decode_record(data: bytes, source: str) -> ConceptRecord:
     check_version(facts.get("format_version"), source)
     try:
         mask = _group(tensors, "mask/")
-        embeddings = _group(tensors, "embeddings/")
+        embeddings, down = _group(tensors, "embeddings/"), _group(tensors, "down/")
         return ConceptRecord(
             token=facts["token"],
             class_word=facts["class_word"],
@@ -165,6 +167,7 @@ def decode_record(data: bytes, source: str) -> ConceptRecord:
             mask=NeuronMask.from_tensors(mask) if mask else None,
             values=tensors.get("values", torch.zeros(0, dtype=torch.float16)),
             embeddings=[embeddings[str(number)] for number in range(len(embeddings))],
+            factors={name: (up, down[name]) for name, up in sorted(_group(tensors, "up/").items())},
             extra=_group(tensors, "extra/"),
             metadata=json.loads(facts["metadata"]),
         )

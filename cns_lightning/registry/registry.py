@@ -125,12 +125,12 @@ class NeuronRegistry:
         return self._store.record(self._index.concepts[self._position(token)])
 
     def mask(self, token: str) -> dict[str, Tensor]:
-        """Gives a concept's neurons by parameter name, bool, of the weights' shapes; nothing if it moves none.
+        """Gives the neurons a concept moves by parameter name, bool, of the weights' shapes; nothing if it moves none.
 
         Raises:
             UserError: if there is none of that token.
         """
-        mask = self.record(token).mask
+        mask = self.record(token).moved()
         return {} if mask is None else mask.bools()
 
     def embedding(self, token: str, encoder: int = 0) -> Tensor:
@@ -385,7 +385,7 @@ class NeuronRegistry:
 
         Source: supplement 9.3.
         """
-        masks = {record.token: record.mask for record in self.records if record.mask is not None}
+        masks = {record.token: moved for record in self.records if (moved := record.moved()) is not None}
         listed = list(masks.values())
         return {
             "tokens": list(masks),
