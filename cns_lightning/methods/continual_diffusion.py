@@ -70,7 +70,7 @@ class ContinualDiffusion(Method):
         """Lays factors on every key and value weight; their product is zero at the start."""
         super().start_stage(context)
         device = context.base.device
-        self.delta = LowRankDelta(context.weights, self.rank, (context.seed, "low_rank", context.stage), device)
+        self.delta = LowRankDelta(context.weights, self.rank, (context.seed, context.stage), device)
         earlier = [context.weights[name] - context.base_weights[name] for name in self.delta.names]
         self.earlier = BufferList([matrix.to(device) for matrix in earlier])
         self.is_first = not any(bool(matrix.any()) for matrix in earlier)

@@ -73,14 +73,14 @@ class LowRankDelta(nn.Module):
     Args:
         weights: where the matrices stand, by parameter name.
         rank: of the products.
-        seeds: of the random factors.
+        seeds: of the run, and number of the stage.
         device: of everything.
 
     Source: LoRA (arXiv 2106.09685), section 4.1.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], rank: int, seeds: tuple[object, ...], device: torch.device | str = "cpu"
+        self, weights: Mapping[str, Tensor], rank: int, seeds: tuple[int, int], device: torch.device | str = "cpu"
     ) -> None:
         super().__init__()
         self.names = sorted(weights)
@@ -89,7 +89,7 @@ class LowRankDelta(nn.Module):
         self.ups = nn.ParameterList(torch.zeros(rows, rank) for rows, _ in shapes)
         # Variance 1 / columns, so that the product answers at the scale of its input.
         self.downs = nn.ParameterList(
-            normal((rank, columns), *seeds, name) / columns**0.5
+            normal((rank, columns), seeds[0], "low_rank", seeds[1], name) / columns**0.5
             for name, (_, columns) in zip(self.names, shapes, strict=True)
         )
         self.to(device)
