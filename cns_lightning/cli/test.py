@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from cns_lightning.evaluation.evaluate import Settings
-    from cns_lightning.methods.base import Method
 
 JUDGE = "openai/clip-vit-base-patch32"
 _EXPLANATION = """\
@@ -116,6 +114,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
 
     from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.fusion import configured_method
     from cns_lightning.sequence import Sequence, sequence_path
 
     if not folder.config.exists():
@@ -135,22 +134,8 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         steps=arguments.steps or steps,
         guidance=guidance if arguments.guidance is None else arguments.guidance,
         batch_size=arguments.batch_size,
-        names_class_word=method_of(kept).names_class_word,
+        names_class_word=configured_method(folder)[0].names_class_word,
     )
-
-
-def method_of(kept: dict[str, Any]) -> type[Method]:
-    """Gives the method that a run's configuration names.
-
-    Raises:
-        UserError: if there is no such method any more.
-    """
-    path = kept["whole"]["model"]["method"]["class_path"]
-    module, name = path.rsplit(".", 1)
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError("config.yaml: model.method", f"{path} cannot be imported ({error})", "Install it") from error
 
 
 def judge_of(base_model: str) -> str:

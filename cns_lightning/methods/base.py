@@ -1,4 +1,4 @@
-"""What a method of continual personalization is: nine doors through which the runner reaches it.
+"""What a method of continual personalization is: its doors, through which the runner reaches it.
 
 A method lives in one file beside this one and is named in YAML by its class path. It never imports another method.
 """
@@ -15,7 +15,7 @@ from cns_lightning.diffusion.text import TextStates, initial_embedding, text_sta
 from cns_lightning.registry.record import ConceptRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.diffusion.text import ConceptTokens
@@ -45,7 +45,8 @@ class StageContext:
         tokens: the learned tokens; the concept's own is there already, at its initial embedding.
         registry: the concepts learned before.
         base_weights: pretrained key and value weights by parameter name, float32.
-        weights: the same after the previous stage, float32.
+        weights: from which the stage starts: those after the previous stage, or the pretrained ones where concepts are
+            fused; float32.
         mask: the concept neurons, or None where the run selects none.
         prompts: for every earlier concept and this one, in order, the prompts that name it.
         calibration_prompts: descriptions of anything else; empty where the run selects no neurons.
@@ -81,7 +82,29 @@ class Method(nn.Module, ABC):
     names_class_word = True
     """Whether prompts say what a concept is, as in ``a photo of <new1> cat``, or its token alone."""
 
+    fuses = False
+    """Whether the concepts become one model by `fuse`; then every stage starts from the pretrained weights."""
+
+    prior_weight = 0.0
+    """Factor on the denoising loss of pictures of the class, drawn by the base model; 0 draws none."""
+
     context: StageContext
+
+    def fuse(
+        self, records: Sequence[ConceptRecord], base: BaseModel, base_weights: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Makes one set of weights of several concepts; for methods that fuse.
+
+        Args:
+            records: at least one, in learning order.
+            base: the base model, which knows the concepts' tokens; its key and value weights are not to be read.
+            base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
+        """
+        raise NotImplementedError
+
+    def fusion_settings(self) -> dict[str, object]:
+        """Gives the settings that `fuse` depends on, by name."""
+        return {}
 
     def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
         """Gives where a concept's token starts, one vector for each encoder, shape (1, width), float32, on the CPU.

@@ -100,6 +100,7 @@ class Index:
         base_model: where the base model comes from.
         base_fingerprint: of its weights.
         unet_parameters: of the base model's UNet, if it was told.
+        fused_by: class path of the method that makes one model of the concepts; None where they simply add up.
     """
 
     base_model: str
@@ -107,6 +108,7 @@ class Index:
     unet_parameters: int | None = None
     general: GeneralEntry | None = None
     concepts: tuple[ConceptEntry, ...] = ()
+    fused_by: str | None = None
 
     def entries(self) -> list[ConceptEntry | GeneralEntry]:
         """Gives every file's entry."""
@@ -231,6 +233,7 @@ def write_index(folder: Path, index: Index) -> None:
             },
             "general": vars(index.general) if index.general else None,
             "concepts": [vars(entry) for entry in index.concepts],
+            **({"fused_by": index.fused_by} if index.fused_by else {}),
         },
     )
 
@@ -284,6 +287,7 @@ def _index_of(content: dict[str, Any], source: str) -> Index:
             unet_parameters=content["base_model"]["unet_parameters"],
             general=GeneralEntry(**general) if general else None,
             concepts=tuple(ConceptEntry(**entry) for entry in content["concepts"]),
+            fused_by=content.get("fused_by"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(source, f"is no registry ({error})", "Restore the file from a copy") from error
