@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.resources import files
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from cns_lightning.calibration import read_calibration_prompts
 from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.text import text_states
-from cns_lightning.errors import UserError
 from cns_lightning.neurons.importance import importance_scores, text_feature_norms
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.selection import (
@@ -157,24 +155,3 @@ def counted_positions(token_ids: Tensor, positions: Positions, own: list[int]) -
         counted &= (is_own.cumsum(1) > 0) | ~has_own
         counted &= ~after_end
     return counted
-
-
-def read_calibration_prompts(name: str) -> tuple[str, ...]:
-    """Reads the descriptions, one a line; blank lines and lines that start with # are left out.
-
-    Raises:
-        UserError: if there is no such file or nothing in it.
-    """
-    path = Path(name)
-    if not path.exists():
-        path = Path(str(files("cns_lightning") / "configs" / "calibration" / f"{name}.txt"))
-    if not path.exists():
-        shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
-        raise UserError(
-            "ImportanceScoring.calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}"
-        )
-    lines = (line.strip() for line in path.read_text("utf-8").splitlines())
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
-    if not prompts:
-        raise UserError(str(path), "holds no descriptions", "Write one a line; about 100 are usual")
-    return prompts

@@ -16,8 +16,10 @@ from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import WeightOverrides, key_value_projections
 from cns_lightning.diffusion.denoising import denoising_loss
-from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
+from cns_lightning.diffusion.sampling import generate_pairs
+from cns_lightning.diffusion.text import ConceptTokens
 from cns_lightning.errors import UserError
+from cns_lightning.fusion import weights_after
 from cns_lightning.methods.base import Method, StageContext
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
@@ -27,6 +29,8 @@ from cns_lightning.storage import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from PIL import Image
 
     from cns_lightning.data.module import ConceptDataModule
     from cns_lightning.sequence import Concept, Sequence
@@ -42,7 +46,7 @@ class ContinualPersonalization(LightningModule):
         registry: what is kept per concept; on disk in the run folder.
         base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
         weights: the same after the last finished stage.
-        concept_neurons: masks of the concepts by token, as far as they were selected in this process.
+        concept_neurons: the mask of the running stage's concept by token, once it is selected.
         notices: what the running step tells the host.
         recent_notices: what has come of it since the step before.
 
@@ -118,7 +122,9 @@ class ContinualPersonalization(LightningModule):
             registry.check_base(fingerprint)
             return registry
         parameters = sum(parameter.numel() for parameter in base.unet.parameters())
-        return NeuronRegistry.create(folder, self.base_model, fingerprint, self.base_weights, parameters)
+        kind = type(self.method)
+        fused_by = f"{kind.__module__}.{kind.__qualname__}" if kind.fuses else None
+        return NeuronRegistry.create(folder, self.base_model, fingerprint, self.base_weights, parameters, fused_by)
 
     def _introduce_tokens(self) -> None:
         """Adds the tokens of the whole sequence at their initial embeddings.
@@ -128,16 +134,20 @@ class ContinualPersonalization(LightningModule):
         assert self.base is not None
         self.tokens.add_all(
             {
-                concept.token: initial_embedding(self.base, concept.class_word, self.seed, concept.token)
+                concept.token: self.method.initial_embedding(self.base, concept, self.seed)
                 for concept in self.sequence.concepts
             }
         )
 
     def fold(self, stage: int) -> None:
         """Writes the registry's record of a finished stage into the model, rounded as it is stored."""
+        assert self.base is not None
         record = self.registry.records[stage]
         self.tokens.set(record.token, record.embeddings)
-        self.weights = self.registry.weights(upto=record.token, base=self.base_weights)
+        folder, writes = RunFolder(self.trainer.default_root_dir), self.trainer.is_global_zero
+        self.weights = weights_after(
+            stage + 1, folder, self.registry, self.method, self.base, self.base_weights, writes
+        )
         with torch.no_grad():
             for name, projection in self.projections.items():
                 projection.weight.copy_(self.weights[name])
@@ -171,7 +181,7 @@ class ContinualPersonalization(LightningModule):
                 tokens=self.tokens,
                 registry=self.registry,
                 base_weights=self.base_weights,
-                weights=self.weights,
+                weights=self.base_weights if self.method.fuses else self.weights,
                 mask=mask,
                 prompts=tuple(
                     tuple(scoring_prompts(each, self.data.templates)) for each in self.sequence.concepts[: stage + 1]
@@ -191,6 +201,7 @@ class ContinualPersonalization(LightningModule):
         self.registry.add(record, write=self.trainer.is_global_zero)
         self.fold(self.stage)
         self.done_stages = self.stage + 1
+        self.concept_neurons.pop(record.token, None)  # the registry has it
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -264,7 +275,27 @@ class ContinualPersonalization(LightningModule):
         first = (part * self.trainer.world_size + self.trainer.global_rank) * self.data.batch_size
         self.notices.note_losses(losses, penalty, first, 1 / accumulate)
         loss = losses.mean()
+        if self.method.prior_weight and "prior_latents" in batch:
+            loss = loss + self.method.prior_weight * self._prior_loss(batch)
         return loss if penalty is None else loss + penalty
+
+    def _prior_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Gives the denoising loss of pictures of the class, a scalar."""
+        assert self.base is not None
+        states = self.method.text_states(list(batch["prior_prompt"]))
+        latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
+        return denoising_loss(self.base, latents, noise, timesteps, states).mean()
+
+    @torch.no_grad()
+    def draw_as_pretrained(self, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
+        """Draws pictures for prompts and seeds with the pretrained weights, whatever has been learned."""
+        assert self.base is not None
+        trained = self.overrides.tensors
+        self.overrides.set({name: weight.to(self.device) for name, weight in self.base_weights.items()})
+        try:
+            return generate_pairs(self.base.pipeline(), pairs, steps, guidance)
+        finally:
+            self.overrides.set(trained)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Lists what the optimizer moves, in an order that is the same on every rank."""

@@ -28,6 +28,8 @@ class RunFolder:
         self.registry = self.path / "registry"
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.fused = self.path / "fused"
+        self.prior = self.path / "prior"
         self.metrics = self.path / "metrics.csv"
         self.timings = self.path / "timings.json"
         self.samples = self.path / "samples"

@@ -60,7 +60,8 @@ def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
     Raises:
         UserError: if there is none of that token, or files are missing or cannot be written.
     """
-    later = registry.later(token)
+    # Concepts that are fused were learned by themselves, none on top of another.
+    later = [] if registry.fused_by else registry.later(token)
     count = len(registry.tokens) - 1
     state = _state_after(folder, count)
     restarted = _running(folder, registry)

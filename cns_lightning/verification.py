@@ -11,6 +11,7 @@ from cns_lightning.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.errors import Faults
+from cns_lightning.pipeline import load_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +50,8 @@ def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
     files = registry.verify() + _verify_checkpoints(folder)
     base = BaseModel.load(registry.base_model)
     registry.check_base(base.fingerprint(), f"{registry.base_model} as it is now")
-    learned = BaseModel.load(registry.base_model)
-    pipe = learned.pipeline()
+    pipe = load_pipeline(folder.path)
     pretrained = {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
-    registry.apply(pipe, base=pretrained)
     union = registry.union().bools()
     moved, wrong = 0, []
     after = dict(_tensors(pipe))

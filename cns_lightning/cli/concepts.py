@@ -119,7 +119,7 @@ def listing(registry: NeuronRegistry) -> list[dict[str, Any]]:
     rows = []
     earlier = None
     for entry, record in zip(registry.entries, registry.records, strict=True):
-        mask = record.mask
+        mask = record.moved()
         shares: dict[str, float | None] = {"key_value_share": None, "unet_share": None, "seen_before_share": None}
         if mask is not None:
             shares["key_value_share"] = updated_share(mask)

@@ -114,6 +114,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
 
     from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.fusion import configured_method
     from cns_lightning.sequence import Sequence, sequence_path
 
     if not folder.config.exists():
@@ -133,6 +134,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         steps=arguments.steps or steps,
         guidance=guidance if arguments.guidance is None else arguments.guidance,
         batch_size=arguments.batch_size,
+        names_class_word=configured_method(folder)[0].names_class_word,
     )
 
 

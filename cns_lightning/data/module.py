@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from cns_lightning.data.augmentation import Augmentation, augment, latent_valid_region
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
-from cns_lightning.data.templates import PromptTemplates, training_prompt
-from cns_lightning.determinism import noise_for, timestep_for
+from cns_lightning.data.prior_pictures import Prior, prior_latents
+from cns_lightning.data.templates import PromptTemplates, class_training_prompt, training_prompt
+from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.sequence import Sequence, picture_files, sequence_path
 from cns_lightning.storage import read_bytes
 
@@ -32,11 +33,15 @@ class StageLatents:
         latents: shape (pictures, variants, channels, height, width), float32, scaled.
         valid: shape (pictures, variants, 1, height, width), float32.
         prompts: by picture and variant.
+        prior: encoded pictures of the class, as ``latents`` without variants; None without prior preservation.
+        prior_prompt: of all of them.
     """
 
     latents: Tensor
     valid: Tensor
     prompts: list[list[str]]
+    prior: Tensor | None = None
+    prior_prompt: str = ""
 
 
 class ConceptDataModule(LightningDataModule):
@@ -48,6 +53,7 @@ class ConceptDataModule(LightningDataModule):
         steps: optimizer steps of every stage.
         augmentation: how pictures are varied.
         templates: prompts by kind of concept.
+        prior: pictures of the class, for methods with prior preservation.
         seed: of every draw.
     """
 
@@ -58,11 +64,12 @@ class ConceptDataModule(LightningDataModule):
         steps: int = 800,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         templates: PromptTemplates = PromptTemplates(),  # noqa: B008 - frozen
+        prior: Prior = Prior(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
-        self.augmentation, self.templates, self.seed = augmentation, templates, seed
+        self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
         self.prepared: dict[int, StageLatents] = {}
 
     @cached_property
@@ -118,7 +125,11 @@ class ConceptDataModule(LightningDataModule):
             prompts.append(
                 [training_prompt(concept, self.templates, variant.prefix, picture.caption) for variant in variants]
             )
-        return StageLatents(torch.stack(latents), torch.stack(valid), prompts)
+        prior = None
+        if self.prior.pictures and self.trainer.lightning_module.method.prior_weight:  # type: ignore[union-attr]
+            prior = prior_latents(self.trainer, concept, self.templates, self.prior)
+        prior_prompt = class_training_prompt(concept, self.templates)
+        return StageLatents(torch.stack(latents), torch.stack(valid), prompts, prior, prior_prompt)
 
     def train_dataloader(self) -> DataLoader:
         """Gives the loader of the stage that the trainer is in, from the step at which the module stands.
@@ -157,10 +168,19 @@ class StageDataset(Dataset):
         latents = encoded.latents[picture, variant]
         module: Any = data.trainer.lightning_module  # type: ignore[union-attr]
         timesteps = module.base.noise_scheduler.config.num_train_timesteps
-        return {
+        given = {
             "latents": latents,
             "valid_region": encoded.valid[picture, variant],
             "noise": noise_for(latents.shape, data.seed, stage, step, sample),
             "timestep": timestep_for(timesteps, data.seed, stage, step, sample),
             "prompt": encoded.prompts[picture][variant],
+        }
+        if encoded.prior is None:
+            return given
+        place = (data.seed, "prior", stage, step, sample)
+        return given | {
+            "prior_latents": encoded.prior[integer(len(encoded.prior), *place)],
+            "prior_noise": normal(latents.shape, *place, "noise"),
+            "prior_timestep": integer(timesteps, *place, "timestep"),
+            "prior_prompt": encoded.prior_prompt,
         }

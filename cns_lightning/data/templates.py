@@ -48,6 +48,13 @@ def training_prompt(
     return prefix + (named if found else f"{caption}, {words}")
 
 
+def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> str:
+    """Gives the training prompt of a concept's class: the concept's own without its token."""
+    template: str = getattr(templates, concept.kind)
+    stand_in = "" if "class_word" in template else concept.class_word
+    return " ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split())
+
+
 def scoring_prompts(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> list[str]:
     """Gives the prompts whose text states score the neurons of a concept."""
     return [training_prompt(concept, templates)]

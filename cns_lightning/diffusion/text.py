@@ -275,3 +275,18 @@ def initial_embedding(base: BaseModel, class_word: str, seed: int, token: str) -
         noise = normal((1, table.shape[1]), seed, "initial_embedding", token, number)
         vectors.append(rows[ids].mean(0, keepdim=True) + INITIAL_NOISE * table.std() * noise)
     return vectors
+
+
+def random_embedding(base: BaseModel, seed: int, token: str) -> list[Tensor]:
+    """Gives random vectors as spread as the embedding table's, for a token that starts from nothing.
+
+    Returns:
+        One vector for each encoder, shape (1, width), float32, on the CPU.
+
+    Source: Continual Diffusion (arXiv 2304.06027), tokens; docs/methods.md 7, the scale is our reading.
+    """
+    vectors = []
+    for number, size in enumerate(base.vocabulary_sizes):
+        table = base.embedding_table(number).weight.detach().float().cpu()[:size]
+        vectors.append(table.std() * normal((1, table.shape[1]), seed, "random_embedding", token, number))
+    return vectors

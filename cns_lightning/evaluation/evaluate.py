@@ -44,6 +44,7 @@ class Settings:
         steps: of the sampler.
         guidance: scale of classifier-free guidance.
         batch_size: pictures drawn at once.
+        names_class_word: whether the method's prompts say what a concept is.
     """
 
     pictures: int = 4
@@ -52,6 +53,7 @@ class Settings:
     steps: int = 25
     guidance: float = 7.5
     batch_size: int = 8
+    names_class_word: bool = True
 
 
 class Evaluation:
@@ -84,13 +86,17 @@ class Evaluation:
         if stage != BASE and stage < self.last:
             asked, count = self.singles(stage), self.settings.matrix_pictures
         elif stage != BASE:
-            asked = [*questions(self.sequence, self.tokens), *asked]
+            asked = [*self.questions(self.last), *asked]
             count = max(count, self.settings.matrix_pictures)
         return [(question, seed) for question in asked for seed in range(count)]
 
     def singles(self, stage: int) -> list[Question]:
         """Lists the prompts that name one concept, of those learned by a stage."""
-        return [each for each in questions(self.sequence, self.tokens[: stage + 1]) if each.group == "single"]
+        return [each for each in self.questions(stage) if each.group == "single"]
+
+    def questions(self, stage: int) -> list[Question]:
+        """Lists the prompts that name concepts learned by a stage, in the words of the method."""
+        return questions(self.sequence, self.tokens[: stage + 1], self.settings.names_class_word)
 
     def states(self) -> list[int]:
         """Lists the states that are drawn, the last one first: it is what a user waits for."""

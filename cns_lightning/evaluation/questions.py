@@ -35,23 +35,37 @@ class Question:
     tokens: tuple[str, ...] = ()
 
 
-def questions(sequence: Sequence, learned: Collection[str]) -> list[Question]:
+def questions(sequence: Sequence, learned: Collection[str], names_class_word: bool = True) -> list[Question]:
     """Lists the prompts of a sequence that name learned concepts alone, singles first.
 
     Their numbers are those in the sequence file, so that a question keeps its name while concepts are added.
+
+    Args:
+        sequence: whose prompts say ``<new1> cat``.
+        learned: tokens that count.
+        names_class_word: False leaves the class word out, for methods that never saw it beside the token.
     """
     found = []
     for group in ("single", "double", "triple"):
         for number, prompt in enumerate(getattr(sequence.prompts, group)):
             tokens = tuple(dict.fromkeys(TOKEN.findall(prompt)))
             if all(token in learned for token in tokens):
-                found.append(Question(group, number, prompt, scoring_text(prompt, sequence), tokens))
+                given = prompt if names_class_word else token_alone(prompt, sequence)
+                found.append(Question(group, number, given, scoring_text(prompt, sequence), tokens))
     return found
 
 
 def untouched_questions(prompts: list[str]) -> list[Question]:
     """Makes questions of prompts that name no concept: their pictures should not change."""
     return [Question(UNTOUCHED, number, prompt, prompt) for number, prompt in enumerate(prompts)]
+
+
+def token_alone(prompt: str, sequence: Sequence) -> str:
+    """Gives a prompt with tokens in place of tokens and class words: ``a <new1> cat`` becomes ``a <new1>``."""
+    for concept in sequence.concepts:
+        if concept.kind != "style":
+            prompt = prompt.replace(f"{concept.token} {concept.class_word}", concept.token)
+    return prompt
 
 
 def scoring_text(prompt: str, sequence: Sequence) -> str:

@@ -1,4 +1,4 @@
-"""What a method of continual personalization is: eight doors through which the runner reaches it.
+"""What a method of continual personalization is: its doors, through which the runner reaches it.
 
 A method lives in one file beside this one and is named in YAML by its class path. It never imports another method.
 """
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from cns_lightning.diffusion.text import TextStates, text_states
+from cns_lightning.diffusion.text import TextStates, initial_embedding, text_states
 from cns_lightning.registry.record import ConceptRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.diffusion.text import ConceptTokens
@@ -45,7 +45,8 @@ class StageContext:
         tokens: the learned tokens; the concept's own is there already, at its initial embedding.
         registry: the concepts learned before.
         base_weights: pretrained key and value weights by parameter name, float32.
-        weights: the same after the previous stage, float32.
+        weights: from which the stage starts: those after the previous stage, or the pretrained ones where concepts are
+            fused; float32.
         mask: the concept neurons, or None where the run selects none.
         prompts: for every earlier concept and this one, in order, the prompts that name it.
         calibration_prompts: descriptions of anything else; empty where the run selects no neurons.
@@ -78,7 +79,40 @@ class Method(nn.Module, ABC):
     detaches_first_token = False
     """Whether keys and values of the first token stay untrained (docs/methods.md 1.8)."""
 
+    names_class_word = True
+    """Whether prompts say what a concept is, as in ``a photo of <new1> cat``, or its token alone."""
+
+    fuses = False
+    """Whether the concepts become one model by `fuse`; then every stage starts from the pretrained weights."""
+
+    prior_weight = 0.0
+    """Factor on the denoising loss of pictures of the class, drawn by the base model; 0 draws none."""
+
     context: StageContext
+
+    def fuse(
+        self, records: Sequence[ConceptRecord], base: BaseModel, base_weights: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Makes one set of weights of several concepts; for methods that fuse.
+
+        Args:
+            records: at least one, in learning order.
+            base: the base model, which knows the concepts' tokens; its key and value weights are not to be read.
+            base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
+        """
+        raise NotImplementedError
+
+    def fusion_settings(self) -> dict[str, object]:
+        """Gives the settings that `fuse` depends on, by name."""
+        return {}
+
+    def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
+        """Gives where a concept's token starts, one vector for each encoder, shape (1, width), float32, on the CPU.
+
+        Raises:
+            UserError: if nothing is left of the class word when it is read.
+        """
+        return initial_embedding(base, concept.class_word, seed, concept.token)
 
     def start_stage(self, context: StageContext) -> None:
         """Creates what the stage trains; overriders call this first."""
@@ -107,7 +141,13 @@ class Method(nn.Module, ABC):
     def finish_stage(self) -> ConceptRecord:
         """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this."""
 
-    def record(self, mask: NeuronMask | None, values: Tensor, rows: list[nn.Parameter]) -> ConceptRecord:
+    def record(
+        self,
+        mask: NeuronMask | None,
+        values: Tensor,
+        rows: list[nn.Parameter],
+        factors: dict[str, tuple[Tensor, Tensor]] | None = None,
+    ) -> ConceptRecord:
         """Makes the record of the running stage: the values in half precision, the token in single."""
         concept = self.context.concept
         return ConceptRecord(
@@ -117,5 +157,6 @@ class Method(nn.Module, ABC):
             prompt=self.context.prompts[-1][0],
             mask=mask,
             values=values.detach().half().cpu(),
+            factors=factors or {},
             embeddings=[row.detach().float().cpu().clone() for row in rows],
         )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cns_lightning.determinism import normal
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -59,6 +61,52 @@ class SparseDelta(nn.Module):
         """
         moved = _ScatterAdd.apply(self.values, self)
         return dict(zip(self.names, moved, strict=True))
+
+
+class LowRankDelta(nn.Module):
+    """Moves matrices by products of two thin factors, ``up @ down``; zero at the start.
+
+    Attributes:
+        ups: parameters, each (rows, rank), zero at the start.
+        downs: parameters, each (rank, columns), random at the start.
+
+    Args:
+        weights: where the matrices stand, by parameter name.
+        rank: of the products.
+        seeds: of the run, and number of the stage.
+        device: of everything.
+
+    Source: LoRA (arXiv 2106.09685), section 4.1.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], rank: int, seeds: tuple[int, int], device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__()
+        self.names = sorted(weights)
+        self.origins = BufferList([weights[name].detach().to(torch.float32, copy=True) for name in self.names])
+        shapes = [weights[name].shape for name in self.names]
+        self.ups = nn.ParameterList(torch.zeros(rows, rank) for rows, _ in shapes)
+        # Variance 1 / columns, so that the product answers at the scale of its input.
+        self.downs = nn.ParameterList(
+            normal((rank, columns), seeds[0], "low_rank", seeds[1], name) / columns**0.5
+            for name, (_, columns) in zip(self.names, shapes, strict=True)
+        )
+        self.to(device)
+
+    def products(self) -> list[Tensor]:
+        """Gives what the matrices are moved by, in the order of ``names``."""
+        return [up @ down for up, down in zip(self.ups, self.downs, strict=True)]
+
+    def weights(self, products: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Gives every matrix with its product added, float32; the gradient flows to the factors."""
+        moved = [origin + product for origin, product in zip(self.origins, products, strict=True)]
+        return dict(zip(self.names, moved, strict=True))
+
+    def rounded(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Gives the factors as they are stored, float16, on the CPU."""
+        pairs = zip(self.names, self.ups, self.downs, strict=True)
+        return {name: (up.detach().half().cpu(), down.detach().half().cpu()) for name, up, down in pairs}
 
 
 class _ScatterAdd(torch.autograd.Function):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -79,3 +79,26 @@ def revisited_share(mask: NeuronMask, earlier: NeuronMask) -> float:
     """Gives the share of a mask's neurons that are in another one too; 0 for an empty mask."""
     count = mask.count()
     return (mask & earlier).count() / count if count else 0.0
+
+
+def overlap_of(masks: Mapping[str, NeuronMask]) -> dict[str, Any]:
+    """Gives how much the neurons of several concepts have in common.
+
+    Args:
+        masks: by token.
+
+    Returns:
+        ``tokens``; ``pairwise``, a table of IoUs in their order; ``mean_pairwise``; ``joint``, the IoU of all at once;
+        and the last two once more as mean over matrices, with the ending ``_macro``.
+
+    Source: supplement 9.3.
+    """
+    listed = list(masks.values())
+    return {
+        "tokens": list(masks),
+        "pairwise": pairwise_iou(listed).tolist(),
+        "mean_pairwise": mean_pairwise_iou(listed),
+        "joint": joint_iou(listed),
+        "mean_pairwise_macro": mean_pairwise_iou(listed, "macro"),
+        "joint_macro": joint_iou(listed, "macro"),
+    }

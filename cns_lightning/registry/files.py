@@ -100,6 +100,7 @@ class Index:
         base_model: where the base model comes from.
         base_fingerprint: of its weights.
         unet_parameters: of the base model's UNet, if it was told.
+        fused_by: class path of the method that makes one model of the concepts; None where they simply add up.
     """
 
     base_model: str
@@ -107,6 +108,7 @@ class Index:
     unet_parameters: int | None = None
     general: GeneralEntry | None = None
     concepts: tuple[ConceptEntry, ...] = ()
+    fused_by: str | None = None
 
     def entries(self) -> list[ConceptEntry | GeneralEntry]:
         """Gives every file's entry."""
@@ -129,6 +131,8 @@ def encode_record(record: ConceptRecord) -> bytes:
     if record.mask is not None:
         tensors |= {f"mask/{name}": tensor for name, tensor in record.mask.to_tensors().items()}
     tensors |= {f"embeddings/{number}": rows for number, rows in enumerate(record.embeddings)}
+    for name, (up, down) in record.factors.items():
+        tensors |= {f"up/{name}": up, f"down/{name}": down}
     tensors |= {f"extra/{name}": tensor for name, tensor in record.extra.items()}
     facts = {
         "format_version": str(FORMAT_VERSION),
@@ -156,7 +160,7 @@ def decode_record(data: bytes, source: str) -> ConceptRecord:
     check_version(facts.get("format_version"), source)
     try:
         mask = _group(tensors, "mask/")
-        embeddings = _group(tensors, "embeddings/")
+        embeddings, down = _group(tensors, "embeddings/"), _group(tensors, "down/")
         return ConceptRecord(
             token=facts["token"],
             class_word=facts["class_word"],
@@ -165,6 +169,7 @@ def decode_record(data: bytes, source: str) -> ConceptRecord:
             mask=NeuronMask.from_tensors(mask) if mask else None,
             values=tensors.get("values", torch.zeros(0, dtype=torch.float16)),
             embeddings=[embeddings[str(number)] for number in range(len(embeddings))],
+            factors={name: (up, down[name]) for name, up in sorted(_group(tensors, "up/").items())},
             extra=_group(tensors, "extra/"),
             metadata=json.loads(facts["metadata"]),
         )
@@ -228,6 +233,7 @@ def write_index(folder: Path, index: Index) -> None:
             },
             "general": vars(index.general) if index.general else None,
             "concepts": [vars(entry) for entry in index.concepts],
+            **({"fused_by": index.fused_by} if index.fused_by else {}),
         },
     )
 
@@ -281,6 +287,7 @@ def _index_of(content: dict[str, Any], source: str) -> Index:
             unet_parameters=content["base_model"]["unet_parameters"],
             general=GeneralEntry(**general) if general else None,
             concepts=tuple(ConceptEntry(**entry) for entry in content["concepts"]),
+            fused_by=content.get("fused_by"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(source, f"is no registry ({error})", "Restore the file from a copy") from error

@@ -33,12 +33,14 @@ class ConceptRecord:
         values: what is added to them, shape (neurons,), float16, in the order of ``mask.names`` and, within a matrix,
             of ascending flat index.
         embeddings: of the token, one per text encoder, each (vectors, width).
+        factors: of low-rank deltas, by parameter name: ``up`` (rows, rank) and ``down`` (rank, columns), float16; what
+            is added to the weight is their product.
         extra: further tensors by name, for methods that keep something else.
         metadata: further facts, text only.
 
     Raises:
-        ValueError: if the values do not fit the mask, or are not float16: what is not rounded yet would come back
-            changed.
+        ValueError: if the values do not fit the mask, or values or factors are not float16: what is not rounded yet
+            would come back changed.
     """
 
     token: str
@@ -48,6 +50,7 @@ class ConceptRecord:
     mask: NeuronMask | None
     values: Tensor
     embeddings: list[Tensor]
+    factors: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     extra: dict[str, Tensor] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
 
@@ -58,15 +61,35 @@ class ConceptRecord:
         if neurons and self.values.dtype != torch.float16:
             raise ValueError(f"{self.token}: values are {self.values.dtype}, they are stored as float16")
 
+        if any(factor.dtype != torch.float16 for pair in self.factors.values() for factor in pair):
+            raise ValueError(f"{self.token}: factors are stored as float16")
+
     @property
     def counts(self) -> dict[str, int]:
-        """Counts neurons and the weights they were chosen from."""
-        if self.mask is None:
+        """Counts the neurons that are moved and the weights they were chosen from."""
+        moved = self.moved()
+        if moved is None:
             return {"neurons": 0, "key_value_weights": 0}
-        return {"neurons": self.mask.count(), "key_value_weights": self.mask.total()}
+        return {"neurons": moved.count(), "key_value_weights": moved.total()}
+
+    @property
+    def trained(self) -> int:
+        """Counts the numbers that were trained: values, factors and embeddings."""
+        factors = [factor for pair in self.factors.values() for factor in pair]
+        return sum(each.numel() for each in (self.values, *factors, *self.embeddings))
+
+    def moved(self) -> NeuronMask | None:
+        """Gives the neurons that the concept moves: those of its mask, or all of a matrix with factors."""
+        if not self.factors:
+            return self.mask
+        shapes = {name: (len(up), down.shape[1]) for name, (up, down) in self.factors.items()}
+        return NeuronMask.from_bools({name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()})
 
     def add_to(self, weights: dict[str, Tensor]) -> None:
-        """Adds the values to weights in place: one float32 addition per neuron.
+        """Adds the values and the products of factors to weights in place, float32.
+
+        One addition per neuron; products rank by rank, because a matrix product may add up in another order on another
+        machine, and what is added must be the same bits everywhere.
 
         Args:
             weights: by parameter name, float32, contiguous, on the CPU.
@@ -74,11 +97,15 @@ class ConceptRecord:
         Raises:
             ValueError: if the mask is not of these weights; then nothing was added.
         """
-        if self.mask is None:
-            return
-        for name, shape in self.mask.shapes.items():
+        moved = self.moved()
+        for name, shape in moved.shapes.items() if moved is not None else ():
             if name not in weights or tuple(weights[name].shape) != shape:
                 raise ValueError(f"{self.token} moves {name} of shape {shape}, the weights have no such matrix")
+        for name, (up, down) in self.factors.items():
+            for column, row in zip(up.float().T, down.float(), strict=True):
+                weights[name] += column[:, None] * row
+        if self.mask is None:
+            return
         counts = self.mask.counts()
         parts = self.values.float().split([counts[name] for name in self.mask.names])
         for name, part in zip(self.mask.names, parts, strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
-from cns_lightning.neurons.overlap import joint_iou, mean_pairwise_iou, pairwise_iou
+from cns_lightning.neurons.overlap import overlap_of
 from cns_lightning.registry import files
 from cns_lightning.registry.application import write_tokens, write_weights
 from cns_lightning.registry.files import ConceptEntry, GeneralNeurons, Index
@@ -52,6 +52,7 @@ class NeuronRegistry:
         base_fingerprint: str,
         weights: Mapping[str, Tensor] | None = None,
         unet_parameters: int | None = None,
+        fused_by: str | None = None,
     ) -> NeuronRegistry:
         """Makes an empty registry; nothing is written before the first concept or the general neurons are.
 
@@ -61,8 +62,9 @@ class NeuronRegistry:
             base_fingerprint: of the base model's weights.
             weights: the base model's key and value weights; without them they are loaded when they are needed.
             unet_parameters: of the base model, only to tell shares of it.
+            fused_by: class path of the method that makes one model of the concepts; None where they add up.
         """
-        index = Index(base_model, base_fingerprint, unet_parameters)
+        index = Index(base_model, base_fingerprint, unet_parameters, fused_by=fused_by)
         registry = cls(Path(folder) if folder is not None else None, index, None)
         registry._base_weights = dict(weights) if weights is not None else None
         return registry
@@ -102,6 +104,11 @@ class NeuronRegistry:
         return self._index.unet_parameters
 
     @property
+    def fused_by(self) -> str | None:
+        """Gives the class path of the method that makes one model of the concepts; None where they add up."""
+        return self._index.fused_by
+
+    @property
     def entries(self) -> tuple[ConceptEntry, ...]:
         """Gives what ``registry.json`` says of every concept, in learning order; reads no file."""
         return self._index.concepts
@@ -125,12 +132,12 @@ class NeuronRegistry:
         return self._store.record(self._index.concepts[self._position(token)])
 
     def mask(self, token: str) -> dict[str, Tensor]:
-        """Gives a concept's neurons by parameter name, bool, of the weights' shapes; nothing if it moves none.
+        """Gives the neurons a concept moves by parameter name, bool, of the weights' shapes; nothing if it moves none.
 
         Raises:
             UserError: if there is none of that token.
         """
-        mask = self.record(token).mask
+        mask = self.record(token).moved()
         return {} if mask is None else mask.bools()
 
     def embedding(self, token: str, encoder: int = 0) -> Tensor:
@@ -341,8 +348,15 @@ class NeuronRegistry:
             base: pretrained key and value weights; loaded from the base model if not given.
 
         Raises:
-            UserError: if there is none of that token, or the base model cannot be loaded or is another one.
+            UserError: if there is none of that token, the base model cannot be loaded or is another one, or the
+                concepts do not add up.
         """
+        if self.fused_by is not None:
+            raise UserError(
+                self._place,
+                f"holds concepts that {self.fused_by.rsplit('.', 1)[-1]} fuses, they do not add up",
+                "Use load_pipeline on the run folder",
+            )
         entries = self._upto(upto)
         base = base if base is not None else self._loaded_base_weights()
         return self._replay.weights(base, entries, self._store.record)
@@ -373,25 +387,12 @@ class NeuronRegistry:
             UserError: if there is none of that token, or the pipeline is of another model.
         """
         write_weights(pipe.unet, self.weights(upto, base))
+        self.apply_tokens(pipe, upto)
+
+    def apply_tokens(self, pipe: Any, upto: str | None = None) -> None:
+        """Makes a diffusers pipeline know the tokens and their embeddings alone; raises what `apply` raises."""
         write_tokens(pipe, self.base_model, [self._store.record(entry) for entry in self._upto(upto)])
 
     def overlap(self) -> dict[str, Any]:
-        """Gives how much the concepts' neurons have in common.
-
-        Returns:
-            ``tokens``; ``pairwise``, a table of IoUs in their order; ``mean_pairwise``; ``joint``, the IoU of all at
-            once; and the last two once more as mean over matrices, with the ending ``_macro``. Concepts that move no
-            neurons are left out.
-
-        Source: supplement 9.3.
-        """
-        masks = {record.token: record.mask for record in self.records if record.mask is not None}
-        listed = list(masks.values())
-        return {
-            "tokens": list(masks),
-            "pairwise": pairwise_iou(listed).tolist(),
-            "mean_pairwise": mean_pairwise_iou(listed),
-            "joint": joint_iou(listed),
-            "mean_pairwise_macro": mean_pairwise_iou(listed, "macro"),
-            "joint_macro": joint_iou(listed, "macro"),
-        }
+        """Gives how much the concepts' neurons have in common; see `overlap_of`. Those that move none are left out."""
+        return overlap_of({record.token: moved for record in self.records if (moved := record.moved()) is not None})

@@ -74,7 +74,7 @@ class Replay:
         if not _begins_with(entries, self._joined):
             self._union, self._joined = None, []
         for entry in entries[len(self._joined) :]:
-            mask = read(entry).mask
+            mask = read(entry).moved()
             if mask is not None:
                 self._union = mask if self._union is None else self._union | mask
             self._joined.append(entry.sha256)

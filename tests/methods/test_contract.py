@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.pipeline import load_pipeline
-from tests.runs.learning import learn
+from tests.runs.learning import arguments, learn, write_sequence
+from tests.runs.stop_at import CALLBACK, StopAt
 
 METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
 
@@ -33,3 +35,19 @@ def test_stage_moves_only_what_the_method_keeps(method: str, tiny_base_model: Pa
 def test_half_precision_runs(method: str, tiny_base_model: Path, tmp_path: Path) -> None:
     run = learn(method, tiny_base_model, tmp_path, "--trainer.precision", "bf16-mixed")
     assert (run / "samples" / "stage-1.png").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interrupted_in_the_second_stage_ends_the_same(
+    method: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = write_sequence(tmp_path / "sequence", ["cat", "dog"])
+    whole, other = (arguments(tiny_base_model, sequence, tmp_path / name, CALLBACK, method=method) for name in "ab")
+    assert main(whole) == 0
+    monkeypatch.setattr(StopAt, "step", 5)
+    with pytest.raises(SystemExit):
+        main(other)
+    monkeypatch.setattr(StopAt, "step", None)
+    assert main(other) == 0
+    for name in ("registry/registry.json", "metrics.csv", "samples/stage-1.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.registry.files import decode_record, encode_record
 from cns_lightning.registry.record import ConceptRecord
 
 
@@ -32,6 +33,21 @@ def test_a_record_without_neurons_adds_nothing() -> None:
     weights = {"a": torch.ones(2, 2)}
     _record(torch.zeros(0), None).add_to(weights)
     assert torch.equal(weights["a"], torch.ones(2, 2))
+
+
+def test_factors_add_their_product_and_come_back_from_the_file() -> None:
+    generator = torch.Generator().manual_seed(1)
+    up, down = torch.randn(2, 2, generator=generator).half(), torch.randn(2, 3, generator=generator).half()
+    record = _record(torch.zeros(0).half(), None)
+    record.factors["a"] = (up, down)
+    again = decode_record(encode_record(record), "file")
+    assert again.factors.keys() == {"a"}
+    weights = {"a": torch.ones(2, 3), "b": torch.ones(1, 2)}
+    again.add_to(weights)
+    assert torch.allclose(weights["a"].double(), 1 + up.double() @ down.double(), rtol=0, atol=1e-6)
+    assert torch.equal(weights["b"], torch.ones(1, 2))
+    assert again.counts == {"neurons": 6, "key_value_weights": 6}
+    assert again.trained == 4 + 6 + 4
 
 
 def test_values_that_would_come_back_changed_are_refused() -> None:

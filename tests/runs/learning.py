@@ -32,7 +32,8 @@ def arguments(base: Path, sequence: Path, run: Path, *more: str, method: str = "
     return [
         "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
         "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
-        "--run", str(run), *(["--steps", str(steps)] if steps else []), "--samples.steps", "2", "--samples.pictures", "2", *more,
+        "--run", str(run), *(["--steps", str(steps)] if steps else []), "--samples.steps", "2", "--samples.pictures", "2",
+        "--data.prior.steps", "2", *(["--data.prior.pictures", "3"] if method == "custom_diffusion" else []), *more,
     ]  # fmt: skip
 
 

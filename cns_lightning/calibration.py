@@ -1,0 +1,27 @@
+"""Descriptions of anything: what must not be mistaken for a concept, and what a merged model must treat as before."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from cns_lightning.errors import UserError
+
+
+def read_calibration_prompts(name: str) -> tuple[str, ...]:
+    """Reads the descriptions, one a line; blank lines and lines that start with # are left out.
+
+    Raises:
+        UserError: if there is no such file or nothing in it.
+    """
+    path = Path(name)
+    if not path.exists():
+        path = Path(str(files("cns_lightning") / "configs" / "calibration" / f"{name}.txt"))
+    if not path.exists():
+        shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
+        raise UserError("calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
+    lines = (line.strip() for line in path.read_text("utf-8").splitlines())
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not prompts:
+        raise UserError(str(path), "holds no descriptions", "Write one a line; about 100 are usual")
+    return prompts

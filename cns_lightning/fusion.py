@@ -1,0 +1,88 @@
+"""The weights after some concepts: added up from the registry, or fused by the method and kept in the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cns_lightning.errors import UserError
+from cns_lightning.storage import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.methods.base import Method
+    from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.run_folder import RunFolder
+
+KEY, SECONDS = "fused_from", "seconds"
+
+
+def configured_method(folder: RunFolder) -> tuple[type[Method], dict[str, Any]]:
+    """Gives the class of the method that a run's configuration names, and its settings.
+
+    Raises:
+        UserError: if there is no configuration, or no such method any more.
+    """
+    if not folder.config.exists():
+        raise UserError(str(folder.config), "is missing, it names the run's method", "Restore it from a copy")
+    named = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["model"]["method"]
+    module, name = named["class_path"].rsplit(".", 1)
+    try:
+        return getattr(import_module(module), name), dict(named.get("init_args") or {})
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{folder.config}: model.method", f"{module}.{name} is not there ({error})", "Install it"
+        ) from error
+
+
+def weights_after(
+    count: int,
+    folder: RunFolder,
+    registry: NeuronRegistry,
+    method: Method,
+    base: BaseModel,
+    base_weights: Mapping[str, Tensor],
+    write: bool = True,
+) -> dict[str, Tensor]:
+    """Gives the key and value weights after the first concepts of a run.
+
+    Fused weights are kept in ``fused/``, with what they were made of and the seconds it took; they are made anew when
+    they are missing or stale.
+
+    Args:
+        count: how many concepts, at least one.
+        folder: of the run.
+        registry: the concepts.
+        method: that learned them, with its settings.
+        base: the base model, which knows the concepts' tokens.
+        base_weights: pretrained, float32, on the CPU.
+        write: whether this process writes files.
+
+    Raises:
+        UserError: if files are missing, damaged or cannot be written.
+    """
+    entries = registry.entries[:count]
+    if not method.fuses:
+        return registry.weights(upto=entries[-1].token, base=base_weights)
+    path = folder.fused / f"after-{count - 1:03d}.safetensors"
+    settings = {name: repr(value) for name, value in sorted(method.fusion_settings().items())}
+    facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], settings]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    if path.exists():
+        tensors, found = read_tensors(path)
+        if found.get(KEY) == key:
+            return tensors
+    begin = time.monotonic()
+    fused = method.fuse([registry.record(entry.token) for entry in entries], base, base_weights)
+    if write:
+        write_tensors(path, fused, {KEY: key, SECONDS: f"{time.monotonic() - begin:.3f}"})
+    return fused

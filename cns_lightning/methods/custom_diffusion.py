@@ -1,0 +1,125 @@
+"""Custom Diffusion: all key and value weights and a token, each concept by itself; then one merge of all.
+
+Source: arXiv 2212.04488 and its published code; docs/methods.md 4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from cns_lightning.calibration import read_calibration_prompts
+from cns_lightning.diffusion.text import text_states
+from cns_lightning.methods.base import Method, ParameterGroup, StageContext
+from cns_lightning.methods.constrained_merge import ConstrainedMerge
+from cns_lightning.methods.deltas import SparseDelta
+from cns_lightning.neurons.mask import NeuronMask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.registry.record import ConceptRecord
+
+
+class CustomDiffusion(Method):
+    """Trains all key and value weights and the token from the pretrained model, with pictures of the class beside.
+
+    The trained tokens stay as they are when concepts are merged.
+
+    Args:
+        learning_rate: of the key and value weights.
+        token_learning_rate: of the concept's token embedding.
+        prior_weight: factor on the denoising loss of pictures of the class.
+        detach_first_token: leave keys and values of the first token untrained.
+        captions: what the merged model must treat as before: a file of descriptions, or the name of one that ships.
+        ridge: of the merge, as a share of the mean of the captions' Gram diagonal.
+    """
+
+    fuses = True
+
+    def __init__(
+        self,
+        learning_rate: float = 4e-5,
+        token_learning_rate: float = 4e-5,
+        prior_weight: float = 1.0,
+        detach_first_token: bool = True,
+        captions: str = "stable_diffusion",
+        ridge: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
+        self.prior_weight, self.detaches_first_token = prior_weight, detach_first_token
+        self.captions, self.ridge = captions, ridge
+
+    def start_stage(self, context: StageContext) -> None:
+        """Lays a delta on every key and value weight of the pretrained model."""
+        super().start_stage(context)
+        everything = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in context.weights.items()}
+        self.mask = NeuronMask.from_bools(everything)
+        self.delta = SparseDelta(context.weights, self.mask, context.base.device)
+        self.token = nn.ParameterList(context.tokens.train(context.concept.token))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Names the key and value weights and the token."""
+        return [
+            ParameterGroup("weights", [self.delta.values], self.learning_rate),
+            ParameterGroup("token", list(self.token), self.token_learning_rate),
+        ]
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Gives the pretrained key and value weights with the delta on them."""
+        return self.delta.weights()
+
+    def finish_stage(self) -> ConceptRecord:
+        """Keeps a delta for every weight, in half precision, and the token."""
+        return self.record(self.mask, self.delta.values, list(self.token))
+
+    def fusion_settings(self) -> dict[str, object]:
+        """Gives the captions and the ridge."""
+        return {"captions": read_calibration_prompts(self.captions), "ridge": self.ridge}
+
+    @torch.no_grad()
+    def fuse(
+        self, records: Sequence[ConceptRecord], base: BaseModel, base_weights: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Merges the concepts: each keeps its own keys and values for its words, other captions the pretrained ones."""
+        captions = list(read_calibration_prompts(self.captions))
+        words = [
+            states_of_words(base, [f"{record.token} {record.class_word}", record.prompt], record.token)
+            for record in records
+        ]
+        merge = ConstrainedMerge(states_of_captions(base, captions), words, self.ridge)
+        deltas = []
+        for record in records:
+            moved = {name: torch.zeros_like(weight) for name, weight in base_weights.items()}
+            record.add_to(moved)
+            deltas.append(moved)
+        return {name: merge.merged(weight, [each[name] for each in deltas]) for name, weight in base_weights.items()}
+
+
+def states_of_captions(base: BaseModel, captions: list[str]) -> Tensor:
+    """Gives the text states of captions from the start to the end token, shape (states, width), float32, on the CPU."""
+    parts = []
+    for start in range(0, len(captions), 32):
+        encoded = text_states(base, captions[start : start + 32])
+        parts.append(encoded.states[encoded.positions])
+    return torch.cat(parts).float().cpu()
+
+
+def states_of_words(base: BaseModel, prompts: list[str], token: str) -> Tensor:
+    """Gives the text states from a concept's token to the end token, equal ones once, (states, width), on the CPU.
+
+    Source: docs/methods.md 4.5, details: tokens of the words, the end token included, no padding.
+    """
+    encoded = text_states(base, prompts)
+    own = torch.eq(encoded.token_ids, cast("int", base.tokenizers[0].convert_tokens_to_ids(token)))
+    counted = (own.cumsum(1) > 0) & encoded.positions
+    states = encoded.states[counted].float().cpu()
+    different: list[Tensor] = []
+    for row in states:
+        if not any(torch.equal(row, each) for each in different):
+            different.append(row)
+    return torch.stack(different)

@@ -1,0 +1,90 @@
+"""Custom Diffusion in a run: concepts by themselves, one merged model, pictures of the class drawn once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.errors import UserError
+from cns_lightning.methods.custom_diffusion import states_of_words
+from cns_lightning.pipeline import load_pipeline
+from cns_lightning.registry.registry import NeuronRegistry
+from tests.runs.learning import arguments, write_sequence
+
+FAST = ("--model.method.init_args.learning_rate", "1e-2")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Gives base model, sequence file and run folder of a finished run of two concepts."""
+    folder = tmp_path_factory.mktemp("custom_diffusion")
+    sequence = write_sequence(folder, ["cat", "dog"])
+    assert main(arguments(tiny_base_model, sequence, folder / "run", *FAST, method="custom_diffusion")) == 0
+    return tiny_base_model, sequence, folder / "run"
+
+
+def weights(pipe: object) -> dict[str, torch.Tensor]:
+    """Gives a pipeline's key and value weights."""
+    return {name: each.weight.detach() for name, each in key_value_projections(pipe.unet).items()}  # type: ignore[attr-defined]
+
+
+def test_the_merged_model_does_for_each_concept_what_its_own_training_did(finished: tuple[Path, Path, Path]) -> None:
+    base_folder, _, run = finished
+    registry, pipe = NeuronRegistry.load(run / "registry"), load_pipeline(run)
+    knowing = BaseModel(pipe, str(base_folder))
+    merged, pretrained = weights(pipe), weights(BaseModel.load(str(base_folder)))
+    for record in registry.records:
+        own = {name: weight.clone() for name, weight in pretrained.items()}
+        record.add_to(own)
+        states = states_of_words(knowing, [f"{record.token} {record.class_word}"], record.token)
+        assert len(states) == 3  # token, class word, end
+        moved = 0.0
+        for name in own:
+            assert torch.allclose(merged[name] @ states.T, own[name] @ states.T, rtol=0, atol=1e-4), name
+            moved = max(moved, float((own[name] @ states.T - pretrained[name] @ states.T).abs().max()))
+        assert moved > 1e-2
+
+
+def test_a_later_concept_does_not_know_the_earlier_ones(finished: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    base, sequence, run = finished
+    text = sequence.read_text("utf-8").replace("class_word: cat", "class_word: dog")
+    other = sequence.with_name("other.yaml")
+    other.write_text(text, "utf-8")
+    assert main(arguments(base, other, tmp_path / "run", *FAST, method="custom_diffusion")) == 0
+    one, two = (NeuronRegistry.load(folder / "registry").record("<new2>") for folder in (run, tmp_path / "run"))
+    assert torch.equal(one.values, two.values)
+
+
+def test_fused_weights_are_kept_and_made_anew_when_they_are_gone(
+    finished: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished[2], tmp_path / "run"))
+    assert sorted(path.name for path in (run / "fused").iterdir()) == ["after-000.safetensors", "after-001.safetensors"]
+    before = weights(load_pipeline(run, upto="<new1>"))
+    shutil.rmtree(run / "fused")
+    after = weights(load_pipeline(run, upto="<new1>"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert main(["concepts", "--run", str(run), "--remove", "<new1>"]) == 0
+    assert main(["concepts", "--run", str(run), "--verify"]) == 0
+    left = weights(load_pipeline(run))
+    assert any(not torch.equal(left[name], before[name]) for name in left)
+
+
+def test_a_registry_alone_refuses_to_add_them_up(finished: tuple[Path, Path, Path]) -> None:
+    with pytest.raises(UserError, match=r"CustomDiffusion fuses.*load_pipeline"):
+        NeuronRegistry.load(finished[2] / "registry").weights()
+
+
+def test_pictures_of_the_class_are_drawn_once_and_count(finished: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    base, sequence, run = finished
+    assert len(list((run / "prior").glob("*.safetensors"))) == 2
+    other = tmp_path / "run"
+    without = ("--model.method.init_args.prior_weight", "0")
+    assert main(arguments(base, sequence, other, *FAST, *without, method="custom_diffusion")) == 0
+    assert not (other / "prior").exists()
+    one, two = (NeuronRegistry.load(folder / "registry").record("<new1>") for folder in (run, other))
+    assert not torch.equal(one.values, two.values)
