@@ -166,6 +166,8 @@ class ContinualPersonalization(LightningModule):
         assert self.base is not None
         concept = self.sequence.concepts[stage]
         mask = self.concept_neurons.get(concept.token)
+        # Those of earlier stages are in the registry.
+        self.concept_neurons = {} if mask is None else {concept.token: mask}
         if self.method.needs_neurons and mask is None:
             raise UserError(
                 "trainer.callbacks",
@@ -201,7 +203,6 @@ class ContinualPersonalization(LightningModule):
         self.registry.add(record, write=self.trainer.is_global_zero)
         self.fold(self.stage)
         self.done_stages = self.stage + 1
-        self.concept_neurons.pop(record.token, None)  # the registry has it
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
