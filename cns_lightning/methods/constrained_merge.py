@@ -13,6 +13,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RTOL = 1e-8
+"""Directions of the constraints that are smaller than this, relative to the largest, count as rounding."""
+
 
 class ConstrainedMerge:
     """Finds the weights that treat other prompts as the pretrained ones do, and every concept's words as its own do.
@@ -38,8 +41,9 @@ class ConstrainedMerge:
         self.words = [each.double() for each in words]
         together = torch.cat(self.words)
         self.spread = torch.linalg.solve(gram, together.T).T
-        # The words of two concepts may share states nearly, so the pseudo-inverse.
-        self.solution = torch.linalg.pinv(self.spread @ together.T, hermitian=True) @ self.spread
+        # Where there are more states than directions, the constraints contradict each other by rounding alone: a plain
+        # inverse would meet them with weights a million times too large.
+        self.solution = torch.linalg.pinv(self.spread @ together.T, rtol=RTOL, hermitian=True) @ self.spread
 
     def merged(self, pretrained: Tensor, deltas: Sequence[Tensor]) -> Tensor:
         """Gives the merged weights of one projection.

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from cns_lightning.calibration import read_calibration_prompts
 from cns_lightning.cli.main import main
+from cns_lightning.determinism import normal
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
 from cns_lightning.errors import UserError
-from cns_lightning.methods.custom_diffusion import states_of_words
+from cns_lightning.methods.constrained_merge import ConstrainedMerge
+from cns_lightning.methods.custom_diffusion import states_of_captions, states_of_words
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
@@ -32,21 +36,38 @@ def weights(pipe: object) -> dict[str, torch.Tensor]:
     return {name: each.weight.detach() for name, each in key_value_projections(pipe.unet).items()}  # type: ignore[attr-defined]
 
 
-def test_the_merged_model_does_for_each_concept_what_its_own_training_did(finished: tuple[Path, Path, Path]) -> None:
+def test_a_fused_concept_does_what_its_own_training_did(finished: tuple[Path, Path, Path]) -> None:
     base_folder, _, run = finished
-    registry, pipe = NeuronRegistry.load(run / "registry"), load_pipeline(run)
-    knowing = BaseModel(pipe, str(base_folder))
-    merged, pretrained = weights(pipe), weights(BaseModel.load(str(base_folder)))
-    for record in registry.records:
-        own = {name: weight.clone() for name, weight in pretrained.items()}
-        record.add_to(own)
-        states = states_of_words(knowing, [f"{record.token} {record.class_word}"], record.token)
-        assert len(states) == 3  # token, class word, end
-        moved = 0.0
-        for name in own:
-            assert torch.allclose(merged[name] @ states.T, own[name] @ states.T, rtol=0, atol=1e-4), name
-            moved = max(moved, float((own[name] @ states.T - pretrained[name] @ states.T).abs().max()))
-        assert moved > 1e-2
+    pipe = load_pipeline(run, upto="<new1>")
+    record = NeuronRegistry.load(run / "registry").record("<new1>")
+    fused, pretrained = weights(pipe), weights(BaseModel.load(str(base_folder)))
+    own = {name: weight.clone() for name, weight in pretrained.items()}
+    record.add_to(own)
+    states = states_of_words(BaseModel(pipe, str(base_folder)), ["<new1> cat"], "<new1>")
+    assert len(states) == 3  # token, class word, end
+    for name in own:
+        assert torch.allclose(fused[name] @ states.T, own[name] @ states.T, rtol=0, atol=1e-4), name
+    assert any(float(((own[name] - pretrained[name]) @ states.T).abs().max()) > 1e-2 for name in own)
+
+
+def test_seven_concepts_of_the_miniature_keep_their_keys_and_values() -> None:
+    base = BaseModel.load("miniature")
+    classes = {f"<c{number}>": word for number, word in enumerate(["cat", "dog", "bird", "car", "cup", "fish", "boat"])}
+    starts = {token: initial_embedding(base, word, 0, token) for token, word in classes.items()}
+    ConceptTokens(base).add_all(starts)
+    words = [
+        states_of_words(base, [f"{token} {word}", f"a photo of a {token} {word}"], token)
+        for token, word in classes.items()
+    ]
+    captions = states_of_captions(base, list(read_calibration_prompts("miniature")))
+    name, projection = next(iter(key_value_projections(base.unet).items()))
+    pretrained = projection.weight.detach().float()
+    deltas = [0.05 * normal(pretrained.shape, 0, name, number) for number in range(len(words))]
+    merged = ConstrainedMerge(captions, words).merged(pretrained, deltas)
+    for own, delta in zip(words, deltas, strict=True):
+        assert torch.allclose(merged @ own.T, (pretrained + delta) @ own.T, rtol=0, atol=1e-4)
+    drift = ((merged - pretrained) @ captions.T).square().mean() / (pretrained @ captions.T).square().mean()
+    assert drift < 0.01
 
 
 def test_a_later_concept_does_not_know_the_earlier_ones(finished: tuple[Path, Path, Path], tmp_path: Path) -> None:
