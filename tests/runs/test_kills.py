@@ -11,9 +11,7 @@ from benchmarks.kill import Bench, contents
 # Part of a file's name, which write to it within one start, and how far it gets.
 PLANS = (
     "general:1:0.5",  # before the first step
-    "last:3:0.5",
     "last.ckpt:1:rename",  # no last.ckpt at this moment
-    "metrics:1:0.5",
     "-new:1:renamed",  # the registry's index does not know the file yet
     "registry.json:1:1",  # nothing of the first stage is known to the checkpoint
     ".png:1:0.99",

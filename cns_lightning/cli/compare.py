@@ -1,0 +1,83 @@
+"""``compare``: several methods on the same sequences, seeds and prompts, and a table of quality and cost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cns_lightning.errors import EXIT_DONE
+from cns_lightning.progress import ProgressDisplay
+
+_EXPLANATION = """\
+Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method;
+docs/comparison.md names the columns.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m cns_lightning compare",
+        description="Learns the same sequences with several methods, scores them alike, and writes a table.",
+        epilog=_EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--config", type=Path, required=True, metavar="FILE", help="what is compared")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of everything")
+    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a processor core)")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command and gives the exit code.
+
+    Raises:
+        UserError: if the configuration or a sequence is wrong, or files cannot be written.
+        RunStopped: if a run failed.
+    """
+    arguments = parser().parse_args(argv)
+    # Here, so that --help does not wait for torch.
+    from cns_lightning.compare import Comparison, carry_out, runs_of
+    from cns_lightning.compare_table import as_csv, as_markdown, rows_of
+    from cns_lightning.storage import write_atomically
+
+    comparison, out = Comparison.read(arguments.config), arguments.out.absolute()
+    runs = runs_of(comparison, out)
+    display = ProgressDisplay()
+    display.event(f"{len(runs)} runs below {out}")
+    carry_out(runs, comparison, arguments.jobs or os.cpu_count() or 1, display.event)
+    rows = rows_of(runs, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
+    text = as_markdown(rows)
+    write_atomically(out / "table.csv", as_csv(rows))
+    write_atomically(out / "table.md", text.encode())
+    sys.stdout.write(text)
+    display.event(f"wrote {out / 'table.csv'} and {out / 'table.md'}")
+    return EXIT_DONE
+
+
+def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
+    """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
+    from cns_lightning.cli.test import encoder
+    from cns_lightning.compare import ALONE
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.evaluation.anchors import class_word_scores
+    from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.sequence import Sequence
+    from cns_lightning.storage import read_json, write_json
+
+    first = next(run for run in runs if run.set_name == name and run.method != ALONE)
+    folder = RunFolder(first.folder)
+    known = read_json(folder.evaluation / "scores.json")
+    settings = Settings(pictures=known["pictures"], steps=known["steps"], guidance=known["guidance"])
+    base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
+    place = out / "class_word" / name
+    scores = class_word_scores(
+        place / "images", Sequence.read(Path(first.sequence)), base, settings, encoder(known["judge"], "cpu")
+    )
+    write_json(place / "scores.json", scores)
+    return scores

@@ -1,0 +1,115 @@
+"""The table of a comparison: one row a method, means over runs, and how far the runs lie apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.compare import ALONE
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.storage import read_json, read_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cns_lightning.compare import Run
+
+    Figures = dict[str, float | None]
+
+CLASS_WORD = "class word"
+QUALITY = (
+    "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
+    "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base",
+)  # fmt: skip
+COSTS = (
+    "trained_numbers", "kilobytes", "training_seconds", "fusion_seconds", "peak_memory_mb", "seconds_per_picture",
+)  # fmt: skip
+COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
+
+
+def figures_of(scores: dict[str, Any]) -> Figures:
+    """Gives the quality figures of one evaluation; ``multi`` is the mean of double and triple."""
+    groups, drift = scores["groups"], scores.get("drift", {})
+    several = [groups[name] for name in ("double", "triple") if name in groups]
+    found: Figures = {}
+    for figure in ("clip_i", "clip_t"):
+        found[f"single_{figure}"] = groups["single"][figure] if "single" in groups else None
+        found[f"multi_{figure}"] = statistics.fmean(each[figure] for each in several) if several else None
+    for name in ("forgetting_from_best", "forgetting_from_learned"):
+        found[name] = scores.get(name)
+    found |= {"drift_clip_t": drift.get("clip_t_change"), "likeness_to_base": drift.get("likeness_to_base")}
+    return found
+
+
+def costs_of(folder: RunFolder) -> Figures:
+    """Gives what a concept of a run cost, the mean over its concepts; memory is the peak of the whole run."""
+    registry, stages = NeuronRegistry.load(folder.registry), read_json(folder.timings)["stages"].values()
+    seconds = [sum(each for phase, each in stage["seconds"].items() if phase != "finish") for stage in stages]
+    fused = sorted(folder.fused.glob("*.safetensors"))
+    return {
+        "trained_numbers": statistics.fmean(record.trained for record in registry.records),
+        "kilobytes": statistics.fmean(entry.bytes for entry in registry.entries) / 1e3,
+        "training_seconds": statistics.fmean(seconds),
+        "fusion_seconds": float(read_tensors(fused[-1])[1]["seconds"]) if fused else 0.0,
+        "peak_memory_mb": max(max(stage["peak_memory_bytes"].values()) for stage in stages) / 1e6,
+        "seconds_per_picture": read_json(folder.evaluation / "scores.json").get("seconds_per_picture"),
+    }
+
+
+def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:
+    """Gives a row: means, and the standard deviation over runs where there are several."""
+    cells: dict[str, Any] = {"method": method, "runs": len(quality)}
+    for name in QUALITY:
+        values = [each for each in (figures.get(name) for figures in quality) if each is not None]
+        cells[name] = statistics.fmean(values) if values else None
+        cells[f"{name}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+    for name in COSTS:
+        values = [each for each in (figures.get(name) for figures in costs) if each is not None]
+        cells[name] = statistics.fmean(values) if values else None
+    return cells
+
+
+def rows_of(runs: Iterable[Run], class_word: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives all rows: methods in order, then the bounds.
+
+    Args:
+        runs: all finished.
+        class_word: scores of the class word on the base model, one a set.
+    """
+    quality: dict[str, list[Figures]] = {}
+    costs: dict[str, list[Figures]] = {}
+    for run in runs:
+        folder = RunFolder(run.folder)
+        quality.setdefault(run.method, []).append(figures_of(read_json(folder.evaluation / "scores.json")))
+        costs.setdefault(run.method, []).append(costs_of(folder))
+    names = [name for name in quality if name != ALONE]
+    rows = [row(name, quality[name], costs[name]) for name in names]
+    if ALONE in quality:
+        rows.append(row(ALONE, quality[ALONE], costs[ALONE]))
+    return [*rows, row(CLASS_WORD, [figures_of(scores) for scores in class_word], [])]
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    """Gives the table as CSV; what does not exist is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """Gives the table in Markdown, spreads behind a plus-minus sign."""
+    names = ("method", "runs", *QUALITY, *COSTS)
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---:|" * (len(names) - 1)]
+    for cells in rows:
+        shown = [str(cells["method"]), str(cells["runs"])]
+        for name in QUALITY:
+            spread = cells[f"{name}_spread"]
+            shown.append("" if cells[name] is None else f"{cells[name]:.3f}" + (f" ± {spread:.3f}" if spread else ""))
+        shown += ["" if cells[name] is None else f"{cells[name]:.4g}" for name in COSTS]
+        lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join([*lines, ""])

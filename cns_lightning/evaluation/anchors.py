@@ -1,0 +1,52 @@
+"""The lower bound of every comparison: what the base model draws when it is told the class word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.evaluation.evaluate import Table
+from cns_lightning.evaluation.pictures import PictureFolder
+from cns_lightning.evaluation.questions import questions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.evaluation.metrics import ClipEncoder
+    from cns_lightning.sequence import Sequence
+
+
+def class_word_scores(
+    folder: Path, sequence: Sequence, base: BaseModel, settings: Settings, judge: ClipEncoder
+) -> dict[str, Any]:
+    """Draws every prompt with class words in place of tokens on the base model, and scores it as a run is scored.
+
+    The highest CLIP-T that can be expected, and a CLIP-I that every method should exceed.
+
+    Args:
+        folder: for the pictures.
+        sequence: whose prompts are drawn.
+        base: the base model.
+        settings: as for the runs.
+        judge: the same.
+
+    Source: Mix-of-Show (arXiv 2305.18292), Table 1; docs/methods.md 2.2.
+    """
+    tokens = [concept.token for concept in sequence.concepts]
+    pairs = [
+        (replace(question, prompt=question.text), seed)
+        for question in questions(sequence, tokens)
+        for seed in range(settings.pictures)
+    ]
+    place = PictureFolder(folder, base.fingerprint(), settings.steps, settings.guidance)
+    place.draw(base.pipeline(), place.missing(pairs), settings.batch_size)
+    references = {
+        concept.token: judge.images([picture.image for picture in read_concept_pictures(concept)])
+        for concept in sequence.concepts
+    }
+    table = Table(references, {concept.token: concept.kind for concept in sequence.concepts})
+    table.add(pairs, judge.images(place.read(pairs)), judge)
+    return table.result()

@@ -1,0 +1,99 @@
+"""`compare` on the tiny model: the table is that of the runs' own files, and a second call repeats nothing."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cns_lightning.cli.main import main
+from cns_lightning.compare_table import figures_of, row
+from cns_lightning.storage import read_json
+from tests.runs.learning import write_sequence
+
+
+@pytest.fixture
+def comparison(tiny_base_model: Path, tiny_judge: Path, tmp_path: Path) -> Path:
+    """Gives a comparison of two methods on two concepts."""
+    sequence = write_sequence(tmp_path / "two", ["cat", "dog"])
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    content["prompts"] = {
+        "single": ["a photo of <new1> cat", "a <new2> dog"], "double": ["a <new1> cat and a <new2> dog"], "triple": [],
+    }  # fmt: skip
+    sequence.write_text(yaml.safe_dump(content), "utf-8")
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        yaml.safe_dump(
+            {
+                "model": {"base_model": str(tiny_base_model)},
+                "data": {"batch_size": 2},
+                "samples": {"pictures": 0, "steps": 2, "base_prompts": ["a house"]},
+            }
+        ),
+        "utf-8",
+    )
+    path = tmp_path / "compare.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "stack": [str(base), "configs/hardware/cpu.yaml"],
+                "methods": {name: [f"configs/methods/{name}.yaml"] for name in ("cns", "textual_inversion")},
+                "alone": "textual_inversion",
+                "sets": [str(sequence)],
+                "fit": ["--steps", 2],
+                "test": ["--pictures", 1, "--judge", str(tiny_judge)],
+            }
+        ),
+        "utf-8",
+    )
+    return path
+
+
+def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["compare", "--config", str(comparison), "--out", str(out), "--jobs", "2"]
+    assert main(command) == 0
+    rows = list(csv.DictReader((out / "table.csv").open(encoding="utf-8")))
+    assert [each["method"] for each in rows] == ["cns", "textual_inversion", "alone", "class word"]
+    scores = read_json(out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json")
+    assert float(rows[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
+    assert float(rows[0]["multi_clip_t"]) == pytest.approx(scores["groups"]["double"]["clip_t"])
+    assert float(rows[0]["forgetting_from_learned"]) == pytest.approx(scores["forgetting_from_learned"])
+    alone = [
+        read_json(out / "alone" / "sequence" / "seed-0" / f"concept-{number}" / "evaluation" / "scores.json")
+        for number in (0, 1)
+    ]
+    mean = sum(each["groups"]["single"]["clip_i"] for each in alone) / 2
+    assert float(rows[2]["single_clip_i"]) == pytest.approx(mean)
+    assert rows[2]["runs"] == "2"
+    assert rows[3]["trained_numbers"] == ""
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    (out / "table.csv").unlink()
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == written
+    assert list(csv.DictReader((out / "table.csv").open(encoding="utf-8"))) == rows
+
+
+def test_means_and_spread_by_hand() -> None:
+    runs = [
+        {"groups": {"single": {"clip_i": value, "clip_t": 0.2}, "double": {"clip_i": 0.4, "clip_t": 0.1}, "triple": {"clip_i": 0.2, "clip_t": 0.1}}}
+        for value in (0.5, 0.7)
+    ]
+    cells = row("method", [figures_of(scores) for scores in runs], [])
+    assert cells["single_clip_i"] == pytest.approx(0.6)
+    assert cells["single_clip_i_spread"] == pytest.approx(0.02**0.5)
+    assert cells["multi_clip_i"] == pytest.approx(0.3)
+    assert cells["forgetting_from_best"] is None
+
+
+def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("stack: [nowhere.yaml]\nmethods: {cns: [configs/methods/cns.yaml]}\nset: [a]\n", "utf-8")
+    assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "set: is no known key" in capsys.readouterr().err
+    path.write_text("stack: [nowhere.yaml]\nmethods: {cns: [configs/methods/cns.yaml]}\nalone: none\n", "utf-8")
+    assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere.yaml: there is no such file" in said
+    assert "none of the methods" in said
+    assert not (tmp_path / "out").exists()
