@@ -59,7 +59,9 @@ class Comparison:
             content = yaml.safe_load(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(
-                str(path), f"cannot be read ({error})", "Give a comparison file, as in configs/experiments"
+                str(path),
+                f"cannot be read ({str(error).splitlines()[0]})",
+                "Give a comparison file, as in configs/experiments",
             ) from error
         faults = Faults()
         if not isinstance(content, dict):
