@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.cross_attention import WeightOverrides, key_value_projections
+from cns_lightning.diffusion.cross_attention import WeightOverrides
 from cns_lightning.diffusion.denoising import denoising_loss
+from cns_lightning.diffusion.layerwise import LayerwiseText
+from cns_lightning.diffusion.projections import read_weights
 from cns_lightning.diffusion.sampling import generate_pairs
 from cns_lightning.diffusion.text import ConceptTokens
 from cns_lightning.errors import UserError
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from cns_lightning.data.module import ConceptDataModule
     from cns_lightning.sequence import Concept, Sequence
 
+FULL_RATE = "full_rate"
+"""Key of an optimizer's group: the learning rate with which a stage begins."""
+
 
 class ContinualPersonalization(LightningModule):
     """Teaches one base model a sequence of concepts with one method.
@@ -44,7 +49,7 @@ class ContinualPersonalization(LightningModule):
         step: optimizer steps applied in that stage.
         done_stages: finished stages; their concepts are in ``registry`` and folded into the UNet.
         registry: what is kept per concept; on disk in the run folder.
-        base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
+        base_weights: pretrained weights of the method's projections by parameter name, float32, on the CPU.
         weights: the same after the last finished stage.
         concept_neurons: the mask of the running stage's concept by token, once it is selected.
         notices: what the running step tells the host.
@@ -102,14 +107,13 @@ class ContinualPersonalization(LightningModule):
             base.unet.enable_gradient_checkpointing()
         self.base = base
         self.unet, self.vae, self.text_encoders = base.unet, base.vae, nn.ModuleList(base.text_encoders)
-        self.projections = key_value_projections(base.unet)
-        self.base_weights = {
-            name: projection.weight.detach().float().cpu().clone() for name, projection in self.projections.items()
-        }
+        self.projections = self.method.projections(base)
+        self.base_weights = read_weights(self.projections)
         # Cast after the weights were taken: the registry replays on single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))
         self.weights = dict(self.base_weights)
-        self.tokens = ConceptTokens(base)
+        self.layerwise = LayerwiseText.of(base) if self.method.is_layerwise else None
+        self.tokens = ConceptTokens(base, self.layerwise.layers if self.layerwise is not None else 1)
         self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
         self.registry = self._open_registry(base)
         self._introduce_tokens()
@@ -138,6 +142,9 @@ class ContinualPersonalization(LightningModule):
                 for concept in self.sequence.concepts
             }
         )
+        if self.layerwise is not None:
+            for token in self.tokens.names:
+                self.layerwise.add(self.tokens.rows(token))
 
     def fold(self, stage: int) -> None:
         """Writes the registry's record of a finished stage into the model, rounded as it is stored."""
@@ -253,7 +260,12 @@ class ContinualPersonalization(LightningModule):
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
         groups = [
-            {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
+            {
+                "params": group.parameters,
+                "lr": group.learning_rate,
+                "weight_decay": group.weight_decay,
+                FULL_RATE: group.learning_rate,
+            }
             for group in self.method.parameter_groups()
         ]
         return torch.optim.AdamW(groups)
@@ -267,8 +279,9 @@ class ContinualPersonalization(LightningModule):
         part = batch_idx % accumulate
         if part == 0:
             self.notices.begin()
-        states = self.method.text_states(list(batch["prompt"]))
+        # First: a method may move the text encoder as well.
         self.overrides.set(self.method.trained_weights())
+        states = self.method.text_states(list(batch["prompt"]))
         losses = denoising_loss(
             self.base, batch["latents"], batch["noise"], batch["timestep"], states, batch["valid_region"]
         )
@@ -317,6 +330,9 @@ class ContinualPersonalization(LightningModule):
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         """Steps, lets the method act while the gradients stand, and counts."""
+        if self.method.learning_rate_falls:
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = group[FULL_RATE] * (1 - self.step / self.data.steps)
         super().optimizer_step(*arguments, **keywords)
         self.method.after_step()
         self.notices.publish(self.step)

@@ -9,8 +9,8 @@ import torch
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.projections import read_weights, write_weights
 from cns_lightning.fusion import configured_method, weights_after
-from cns_lightning.registry.application import write_weights
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
 
@@ -44,15 +44,17 @@ def load_pipeline(
     source = base_model or registry.base_model
     base = BaseModel.load(source)
     registry.check_base(base.fingerprint(), source)
-    pretrained = {name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()}
     pipe = base.pipeline()
     folder = RunFolder(Path(run_dir))
     if registry.fused_by is None or not registry.tokens:
+        pretrained = {name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()}
         registry.apply(pipe, upto, base=pretrained)
     else:
         registry.apply_tokens(pipe, upto)
         kind, settings = configured_method(folder)
+        method = kind(**settings)
+        pretrained = read_weights(method.projections(base))
         count = registry.tokens.index(upto) + 1 if upto is not None else len(registry.tokens)
-        write_weights(pipe.unet, weights_after(count, folder, registry, kind(**settings), base, pretrained))
+        write_weights(pipe, weights_after(count, folder, registry, method, base, pretrained))
     base.to(dtype=dtype, device=device)
     return pipe

@@ -10,6 +10,7 @@ import torch
 from cns_lightning.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.projections import TEXT_PREFIX
 from cns_lightning.errors import Faults
 from cns_lightning.pipeline import load_pipeline
 
@@ -30,7 +31,7 @@ class Verified:
 
     Attributes:
         files: files that were read and compared with their checksums.
-        weights: key and value weights of the model.
+        weights: those of which some may be moved: keys and values, or more where the method moves more.
         moved: how many of them differ from the base model's, all inside the concepts' masks.
     """
 
@@ -51,21 +52,22 @@ def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
     base = BaseModel.load(registry.base_model)
     registry.check_base(base.fingerprint(), f"{registry.base_model} as it is now")
     pipe = load_pipeline(folder.path)
-    pretrained = {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
-    union = registry.union().bools()
+    movable = registry.union()
+    union = movable.bools()
+    weights = max(movable.total(), sum(each.weight.numel() for each in key_value_projections(base.unet).values()))
     moved, wrong = 0, []
     after = dict(_tensors(pipe))
     for name, then in _tensors(base):
         # Tables have rows for the concepts' tokens behind those of the base model.
         now = after[name][: len(then)] if then.ndim else after[name]
         differs = _bits(now) != _bits(then)
-        inside = union.get(name.removeprefix("unet."))
+        inside = union.get(name.removeprefix("unet.").replace("text_0.", TEXT_PREFIX))
         moved += int(differs.sum()) if inside is not None else 0
         if bool((differs if inside is None else differs & ~inside).any()):
             wrong.append(name)
     if wrong:
         raise RuntimeError(f"weights outside every mask differ from the base model's: {', '.join(wrong[:10])}")
-    return Verified(files, sum(weight.numel() for weight in pretrained.values()), moved)
+    return Verified(files, weights, moved)
 
 
 def _verify_checkpoints(folder: RunFolder) -> int:

@@ -54,6 +54,7 @@ class ConceptDataModule(LightningDataModule):
         augmentation: how pictures are varied.
         templates: prompts by kind of concept.
         prior: pictures of the class, for methods with prior preservation.
+        noise_offset: deviation of a further noise that is the same all over a channel of a sample.
         seed: of every draw.
     """
 
@@ -65,11 +66,13 @@ class ConceptDataModule(LightningDataModule):
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         templates: PromptTemplates = PromptTemplates(),  # noqa: B008 - frozen
         prior: Prior = Prior(),  # noqa: B008 - frozen
+        noise_offset: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
+        self.noise_offset = noise_offset
         self.prepared: dict[int, StageLatents] = {}
 
     @cached_property
@@ -99,6 +102,13 @@ class ConceptDataModule(LightningDataModule):
                 stage: self._encode(stage, module.encode, module.base.resolution, module.base.latent_scale)
             }
         return self.prepared[stage]
+
+    def noise(self, shape: torch.Size, stage: int, step: int, sample: int) -> Tensor:
+        """Draws the noise of one sample of a step, shape (channels, height, width)."""
+        noise = noise_for(shape, self.seed, stage, step, sample)
+        if not self.noise_offset:
+            return noise
+        return noise + self.noise_offset * normal((shape[0], 1, 1), self.seed, "noise_offset", stage, step, sample)
 
     def describe_sample(self, stage: int, step: int, sample: int) -> str:
         """Names picture and timestep of one sample of a step, for messages."""
@@ -171,7 +181,7 @@ class StageDataset(Dataset):
         given = {
             "latents": latents,
             "valid_region": encoded.valid[picture, variant],
-            "noise": noise_for(latents.shape, data.seed, stage, step, sample),
+            "noise": data.noise(latents.shape, stage, step, sample),
             "timestep": timestep_for(timesteps, data.seed, stage, step, sample),
             "prompt": encoded.prompts[picture][variant],
         }

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cns_lightning.determinism import normal
 from cns_lightning.errors import UserError
@@ -28,7 +30,8 @@ class TextStates:
     """Encoded prompts.
 
     Attributes:
-        states: what the cross-attention reads, shape (prompts, tokens, width), in the base model's precision.
+        states: what the cross-attention reads, shape (prompts, tokens, width), in the base model's precision; where
+            tokens are layer-wise those of all layers side by side.
         pooled: one state a prompt, shape (prompts, pooled width), for SDXL; None otherwise.
         positions: shape (prompts, tokens), bool: from the start token to the first end token, without the padding.
         token_ids: shape (prompts, tokens), int64, of the first tokenizer.
@@ -73,6 +76,8 @@ def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
     tokenizer, encoder = base.tokenizers[number], base.text_encoders[number]
     # A tokenizer saved without its length claims to take any number of tokens.
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    # As the pipelines do: a token of several vectors stands in a prompt as all of them.
+    prompts = TextualInversionLoaderMixin().maybe_convert_prompt(prompts, tokenizer)  # type: ignore[assignment]
     inputs = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     device = base.embedding_table(number).weight.device
     token_ids = cast("Tensor", inputs["input_ids"]).to(device)
@@ -88,16 +93,18 @@ def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
 class ConceptTokens:
     """The tokens that concepts added to a base model's tokenizers and embedding tables.
 
-    A table grows at its end; rows that were there stay where and as they are. While a token is trained its row is read
-    from a parameter and the table is left alone, so that no other row can move, whatever the optimizer does.
+    A table grows at its end; rows that were there stay where and as they are. While a token is trained its rows are
+    read from a parameter and the table is left alone, so that no other row can move, whatever the optimizer does.
 
     Args:
         base: the model; every pipeline it gives knows the tokens as well.
+        layers: into how many equal parts a token's vectors fall, one for each cross-attention layer; prompts read as
+            many as one part has.
     """
 
-    def __init__(self, base: BaseModel) -> None:
-        self.base = base
-        self._identifiers: dict[str, list[int]] = {}
+    def __init__(self, base: BaseModel, layers: int = 1) -> None:
+        self.base, self.layers = base, layers
+        self._identifiers: dict[str, list[list[int]]] = {}
         self._trained: dict[str, list[nn.Parameter]] = {}
         self._hooks: dict[str, list[RemovableHandle]] = {}
 
@@ -107,11 +114,16 @@ class ConceptTokens:
         return list(self._identifiers)
 
     def identifiers(self, token: str, encoder: int = 0) -> list[int]:
-        """Gives the ids by which a token stands in ``TextStates.token_ids``; one, as a token has one vector."""
-        return [self.row(token, encoder)]
+        """Gives the ids by which a token stands in ``TextStates.token_ids``, one a vector."""
+        rows = self.rows(token, encoder)
+        return rows[: len(rows) // self.layers]
 
     def row(self, token: str, encoder: int = 0) -> int:
-        """Gives the row of a token in the embedding table of one encoder."""
+        """Gives the first row of a token in the embedding table of one encoder."""
+        return self.rows(token, encoder)[0]
+
+    def rows(self, token: str, encoder: int = 0) -> list[int]:
+        """Gives the rows of a token in the embedding table of one encoder, layer by layer."""
         return self._identifiers[token][encoder]
 
     def add(self, token: str, embeddings: list[Tensor] | None = None) -> None:
@@ -122,16 +134,17 @@ class ConceptTokens:
         """Adds tokens to every tokenizer, and their rows to the tables in one go: a table is copied when it grows.
 
         Args:
-            embeddings: by token, one vector for each encoder, shape (width,) or (1, width), rounded to the precision of
-                the table; None starts at the mean of the table.
+            embeddings: by token, for each encoder a vector of shape (width,) or several, (vectors, width), rounded to
+                the precision of the table; None starts one at the mean of the table.
 
         Raises:
             UserError: if a token is a word the model knows, was added before, or would not stay in one piece.
         """
-        for token in embeddings:
+        where = f"base model {self.base.source}"
+        for token, given in embeddings.items():
+            names = vector_names(token, 1 if given is None or given[0].ndim == 1 else len(given[0]), self.layers)
             self._identifiers[token] = [
-                _add_to_vocabulary(tokenizer, token, f"base model {self.base.source}")
-                for tokenizer in self.base.tokenizers
+                [_add_to_vocabulary(tokenizer, name, where) for name in names] for tokenizer in self.base.tokenizers
             ]
         for number in range(len(self.base.text_encoders)):
             self._grow(number)
@@ -142,10 +155,10 @@ class ConceptTokens:
         """Gives copies of a token's vectors as they are now.
 
         Returns:
-            One for each encoder, shape (1, width), float32, on the CPU.
+            For each encoder, shape (vectors, width), float32, on the CPU.
         """
         rows: list[Tensor] = list(self._trained.get(token, [])) or [
-            table.weight[row].unsqueeze(0) for table, row in zip(self._tables(), self._identifiers[token], strict=True)
+            table.weight[rows] for table, rows in zip(self._tables(), self._identifiers[token], strict=True)
         ]
         return [row.detach().float().cpu().clone() for row in rows]
 
@@ -154,25 +167,25 @@ class ConceptTokens:
 
         Args:
             token: an added token that is not being trained.
-            embeddings: one for each encoder, shape (width,) or (1, width).
+            embeddings: for each encoder, shape (width,) or (vectors, width).
         """
         if token in self._trained:
             raise ValueError(f"{token} is being trained")
-        for table, row, vector in zip(self._tables(), self._identifiers[token], embeddings, strict=True):
+        for table, rows, vectors in zip(self._tables(), self._identifiers[token], embeddings, strict=True):
             with torch.no_grad():
-                table.weight[row] = vector.detach().reshape(table.embedding_dim).to(table.weight)
+                table.weight[rows] = vectors.detach().reshape(len(rows), table.embedding_dim).to(table.weight)
 
     def train(self, token: str) -> list[nn.Parameter]:
         """Makes a token trainable, from where it stands in the tables; anew when it is trained already.
 
         Returns:
-            One parameter for each encoder, shape (1, width), float32, on the device of its table.
+            A parameter for each encoder, shape (vectors, width), float32, on the device of its table.
         """
         self._release(token)
         parameters, hooks = [], []
-        for table, row in zip(self._tables(), self._identifiers[token], strict=True):
-            parameter = nn.Parameter(table.weight[row].detach().float().unsqueeze(0).clone())
-            hooks.append(table.register_forward_hook(_RowFromParameter(row, parameter)))
+        for table, rows in zip(self._tables(), self._identifiers[token], strict=True):
+            parameter = nn.Parameter(table.weight[rows].detach().float().clone())
+            hooks.append(table.register_forward_hook(_RowsFromParameter(rows[0], parameter)))
             parameters.append(parameter)
         self._trained[token], self._hooks[token] = parameters, hooks
         return parameters
@@ -203,7 +216,7 @@ class ConceptTokens:
         seconds over many concepts and moves the random numbers of a run.
         """
         encoder, table = self.base.text_encoders[number], self._tables()[number]
-        needed = 1 + max(identifiers[number] for identifiers in self._identifiers.values())
+        needed = 1 + max(max(identifiers[number]) for identifiers in self._identifiers.values())
         if needed > table.num_embeddings:
             rows = table.weight.new_zeros(needed - table.num_embeddings, table.embedding_dim)
             table.weight = nn.Parameter(torch.cat([table.weight.detach(), rows]), requires_grad=False)
@@ -211,15 +224,32 @@ class ConceptTokens:
             encoder.config.vocab_size = needed
 
 
-class _RowFromParameter:
-    """Forward hook of an embedding table: one row comes from a parameter."""
+class _RowsFromParameter:
+    """Forward hook of an embedding table: rows that follow each other come from a parameter."""
 
-    def __init__(self, row: int, parameter: nn.Parameter) -> None:
-        self.row, self.parameter = row, parameter
+    def __init__(self, first: int, parameter: nn.Parameter) -> None:
+        self.first, self.parameter = first, parameter
 
     def __call__(self, table: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        own = (inputs[0] == self.row).unsqueeze(-1)
-        return torch.where(own, self.parameter.to(output.dtype), output)
+        count = len(self.parameter)
+        own = ((inputs[0] >= self.first) & (inputs[0] < self.first + count)).unsqueeze(-1)
+        # A single vector needs no lookup.
+        rows = self.parameter
+        if count > 1:
+            rows = functional.embedding((inputs[0] - self.first).clamp(0, count - 1), self.parameter)
+        return torch.where(own, rows.to(output.dtype), output)
+
+
+def vector_names(token: str, vectors: int, layers: int = 1) -> list[str]:
+    """Names a token's vectors for the tokenizers, layer by layer.
+
+    Those of the first layer have the names that diffusers expands a token to (``maybe_convert_prompt``); those of other
+    layers never stand in a prompt, and their names cannot be a user's token.
+    """
+    names = [token if number == 0 else f"{token}_{number}" for number in range(vectors // layers)]
+    # Lower case, as CLIP reads.
+    later = [f"{name.lower()}|layer{layer}" for layer in range(1, layers) for name in names]
+    return names + later
 
 
 def _add_to_vocabulary(tokenizer: CLIPTokenizer, token: str, where: str) -> int:
@@ -266,14 +296,31 @@ def initial_embedding(base: BaseModel, class_word: str, seed: int, token: str) -
     Source: docs/methods.md 1.4, token init (class word + noise); the noise's size is our choice.
     """
     vectors = []
+    for number, vector in enumerate(word_embedding(base, class_word, token)):
+        table = base.embedding_table(number).weight.detach().float().cpu()[: base.vocabulary_sizes[number]]
+        noise = normal((1, table.shape[1]), seed, "initial_embedding", token, number)
+        vectors.append(vector + INITIAL_NOISE * table.std() * noise)
+    return vectors
+
+
+def word_embedding(base: BaseModel, class_word: str, token: str) -> list[Tensor]:
+    """Gives the mean of a class word's vectors, one for each encoder, shape (1, width), float32, on the CPU.
+
+    Args:
+        base: the model.
+        class_word: one or more words.
+        token: the concept's token, for messages.
+
+    Raises:
+        UserError: if nothing is left of the class word when it is read.
+    """
+    vectors = []
     for number, tokenizer in enumerate(base.tokenizers):
         ids = _token_ids(tokenizer, class_word)
         if not ids:
             raise UserError(f"class_word of {token}", f"{class_word!r} holds no word", "Say what it is, such as cat")
         rows = base.embedding_table(number).weight.detach().float().cpu()
-        table = rows[: base.vocabulary_sizes[number]]
-        noise = normal((1, table.shape[1]), seed, "initial_embedding", token, number)
-        vectors.append(rows[ids].mean(0, keepdim=True) + INITIAL_NOISE * table.std() * noise)
+        vectors.append(rows[ids].mean(0, keepdim=True))
     return vectors
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.text import TextStates, initial_embedding, text_states
-from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.registry.record import LAYERS, ConceptRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,10 +42,10 @@ class StageContext:
     Attributes:
         stage: number of the stage, from 0.
         concept: what is learned.
-        base: the base model; its key and value projections hold the weights after the previous stage.
+        base: the base model; its projections hold the weights after the previous stage.
         tokens: the learned tokens; the concept's own is there already, at its initial embedding.
         registry: the concepts learned before.
-        base_weights: pretrained key and value weights by parameter name, float32.
+        base_weights: pretrained weights of the method's projections by parameter name, float32.
         weights: from which the stage starts: those after the previous stage, or the pretrained ones where concepts are
             fused; float32.
         mask: the concept neurons, or None where the run selects none.
@@ -88,7 +89,21 @@ class Method(nn.Module, ABC):
     prior_weight = 0.0
     """Factor on the denoising loss of pictures of the class, drawn by the base model; 0 draws none."""
 
+    is_layerwise = False
+    """Whether tokens have vectors of their own for every cross-attention layer."""
+
+    learning_rate_falls = False
+    """Whether learning rates fall in a straight line, to 0 at a stage's end."""
+
     context: StageContext
+
+    def projections(self, base: BaseModel) -> dict[str, nn.Linear]:
+        """Gives the projections whose weights the method may move, by parameter name, always in the same order.
+
+        Raises:
+            UserError: if the base model has none, or is of a kind the method is not made for.
+        """
+        return key_value_projections(base.unet)
 
     def fuse(
         self, records: Sequence[ConceptRecord], base: BaseModel, base_weights: Mapping[str, Tensor]
@@ -97,8 +112,9 @@ class Method(nn.Module, ABC):
 
         Args:
             records: at least one, in learning order.
-            base: the base model, which knows the concepts' tokens; its key and value weights are not to be read.
-            base_weights: pretrained key and value weights by parameter name, float32, on the CPU.
+            base: the base model, which knows the concepts' tokens; the weights of its projections may be overwritten:
+                the caller writes what this gives.
+            base_weights: pretrained weights of the projections by parameter name, float32, on the CPU.
         """
         raise NotImplementedError
 
@@ -107,7 +123,7 @@ class Method(nn.Module, ABC):
         return {}
 
     def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
-        """Gives where a concept's token starts, one vector for each encoder, shape (1, width), float32, on the CPU.
+        """Gives where a concept's token starts, for each encoder, shape (vectors, width), float32, on the CPU.
 
         Raises:
             UserError: if nothing is left of the class word when it is read.
@@ -147,6 +163,7 @@ class Method(nn.Module, ABC):
         values: Tensor,
         rows: list[nn.Parameter],
         factors: dict[str, tuple[Tensor, Tensor]] | None = None,
+        extra: dict[str, Tensor] | None = None,
     ) -> ConceptRecord:
         """Makes the record of the running stage: the values in half precision, the token in single."""
         concept = self.context.concept
@@ -158,5 +175,7 @@ class Method(nn.Module, ABC):
             mask=mask,
             values=values.detach().half().cpu(),
             factors=factors or {},
+            extra=extra or {},
+            metadata={LAYERS: str(self.context.tokens.layers)} if self.is_layerwise else {},
             embeddings=[row.detach().float().cpu().clone() for row in rows],
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.determinism import normal
+from cns_lightning.determinism import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,30 +68,42 @@ class LowRankDelta(nn.Module):
 
     Attributes:
         ups: parameters, each (rows, rank), zero at the start.
-        downs: parameters, each (rank, columns), random at the start.
+        downs: each (rank, columns): parameters, random at the start, or what was given.
 
     Args:
         weights: where the matrices stand, by parameter name.
         rank: of the products.
         seeds: of the run, and number of the stage.
         device: of everything.
+        bases: ``downs`` that stay as they are, by parameter name, float32.
 
-    Source: LoRA (arXiv 2106.09685), section 4.1.
+    Source: LoRA (arXiv 2106.09685), section 4.1; the first values of ``downs`` as in its published code.
     """
 
+    downs: nn.ParameterList | BufferList
+
     def __init__(
-        self, weights: Mapping[str, Tensor], rank: int, seeds: tuple[int, int], device: torch.device | str = "cpu"
+        self,
+        weights: Mapping[str, Tensor],
+        rank: int,
+        seeds: tuple[int, int],
+        device: torch.device | str = "cpu",
+        bases: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.names = sorted(weights)
         self.origins = BufferList([weights[name].detach().to(torch.float32, copy=True) for name in self.names])
         shapes = [weights[name].shape for name in self.names]
         self.ups = nn.ParameterList(torch.zeros(rows, rank) for rows, _ in shapes)
-        # Variance 1 / columns, so that the product answers at the scale of its input.
-        self.downs = nn.ParameterList(
-            normal((rank, columns), seeds[0], "low_rank", seeds[1], name) / columns**0.5
-            for name, (_, columns) in zip(self.names, shapes, strict=True)
-        )
+        if bases is not None:
+            self.downs = BufferList([bases[name] for name in self.names])
+        else:
+            self.downs = nn.ParameterList(
+                torch.empty(rank, columns).uniform_(
+                    -(columns**-0.5), columns**-0.5, generator=generator(seeds[0], "low_rank", seeds[1], name)
+                )
+                for name, (_, columns) in zip(self.names, shapes, strict=True)
+            )
         self.to(device)
 
     def products(self) -> list[Tensor]:

@@ -6,35 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cns_lightning.diffusion.text import ConceptTokens, vector_names
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from diffusers import DiffusionPipeline
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.registry.record import ConceptRecord
 
 _REMEDY = "Use a pipeline of the base model that the concepts were learned on"
-
-
-def write_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Writes weights into a UNet, in its precision and on its device.
-
-    Raises:
-        UserError: if the UNet has no such parameters; then nothing was written.
-    """
-    parameters = dict(unet.named_parameters())
-    for name, weight in weights.items():
-        found = tuple(parameters[name].shape) if name in parameters else None
-        if found != tuple(weight.shape):
-            problem = f"its UNet's {name} has shape {found}" if found else f"its UNet has no {name}"
-            raise UserError("pipeline", f"{problem}, shape {tuple(weight.shape)} is needed", _REMEDY)
-    with torch.no_grad():
-        for name, weight in weights.items():
-            parameters[name].copy_(weight)
 
 
 def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[ConceptRecord]) -> None:
@@ -52,7 +36,7 @@ def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[Concept
             is a word of its vocabulary.
     """
     from cns_lightning.diffusion.base_model import BaseModel
-    from cns_lightning.diffusion.text import ConceptTokens
+    from cns_lightning.diffusion.layerwise import LayerwiseText
 
     base = BaseModel(pipe, source)
     vectors: dict[str, list[Tensor]] = {}
@@ -65,15 +49,18 @@ def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[Concept
         ConceptTokens(base).add_all(new)
     for token in vectors.keys() & known:
         _write_rows(base, token, vectors[token])
+    for record in records:
+        if record.layers > 1:
+            names = list(_named_vectors(record, len(base.text_encoders)))
+            LayerwiseText.of(base).add(base.tokenizers[0].convert_tokens_to_ids(names))  # type: ignore[arg-type]
 
 
 def _named_vectors(record: ConceptRecord, encoders: int) -> dict[str, list[Tensor]]:
     if len(record.embeddings) != encoders:
         problem = f"has {encoders} text encoders, {record.token} was learned with {len(record.embeddings)}"
         raise UserError("pipeline", problem, _REMEDY)
-    by_vector = zip(*record.embeddings, strict=True)
-    # diffusers expands a token to its further vectors by exactly these names (maybe_convert_prompt).
-    return {f"{record.token}_{number}" if number else record.token: list(rows) for number, rows in enumerate(by_vector)}
+    names = vector_names(record.token, len(record.embeddings[0]), record.layers)
+    return {name: list(rows) for name, rows in zip(names, zip(*record.embeddings, strict=True), strict=True)}
 
 
 def _write_rows(base: BaseModel, token: str, rows: Sequence[Tensor]) -> None:

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from cns_lightning.neurons.mask import NeuronMask
 
+LAYERS = "layers"
+"""Key of the metadata: into how many layers the vectors of a layer-wise token fall."""
+
 
 @dataclass(eq=False)
 class ConceptRecord:
@@ -34,7 +37,8 @@ class ConceptRecord:
             of ascending flat index.
         embeddings: of the token, one per text encoder, each (vectors, width).
         factors: of low-rank deltas, by parameter name: ``up`` (rows, rank) and ``down`` (rank, columns), float16; what
-            is added to the weight is their product.
+            is added to the weight is their product. Methods that fuse may make ``down`` again from something else and
+            keep it empty, (0, columns).
         extra: further tensors by name, for methods that keep something else.
         metadata: further facts, text only.
 
@@ -77,6 +81,11 @@ class ConceptRecord:
         """Counts the numbers that were trained: values, factors and embeddings."""
         factors = [factor for pair in self.factors.values() for factor in pair]
         return sum(each.numel() for each in (self.values, *factors, *self.embeddings))
+
+    @property
+    def layers(self) -> int:
+        """Gives into how many layers the embeddings' vectors fall; 1 for a token that every layer reads alike."""
+        return int(self.metadata.get(LAYERS, "1"))
 
     def moved(self) -> NeuronMask | None:
         """Gives the neurons that the concept moves: those of its mask, or all of a matrix with factors."""

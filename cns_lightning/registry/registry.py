@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.diffusion.projections import write_weights
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.overlap import overlap_of
 from cns_lightning.registry import files
-from cns_lightning.registry.application import write_tokens, write_weights
+from cns_lightning.registry.application import write_tokens
 from cns_lightning.registry.files import ConceptEntry, GeneralNeurons, Index
 from cns_lightning.registry.replay import Replay
 from cns_lightning.registry.store import Records, RecordStore
@@ -386,7 +387,7 @@ class NeuronRegistry:
         Raises:
             UserError: if there is none of that token, or the pipeline is of another model.
         """
-        write_weights(pipe.unet, self.weights(upto, base))
+        write_weights(pipe, self.weights(upto, base))
         self.apply_tokens(pipe, upto)
 
     def apply_tokens(self, pipe: Any, upto: str | None = None) -> None:

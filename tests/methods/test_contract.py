@@ -8,7 +8,9 @@ import torch
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.fusion import configured_method
 from cns_lightning.pipeline import load_pipeline
+from cns_lightning.run_folder import RunFolder
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
 
@@ -20,9 +22,14 @@ def test_stage_moves_only_what_the_method_keeps(method: str, tiny_base_model: Pa
     run = learn(method, tiny_base_model, tmp_path)
     base, learned = BaseModel.load(str(tiny_base_model)), load_pipeline(run)
     earlier = load_pipeline(run, upto="<new1>")
+    kind, settings = configured_method(RunFolder(run))
+    movable = kind(**settings).projections(base)
     kept = dict(base.unet.named_parameters())
-    for name, weight in learned.unet.named_parameters():
-        if "attn2.to_k" not in name and "attn2.to_v" not in name:
+    kept |= {f"text_encoder.{name}": weight for name, weight in base.text_encoders[0].named_parameters()}
+    now = dict(learned.unet.named_parameters())  # type: ignore[attr-defined]
+    now |= {f"text_encoder.{name}": weight for name, weight in learned.text_encoder.named_parameters()}  # type: ignore[attr-defined]
+    for name, weight in now.items():
+        if name not in movable and "token_embedding" not in name:
             assert torch.equal(weight, kept[name]), name
     rows = base.vocabulary_sizes[0]
     pipes: list[Any] = [learned, earlier]

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.projections import write_weights
 from cns_lightning.diffusion.text import ConceptTokens, text_states
 from cns_lightning.errors import UserError
 from cns_lightning.miniature.tiny import tiny_base_model
 from cns_lightning.neurons.mask import NeuronMask
-from cns_lightning.registry.application import write_tokens, write_weights
+from cns_lightning.registry.application import write_tokens
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
 
@@ -142,8 +143,8 @@ def test_a_foreign_pipeline_is_refused(folder: Path, base: BaseModel) -> None:
         write_tokens(pipe, "tiny", [_record(0, weights, encoders=2)])
     name = next(iter(weights))
     before = dict(pipe.unet.named_parameters())[name].clone()
-    with pytest.raises(UserError, match=r"its UNet's .* has shape \(.*\), shape \(2, 2\) is needed"):
-        write_weights(pipe.unet, {name: torch.zeros_like(before), list(weights)[1]: torch.zeros(2, 2)})
+    with pytest.raises(UserError, match=r"its .* has shape \(.*\), shape \(2, 2\) is needed"):
+        write_weights(pipe, {name: torch.zeros_like(before), list(weights)[1]: torch.zeros(2, 2)})
     assert torch.equal(dict(pipe.unet.named_parameters())[name], before)
-    with pytest.raises(UserError, match="its UNet has no x"):
-        write_weights(pipe.unet, {"x": torch.zeros(2, 2)})
+    with pytest.raises(UserError, match="has no x"):
+        write_weights(pipe, {"x": torch.zeros(2, 2)})

@@ -8,6 +8,13 @@ from PIL import Image
 
 from cns_lightning.cli.main import main
 
+FOR_TINY = {
+    "custom_diffusion": ["--data.prior.pictures", "3"],
+    "orthogonal_adaptation": ["--model.method.rank", "3"],
+    "mix_of_show": ["--model.method.iterations", "5", "--model.method.other_iterations", "5"],
+}
+"""What methods need to be at home on the tiny model."""
+
 
 def write_sequence(folder: Path, words: list[str]) -> Path:
     """Writes a sequence of concepts of three small noisy pictures each, stored as people's photos are."""
@@ -33,7 +40,7 @@ def arguments(base: Path, sequence: Path, run: Path, *more: str, method: str = "
         "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
         "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
         "--run", str(run), *(["--steps", str(steps)] if steps else []), "--samples.steps", "2", "--samples.pictures", "2",
-        "--data.prior.steps", "2", *(["--data.prior.pictures", "3"] if method == "custom_diffusion" else []), *more,
+        "--data.prior.steps", "2", *FOR_TINY.get(method, []), *more,
     ]  # fmt: skip
 
 

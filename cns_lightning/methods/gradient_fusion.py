@@ -1,0 +1,143 @@
+"""Gradient fusion: one weight that treats what every concept's layer reads as the concept's own weight does.
+
+    W = argmin over W of  sum over concepts i of  || (W_0 + dW_i) X_i - W X_i ||^2
+
+Two ways to the same minimum: iterations on recorded features, as published, and a closed form on two streaming sums,
+whose memory does not grow with the number of concepts.
+
+Source: Mix-of-Show (arXiv 2305.18292) 3.3.2; docs/methods.md 5.5.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+RELATIVE_TOLERANCE = 1e-10
+"""Directions in which the inputs' squares are a smaller share of the largest are rounding of single precision."""
+
+
+class LayerFusion(ABC):
+    """Gathers what a layer reads for each concept, and finds its fused weight.
+
+    Args:
+        weight: pretrained, shape (rows, columns), float32.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+
+    @abstractmethod
+    def add(self, inputs: Tensor, delta: Tensor) -> None:
+        """Takes in what a concept's layer read.
+
+        Args:
+            inputs: shape (places, columns), float32.
+            delta: what the concept adds to the weight, shape (rows, columns), float32.
+        """
+
+    @abstractmethod
+    def solve(self) -> Tensor:
+        """Gives the fused weight, shape (rows, columns), float32, on the weight's device."""
+
+
+class GramFusion(LayerFusion):
+    """Closed form: W = W_0 + [sum dW_i G_i] [sum G_i]^+ with G_i = X_i X_i^T; keeps two matrices.
+
+    Where the inputs do not determine a weight, the change is the least that fits them: what a layer behind a
+    normalization reads has no mean, for example, and a ridge would blow up the rounding of that direction.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight)
+        rows, columns = weight.shape
+        self.gram = torch.zeros(columns, columns, dtype=torch.float64)
+        self.moved = torch.zeros(rows, columns, dtype=torch.float64)
+
+    def add(self, inputs: Tensor, delta: Tensor) -> None:
+        """Takes in what a concept's layer read."""
+        inputs = inputs.double().cpu()
+        gram = inputs.T @ inputs
+        self.gram += gram
+        self.moved += delta.double().cpu() @ gram
+
+    def solve(self) -> Tensor:
+        """Gives the fused weight."""
+        inverse = torch.linalg.pinv(self.gram, rtol=RELATIVE_TOLERANCE, hermitian=True)
+        return self.weight + (self.moved @ inverse).to(self.weight)
+
+
+class IterativeFusion(LayerFusion):
+    """As published: keeps all features and runs L-BFGS from the pretrained weight.
+
+    Args:
+        weight: pretrained, shape (rows, columns), float32.
+        iterations: at most.
+    """
+
+    def __init__(self, weight: Tensor, iterations: int) -> None:
+        super().__init__(weight)
+        self.iterations = iterations
+        self.inputs: list[Tensor] = []
+        self.targets: list[Tensor] = []
+
+    def add(self, inputs: Tensor, delta: Tensor) -> None:
+        """Takes in what a concept's layer read."""
+        self.inputs.append(inputs)
+        self.targets.append(functional.linear(inputs, self.weight + delta.to(self.weight)))
+
+    @torch.enable_grad()
+    def solve(self) -> Tensor:
+        """Gives the best weight that was met."""
+        inputs, targets = torch.cat(self.inputs), torch.cat(self.targets)
+        weight = nn.Parameter(self.weight.clone())
+        best, least = self.weight.clone(), torch.inf
+        optimizer = torch.optim.LBFGS(
+            [weight], lr=1, max_iter=self.iterations, history_size=25, line_search_fn="strong_wolfe",
+            tolerance_grad=1e-16, tolerance_change=1e-16,
+        )  # fmt: skip
+
+        def closure() -> Tensor:
+            nonlocal best, least
+            optimizer.zero_grad()
+            loss = functional.mse_loss(functional.linear(inputs, weight), targets)
+            loss.backward()
+            reached = float(loss.detach())
+            if reached < least:
+                best, least = weight.detach().clone(), reached
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        return best
+
+
+@contextmanager
+def recorded_inputs(projections: Mapping[str, nn.Linear], take: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hands every input of projections to a function, while the context lasts.
+
+    Args:
+        projections: by name.
+        take: called with the name and the input, shape (batch, places, columns).
+    """
+    hooks = [
+        projection.register_forward_pre_hook(partial(_hand_over, take, name))
+        for name, projection in projections.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _hand_over(take: Callable[[str, Tensor], None], name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    take(name, inputs[0])
