@@ -11,7 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -63,9 +63,14 @@ class Comparison:
                 f"cannot be read ({str(error).splitlines()[0]})",
                 "Give a comparison file, as in configs/experiments",
             ) from error
-        faults = Faults()
         if not isinstance(content, dict):
             raise UserError(str(path), "holds no keys", f"Give {', '.join(KEYS)}")
+        return cls.of(content, path)
+
+    @classmethod
+    def of(cls, content: dict[str, Any], path: Path) -> Comparison:
+        """Makes one of what a configuration file says; raises what `read` raises."""
+        faults = Faults()
         for key in content:
             if key not in KEYS:
                 faults.add(f"{path}: {key}", "is no known key", f"Use {', '.join(KEYS)}")
@@ -98,6 +103,7 @@ class Run:
         folder: run folder.
         sequence: sequence file.
         files: configuration files, in order.
+        fit: further arguments of ``fit``.
         test: arguments of ``test``.
     """
 
@@ -107,6 +113,7 @@ class Run:
     folder: Path
     sequence: str
     files: tuple[str, ...] = field(repr=False)
+    fit: tuple[str, ...] = field(repr=False)
     test: tuple[str, ...] = field(repr=False)
 
 
@@ -129,14 +136,15 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
             for method, files in comparison.methods.items():
                 folder = out / method / name / f"seed-{seed}"
                 stacked = (*comparison.stack, *files)
-                found.append(Run(method, name, seed, folder, str(path.absolute()), stacked, comparison.test))
+                learned = str(path.absolute())
+                found.append(Run(method, name, seed, folder, learned, stacked, comparison.fit, comparison.test))
             if comparison.alone is None:
                 continue
             stacked = (*comparison.stack, *comparison.methods[comparison.alone])
             for single in alone_sequences(sequence, out / ALONE / name):
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
                 test = (*comparison.test, "--matrix-pictures", "0")
-                found.append(Run(ALONE, name, seed, folder, str(single), stacked, test))
+                found.append(Run(ALONE, name, seed, folder, str(single), stacked, comparison.fit, test))
     return found
 
 
@@ -154,16 +162,16 @@ def alone_sequences(sequence: Sequence, folder: Path) -> list[Path]:
     return paths
 
 
-def commands(run: Run, comparison: Comparison) -> list[list[str]]:
+def commands(run: Run) -> list[list[str]]:
     """Gives the command lines of a run: learn, then score."""
     program = [sys.executable, "-m", "cns_lightning"]
     stacked = [word for file in run.files for word in ("--config", file)]
     fit = [*program, "fit", *stacked, "--data.sequence", run.sequence, "--seed_everything", str(run.seed)]
     test = [*program, "test", "--run", str(run.folder), *run.test]
-    return [[*fit, *comparison.fit, "--run", str(run.folder)], test]
+    return [[*fit, *run.fit, "--run", str(run.folder)], test]
 
 
-def carry_out(runs: list[Run], comparison: Comparison, jobs: int, say: Callable[[str], None]) -> None:
+def carry_out(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
     """Runs everything, some side by side; what a run prints goes to ``output.txt`` in its folder.
 
     Raises:
@@ -175,7 +183,7 @@ def carry_out(runs: list[Run], comparison: Comparison, jobs: int, say: Callable[
 
     def carry_out_one(run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
-        wanted, mark = commands(run, comparison), run.folder / DONE
+        wanted, mark = commands(run), run.folder / DONE
         if mark.exists() and read_json(mark) == [command[3:] for command in wanted]:
             return
         with (run.folder / "output.txt").open("ab") as output:
@@ -185,7 +193,7 @@ def carry_out(runs: list[Run], comparison: Comparison, jobs: int, say: Callable[
                     failed.append(f"{run.folder} ({command[3]} ended with {done.returncode})")
                     return
         write_json(mark, [command[3:] for command in wanted])
-        say(f"{run.method} on {run.set_name}, seed {run.seed}: done")
+        say(f"{run.folder}: done")
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(carry_out_one, runs))

@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     runs = runs_of(comparison, out)
     display = ProgressDisplay()
     display.event(f"{len(runs)} runs below {out}")
-    carry_out(runs, comparison, arguments.jobs or os.cpu_count() or 1, display.event)
+    carry_out(runs, arguments.jobs or os.cpu_count() or 1, display.event)
     rows = rows_of(runs, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
     text = as_markdown(rows)
     write_atomically(out / "table.csv", as_csv(rows))
