@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import Callback
 from PIL import Image
 
-from cns_lightning.data.templates import training_prompt
 from cns_lightning.diffusion.sampling import generate_pairs, grid
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import write_atomically
@@ -55,11 +54,7 @@ class SampleGrid(Callback):
         assert module.base is not None
         concepts = module.sequence.concepts[: module.done_stages]
         untouched = self.base_prompts[: self.pictures]
-        pairs = [
-            (training_prompt(concept, module.data.templates), seed)
-            for concept in concepts
-            for seed in range(self.pictures)
-        ]
+        pairs = [(module.data.prompt_of(concept), seed) for concept in concepts for seed in range(self.pictures)]
         pairs += [(prompt, 0) for prompt in untouched]
         share = generate_pairs(
             module.base.pipeline(), pairs[trainer.global_rank :: trainer.world_size], self.steps, self.guidance

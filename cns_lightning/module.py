@@ -193,7 +193,8 @@ class ContinualPersonalization(LightningModule):
                 weights=self.base_weights if self.method.fuses else self.weights,
                 mask=mask,
                 prompts=tuple(
-                    tuple(scoring_prompts(each, self.data.templates)) for each in self.sequence.concepts[: stage + 1]
+                    tuple(scoring_prompts(each, self.data.templates, self.method.names_class_word))
+                    for each in self.sequence.concepts[: stage + 1]
                 ),
                 calibration_prompts=self.calibration_prompts,
                 seed=self.seed,

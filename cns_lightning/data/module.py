@@ -24,6 +24,8 @@ from cns_lightning.storage import read_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cns_lightning.sequence import Concept
+
 
 @dataclass(frozen=True)
 class StageLatents:
@@ -89,6 +91,11 @@ class ConceptDataModule(LightningDataModule):
         for concept in self.sequence.concepts:
             read_concept_pictures(concept)
 
+    def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
+        """Gives the training prompt of a picture in the words of the method; see `training_prompt`."""
+        names_class_word = self.trainer.lightning_module.method.names_class_word  # type: ignore[union-attr]
+        return training_prompt(concept, self.templates, prefix, caption, names_class_word)  # type: ignore[arg-type]
+
     def picture_checksum(self, stage: int) -> str:
         """Gives the SHA-256 over the files of a stage's pictures, in order."""
         files = picture_files(self.sequence.concepts[stage].images)
@@ -132,9 +139,7 @@ class ConceptDataModule(LightningDataModule):
             # One at a time: a batch of augmented photos through the autoencoder is the peak of memory of a whole run.
             latents.append(torch.cat([encode(variant.pixels[None]) for variant in variants]))
             valid.append(torch.stack([latent_valid_region(variant.valid, factor) for variant in variants]))
-            prompts.append(
-                [training_prompt(concept, self.templates, variant.prefix, picture.caption) for variant in variants]
-            )
+            prompts.append([self.prompt_of(concept, variant.prefix, picture.caption) for variant in variants])
         prior = None
         if self.prior.pictures and self.trainer.lightning_module.method.prior_weight:  # type: ignore[union-attr]
             prior = prior_latents(self.trainer, concept, self.templates, self.prior)

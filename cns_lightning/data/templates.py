@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cns_lightning.sequence import Concept, Sequence
 
 
@@ -27,7 +29,11 @@ DEFAULT_TEMPLATES = PromptTemplates()
 
 
 def training_prompt(
-    concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES, prefix: str = "", caption: str | None = None
+    concept: Concept,
+    templates: PromptTemplates = DEFAULT_TEMPLATES,
+    prefix: str = "",
+    caption: str | None = None,
+    names_class_word: bool = True,
 ) -> str:
     """Gives the prompt of one training picture.
 
@@ -37,7 +43,24 @@ def training_prompt(
         prefix: what an augmentation did, such as ``a far away ``.
         caption: the picture's own; it stands in place of the template, and gets the token before the class word if it
             does not name it.
+        names_class_word: False leaves the class word behind the token out, for methods that name the token alone.
     """
+    prompt = _prompt(concept, templates, prefix, caption)
+    return prompt if names_class_word else token_alone(prompt, [concept])
+
+
+def token_alone(prompt: str, concepts: Iterable[Concept]) -> str:
+    """Gives a prompt with tokens in place of tokens and class words: ``a <new1> cat`` becomes ``a <new1>``.
+
+    A style keeps its word: ``in <new2> style`` names no thing of that class.
+    """
+    for concept in concepts:
+        if concept.kind != "style":
+            prompt = prompt.replace(f"{concept.token} {concept.class_word}", concept.token)
+    return prompt
+
+
+def _prompt(concept: Concept, templates: PromptTemplates, prefix: str, caption: str | None) -> str:
     words = f"{concept.token} {concept.class_word}"
     if caption is None:
         template: str = getattr(templates, concept.kind)
@@ -55,9 +78,11 @@ def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT
     return " ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split())
 
 
-def scoring_prompts(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> list[str]:
-    """Gives the prompts whose text states score the neurons of a concept."""
-    return [training_prompt(concept, templates)]
+def scoring_prompts(
+    concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES, names_class_word: bool = True
+) -> list[str]:
+    """Gives the prompts that stand for a concept: whose text states score its neurons, say."""
+    return [training_prompt(concept, templates, names_class_word=names_class_word)]
 
 
 def class_prompt(prompt: str, sequence: Sequence) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cns_lightning.data.templates import token_alone
 from cns_lightning.sequence import TOKEN
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def questions(sequence: Sequence, learned: Collection[str], names_class_word: bo
         for number, prompt in enumerate(getattr(sequence.prompts, group)):
             tokens = tuple(dict.fromkeys(TOKEN.findall(prompt)))
             if all(token in learned for token in tokens):
-                given = prompt if names_class_word else token_alone(prompt, sequence)
+                given = prompt if names_class_word else token_alone(prompt, sequence.concepts)
                 found.append(Question(group, number, given, scoring_text(prompt, sequence), tokens))
     return found
 
@@ -58,14 +59,6 @@ def questions(sequence: Sequence, learned: Collection[str], names_class_word: bo
 def untouched_questions(prompts: list[str]) -> list[Question]:
     """Makes questions of prompts that name no concept: their pictures should not change."""
     return [Question(UNTOUCHED, number, prompt, prompt) for number, prompt in enumerate(prompts)]
-
-
-def token_alone(prompt: str, sequence: Sequence) -> str:
-    """Gives a prompt with tokens in place of tokens and class words: ``a <new1> cat`` becomes ``a <new1>``."""
-    for concept in sequence.concepts:
-        if concept.kind != "style":
-            prompt = prompt.replace(f"{concept.token} {concept.class_word}", concept.token)
-    return prompt
 
 
 def scoring_text(prompt: str, sequence: Sequence) -> str:

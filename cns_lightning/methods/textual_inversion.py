@@ -13,11 +13,13 @@ from cns_lightning.registry.record import ConceptRecord
 
 
 class TextualInversion(Method):
-    """Trains the concept's token; no concept can forget another.
+    """Trains the concept's token; no concept can forget another. Prompts name the token without a class word.
 
     Args:
         token_learning_rate: of the token's embedding.
     """
+
+    names_class_word = False
 
     def __init__(self, token_learning_rate: float = 5e-4) -> None:
         super().__init__()

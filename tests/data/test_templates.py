@@ -22,6 +22,13 @@ def test_caption_gets_the_token_before_the_class_word() -> None:
     assert training_prompt(CAT, caption="a category") == "a category, <new1> cat"
 
 
+def test_a_method_may_name_the_token_alone() -> None:
+    assert training_prompt(CAT, names_class_word=False) == "photo of a <new1>"
+    assert training_prompt(CAT, caption="my cat on a sofa", names_class_word=False) == "my <new1> on a sofa"
+    assert training_prompt(CAT, caption="asleep", names_class_word=False) == "asleep, <new1>"
+    assert training_prompt(STYLE, names_class_word=False) == "painting in the style of <new2> style"
+
+
 def test_class_prompt_names_no_token() -> None:
     sequence = Sequence("two", (CAT, STYLE), EvaluationPrompts())
     assert class_prompt("a <new1> cat in <new2> style", sequence) == "a cat in style"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cns_lightning.evaluation.questions import questions, scoring_text, token_alone
+from cns_lightning.data.templates import token_alone
+from cns_lightning.evaluation.questions import questions, scoring_text
 from cns_lightning.sequence import Concept, EvaluationPrompts, Sequence
 
 CAT = Concept("<new1>", "cat", "animal", Path("cat"))
@@ -43,7 +44,8 @@ def test_only_what_was_learned_is_asked_under_its_number_in_the_file() -> None:
 
 def test_methods_without_class_words_are_asked_without() -> None:
     assert (
-        token_alone("a <new1> cat next to a cat in <new2> style", SEQUENCE) == "a <new1> next to a cat in <new2> style"
+        token_alone("a <new1> cat next to a cat in <new2> style", SEQUENCE.concepts)
+        == "a <new1> next to a cat in <new2> style"
     )
     (first, *_) = questions(SEQUENCE, ["<new1>"], names_class_word=False)
     assert (first.prompt, first.text) == ("a <new1>", "a cat")
