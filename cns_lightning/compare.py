@@ -32,6 +32,7 @@ class Comparison:
     Attributes:
         stack: configuration files under every method: base model, hardware.
         methods: by name, the files on top.
+        values: by name, values by configuration key, on top of the files.
         alone: name of the method with which each concept is also trained by itself, which forgets nothing; None leaves
             this bound out.
         sets: sequence files.
@@ -47,6 +48,7 @@ class Comparison:
     seeds: tuple[int, ...] = (0,)
     fit: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Comparison:
@@ -78,7 +80,13 @@ class Comparison:
             if not content.get(key):
                 faults.add(f"{path}: {key}", "is missing", "See configs/experiments/compare_quick.yaml")
         faults.raise_if_any()
-        methods = {name: tuple(files) for name, files in content["methods"].items()}
+        given = {name: each if isinstance(each, dict) else {"files": each} for name, each in content["methods"].items()}
+        for name, each in given.items():
+            if not each.get("files") or each.keys() - {"files", "values"}:
+                faults.add(f"{path}: methods.{name}", "needs files, and may have values", "Give a list of files")
+        faults.raise_if_any()
+        methods = {name: tuple(each["files"]) for name, each in given.items()}
+        values = {name: each["values"] for name, each in given.items() if each.get("values")}
         for file in {file for files in (content["stack"], *methods.values()) for file in files}:
             if not Path(file).exists():
                 faults.add(f"{path}: {file}", "there is no such file", "Paths are relative to where the command runs")
@@ -89,6 +97,7 @@ class Comparison:
         return cls(
             tuple(content["stack"]), methods, content.get("alone"),
             tuple(content.get("sets") or ("miniature_set1",)), tuple(content.get("seeds") or (0,)), **listed,
+            values=values,
         )  # fmt: skip
 
 
@@ -137,15 +146,22 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
                 folder = out / method / name / f"seed-{seed}"
                 stacked = (*comparison.stack, *files)
                 learned = str(path.absolute())
-                found.append(Run(method, name, seed, folder, learned, stacked, comparison.fit, comparison.test))
+                fit = (*comparison.fit, *as_arguments(comparison.values.get(method, {})))
+                found.append(Run(method, name, seed, folder, learned, stacked, fit, comparison.test))
             if comparison.alone is None:
                 continue
             stacked = (*comparison.stack, *comparison.methods[comparison.alone])
+            fit = (*comparison.fit, *as_arguments(comparison.values.get(comparison.alone, {})))
             for single in alone_sequences(sequence, out / ALONE / name):
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
                 test = (*comparison.test, "--matrix-pictures", "0")
-                found.append(Run(ALONE, name, seed, folder, str(single), stacked, comparison.fit, test))
+                found.append(Run(ALONE, name, seed, folder, str(single), stacked, fit, test))
     return found
+
+
+def as_arguments(values: dict[str, Any]) -> tuple[str, ...]:
+    """Gives values by configuration key as words of a command line."""
+    return tuple(word for key, value in values.items() for word in (f"--{key}", str(value)))
 
 
 def alone_sequences(sequence: Sequence, folder: Path) -> list[Path]:

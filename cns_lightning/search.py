@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cns_lightning.compare import Comparison, Run
+from cns_lightning.compare import Comparison, Run, as_arguments
 from cns_lightning.compare_table import figures_of
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.run_folder import RunFolder
@@ -97,8 +97,7 @@ def runs_of(search: Search, out: Path) -> list[tuple[int, Run]]:
             stacked = (*comparison.stack, *comparison.methods[name])
             for number, setting in enumerate(tried):
                 folder = out / name / f"setting-{number:02d}" / path.stem / f"seed-{seed}"
-                words = tuple(word for key, value in setting.items() for word in (f"--{key}", str(value)))
-                fit = (*comparison.fit, *words)
+                fit = (*comparison.fit, *as_arguments(setting))
                 run = Run(name, path.stem, seed, folder, str(path.absolute()), stacked, fit, comparison.test)
                 found.append((number, run))
     return found
