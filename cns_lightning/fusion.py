@@ -44,6 +44,11 @@ def configured_method(folder: RunFolder) -> tuple[type[Method], dict[str, Any]]:
         ) from error
 
 
+def fusion_facts(method: Method) -> dict[str, str]:
+    """Gives what fused weights depend on besides the concepts, as text by name."""
+    return {name: repr(value) for name, value in sorted(method.fusion_settings().items())}
+
+
 def weights_after(
     count: int,
     folder: RunFolder,
@@ -74,8 +79,7 @@ def weights_after(
     if not method.fuses:
         return registry.weights(upto=entries[-1].token, base=base_weights)
     path = folder.fused / f"after-{count - 1:03d}.safetensors"
-    settings = {name: repr(value) for name, value in sorted(method.fusion_settings().items())}
-    facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], settings]
+    facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], fusion_facts(method)]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if path.exists():
         tensors, found = read_tensors(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--judge", metavar="CLIP", help=f"a CLIPModel folder or hub id (the miniature's own, else {JUDGE})"
     )
+    made.add_argument("--dino", metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)")
     made.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
     made.add_argument("--devices", type=_count, default=1, metavar="N", help="processes that draw, one a device (1)")
     made.add_argument("--share", type=_share, metavar="I/N", help="draw the I-th of N shares only, score nothing")
@@ -96,7 +98,7 @@ def run(argv: list[str]) -> int:
     scores = {
         "judge": name, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
-        **evaluation.scores(encoder(name, device)),
+        **evaluation.scores(encoder(name, device), dino_encoder(arguments.dino, device)),
     }  # fmt: skip
     write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")
@@ -114,18 +116,19 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
 
     from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
-    from cns_lightning.fusion import configured_method
+    from cns_lightning.fusion import configured_method, fusion_facts
     from cns_lightning.sequence import Sequence, sequence_path
 
     if not folder.config.exists():
         raise UserError(str(folder.config), "is missing, it holds the evaluation prompts", "Restore it from a copy")
     kept = yaml.safe_load(folder.config.read_text("utf-8"))
-    given = arguments.sequence
-    sequence = Sequence.read(sequence_path(given)) if given else Sequence.from_plain(kept["sequence"])
+    path = arguments.sequence
+    sequence = Sequence.read(sequence_path(path)) if path else Sequence.from_plain(kept["sequence"])
     if not sequence.prompts.all():
         remedy = "Write prompts into a sequence file and give it: --sequence FILE"
-        raise UserError(given or str(folder.config), "the sequence has no evaluation prompts", remedy)
+        raise UserError(path or str(folder.config), "the sequence has no evaluation prompts", remedy)
     steps, guidance = sampling_of(folder)
+    kind, given = configured_method(folder)
     untouched = kept["whole"].get("samples", {}).get("base_prompts") or ()
     return sequence, Settings(
         pictures=4 if arguments.pictures is None else arguments.pictures,
@@ -134,7 +137,8 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         steps=arguments.steps or steps,
         guidance=guidance if arguments.guidance is None else arguments.guidance,
         batch_size=arguments.batch_size,
-        names_class_word=configured_method(folder)[0].names_class_word,
+        names_class_word=kind.names_class_word,
+        fusion=json.dumps(fusion_facts(kind(**given))) if kind.fuses else "",
     )
 
 
@@ -160,6 +164,23 @@ def encoder(name: str, device: str) -> Any:
         raise UserError("--judge", f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
 
 
+def dino_encoder(name: str | None, device: str) -> Any:
+    """Loads a DINO model; None for none.
+
+    Raises:
+        UserError: if it is not there or no vision transformer.
+    """
+    if name is None:
+        return None
+    from cns_lightning.evaluation.dino import DinoEncoder
+
+    try:
+        return DinoEncoder(name, device)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError("--dino", f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error
+
+
 def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:
     """Draws the shares in processes of their own, each on its own device of that kind.
 
@@ -180,10 +201,12 @@ def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:
 
 def as_text(scores: dict[str, Any]) -> str:
     """Gives the figures as a table."""
-    lines = [f"{'':<12}{'CLIP-I':>8}{'CLIP-T':>8}"]
+    has_dino = any("dino" in row for row in scores["groups"].values())
+    lines = [f"{'':<12}{'CLIP-I':>8}{'CLIP-T':>8}" + (f"{'DINO':>8}" if has_dino else "")]
     for part in ("groups", "kinds", "concepts"):
         for name, row in scores[part].items():
-            lines.append(f"{name:<12}{row['clip_i']:>8.3f}{row['clip_t']:>8.3f}")
+            shown = [row["clip_i"], row["clip_t"], *([row["dino"]] if has_dino else [])]
+            lines.append(f"{name:<12}" + "".join(f"{value:>8.3f}" for value in shown))
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         if scores.get(name) is not None:
             lines.append(f"{name.replace('_', ' ')}: {scores[name]:+.3f}")

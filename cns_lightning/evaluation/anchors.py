@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.data.images import read_concept_pictures
-from cns_lightning.evaluation.evaluate import Table
+from cns_lightning.evaluation.evaluate import Table, reference_vectors
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import questions
 
@@ -43,10 +42,7 @@ def class_word_scores(
     ]
     place = PictureFolder(folder, base.fingerprint(), settings.steps, settings.guidance)
     place.draw(base.pipeline(), place.missing(pairs), settings.batch_size)
-    references = {
-        concept.token: judge.images([picture.image for picture in read_concept_pictures(concept)])
-        for concept in sequence.concepts
-    }
-    table = Table(references, {concept.token: concept.kind for concept in sequence.concepts})
-    table.add(pairs, judge.images(place.read(pairs)), judge)
+    table = Table({concept.token: concept.kind for concept in sequence.concepts})
+    references = reference_vectors(sequence.concepts, judge)
+    table.add(pairs, judge.images(place.read(pairs)), references, judge)
     return table.result()

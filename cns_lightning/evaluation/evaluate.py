@@ -16,14 +16,16 @@ from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from diffusers import DiffusionPipeline
     from torch import Tensor
 
+    from cns_lightning.evaluation.dino import DinoEncoder
     from cns_lightning.evaluation.metrics import ClipEncoder
     from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.sequence import Concept
     from cns_lightning.sequence import Sequence as ConceptSequence
 
     Pair = tuple[Question, int]
@@ -45,6 +47,7 @@ class Settings:
         guidance: scale of classifier-free guidance.
         batch_size: pictures drawn at once.
         names_class_word: whether the method's prompts say what a concept is.
+        fusion: what the fused weights depend on besides the concepts; empty where nothing is fused.
     """
 
     pictures: int = 4
@@ -54,6 +57,7 @@ class Settings:
     guidance: float = 7.5
     batch_size: int = 8
     names_class_word: bool = True
+    fusion: str = ""
 
 
 class Evaluation:
@@ -76,6 +80,8 @@ class Evaluation:
         """Gives the folder of the pictures after a stage, or of the base model's."""
         entries = self.registry.entries[: stage + 1]
         facts = [self.registry.base_fingerprint, *(entry.sha256 for entry in entries)]
+        if self.settings.fusion:
+            facts.append(self.settings.fusion)
         model = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         name = "base" if stage == BASE else f"stage-{stage:02d}"
         return PictureFolder(self.folder / name, model, self.settings.steps, self.settings.guidance)
@@ -140,17 +146,22 @@ class Evaluation:
 
         place.draw(pipe, pairs, self.settings.batch_size, tell)
 
-    def scores(self, judge: ClipEncoder) -> dict[str, Any]:
-        """Scores the pictures; all must be there. CLIP-I and CLIP-T by group, kind and concept, matrix, drift."""
-        references = {
-            concept.token: judge.images([picture.image for picture in read_concept_pictures(concept)])
-            for concept in self.sequence.concepts
-            if concept.token in self.tokens
-        }
-        table = Table(references, {concept.token: concept.kind for concept in self.sequence.concepts})
+    def scores(self, judge: ClipEncoder, dino: DinoEncoder | None = None) -> dict[str, Any]:
+        """Scores the pictures; all must be there. CLIP-I, CLIP-T and DINO by group, kind, concept; matrix, drift.
+
+        Args:
+            judge: for CLIP-I and CLIP-T.
+            dino: for DINO; None leaves it out.
+        """
+        concepts = [concept for concept in self.sequence.concepts if concept.token in self.tokens]
+        references = reference_vectors(concepts, judge)
+        table = Table({concept.token: concept.kind for concept in self.sequence.concepts})
         pairs = self.wanted(self.last)
         if pairs:
-            table.add(pairs, judge.images(self.pictures_of(self.last).read(pairs)), judge)
+            pictures = self.pictures_of(self.last).read(pairs)
+            table.add(pairs, judge.images(pictures), references, judge)
+            if dino is not None:
+                table.add_images("dino", pairs, dino.images(pictures), reference_vectors(concepts, dino))
         scores: dict[str, Any] = {"learned": self.tokens, **table.result()}
         if self.settings.untouched:
             scores["drift"] = self._drift(judge)
@@ -181,6 +192,14 @@ class Evaluation:
         return {"matrix": matrix, **{figure.__name__: figure(matrix) for figure in figures}}
 
 
+def reference_vectors(concepts: Iterable[Concept], encoder: ClipEncoder | DinoEncoder) -> dict[str, Tensor]:
+    """Encodes the user's pictures of every concept, by token, each (pictures, width)."""
+    return {
+        concept.token: encoder.images([picture.image for picture in read_concept_pictures(concept)])
+        for concept in concepts
+    }
+
+
 def _own(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: Tensor) -> float | None:
     mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
     if not mine or vectors is None:
@@ -202,28 +221,33 @@ class Table:
     A picture of several concepts counts for each of them. Kinds and concepts are scored on single prompts alone.
 
     Args:
-        references: vectors of the user's pictures by token.
         kinds: by token.
     """
 
-    def __init__(self, references: dict[str, Tensor], kinds: dict[str, str]) -> None:
-        self.references, self.kinds = references, kinds
-        self.images: dict[tuple[str, str], ImageAlignment] = defaultdict(ImageAlignment)
+    def __init__(self, kinds: dict[str, str]) -> None:
+        self.kinds = kinds
+        self.images: dict[str, dict[tuple[str, str], ImageAlignment]] = {}
         self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(TextAlignment)
 
-    def add(self, pairs: Sequence[Pair], vectors: Tensor, judge: ClipEncoder) -> None:
-        """Adds pictures with their vectors."""
+    def add(self, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor], judge: ClipEncoder) -> None:
+        """Adds pictures by the judge's vectors of them and of the user's pictures by token: CLIP-I and CLIP-T."""
         texts = judge.texts([question.text for question, _ in pairs])
         for (question, _), vector, text in zip(pairs, vectors, texts, strict=True):
-            if question.group == UNTOUCHED:
-                continue
             for place in self._places(question):
                 self.texts[place].update(vector[None], text[None])
+        self.add_images("clip_i", pairs, vectors, references)
+
+    def add_images(self, figure: str, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor]) -> None:
+        """Adds the likeness of pictures to the user's pictures by token, under a figure's name."""
+        means = self.images.setdefault(figure, defaultdict(ImageAlignment))
+        for (question, _), vector in zip(pairs, vectors, strict=True):
             for token in question.tokens:
                 for place in self._places(question, token):
-                    self.images[place].update(vector[None], self.references[token])
+                    means[place].update(vector[None], references[token])
 
     def _places(self, question: Question, token: str | None = None) -> Iterable[tuple[str, str]]:
+        if question.group == UNTOUCHED:
+            return
         yield "groups", question.group
         if question.group == "single":
             own = token or question.tokens[0]
@@ -236,7 +260,7 @@ class Table:
         for (part, name), metric in self.texts.items():
             aligned = metric.compute()
             found[part][name] = {
-                "clip_i": float(self.images[part, name].compute()),
+                **{figure: float(means[part, name].compute()) for figure, means in self.images.items()},
                 "clip_t": float(aligned["cosine"]),
                 "clip_score": float(aligned["score"]),
             }
