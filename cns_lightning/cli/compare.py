@@ -41,6 +41,7 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
     from cns_lightning.compare import Comparison, carry_out, runs_of
+    from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
     from cns_lightning.compare_table import as_csv, as_markdown, rows_of
     from cns_lightning.storage import write_atomically
 
@@ -53,9 +54,30 @@ def run(argv: list[str]) -> int:
     text = as_markdown(rows)
     write_atomically(out / "table.csv", as_csv(rows))
     write_atomically(out / "table.md", text.encode())
+    write_atomically(out / "table.png", draw_table(rows))
+    curves = curves_by_method(runs)
+    if curves:
+        write_atomically(out / "forgetting.csv", curves_as_csv(curves))
+        write_atomically(out / "forgetting.png", draw_curves(curves))
+    write_grids(runs, out)
     sys.stdout.write(text)
-    display.event(f"wrote {out / 'table.csv'} and {out / 'table.md'}")
+    display.event(f"wrote {out / 'table.csv'} and beside it table.md, table.png, forgetting.png, grid-*.png")
     return EXIT_DONE
+
+
+def write_grids(runs: list[Any], out: Path) -> None:
+    """Draws one sheet a set, of its first seed."""
+    import io
+
+    from cns_lightning.compare_figures import draw_grid
+    from cns_lightning.storage import write_atomically
+
+    for name in dict.fromkeys(run.set_name for run in runs):
+        of_set = [run for run in runs if run.set_name == name]
+        sheet = draw_grid([run for run in of_set if run.seed == of_set[0].seed], out / "class_word" / name / "images")
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        write_atomically(out / f"grid-{name}.png", buffer.getvalue())
 
 
 def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
