@@ -49,6 +49,11 @@ def fusion_facts(method: Method) -> dict[str, str]:
     return {name: repr(value) for name, value in sorted(method.fusion_settings().items())}
 
 
+def fusion_text(method: Method) -> str:
+    """Gives the same in one text; empty where concepts add up."""
+    return json.dumps(fusion_facts(method)) if method.fuses else ""
+
+
 def weights_after(
     count: int,
     folder: RunFolder,

@@ -82,11 +82,11 @@ def write_grids(runs: list[Any], out: Path) -> None:
 
 def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
     """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
-    from cns_lightning.cli.test import encoder
     from cns_lightning.compare import ALONE
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import class_word_scores
     from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.evaluation.judges import clip_encoder
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.run_folder import RunFolder
     from cns_lightning.sequence import Sequence
@@ -99,7 +99,7 @@ def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
     base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
     place = out / "class_word" / name
     scores = class_word_scores(
-        place / "images", Sequence.read(Path(first.sequence)), base, settings, encoder(known["judge"], "cpu")
+        place / "images", Sequence.read(Path(first.sequence)), base, settings, clip_encoder(known["judge"], "cpu")
     )
     write_json(place / "scores.json", scores)
     return scores

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cns_lightning.callbacks.concept_checkpoint import ConceptCheckpoint
 from cns_lightning.callbacks.finite_loss import FiniteLoss
+from cns_lightning.callbacks.forgetting_monitor import ForgettingMonitor
 from cns_lightning.callbacks.metrics_table import MetricsTable
 from cns_lightning.callbacks.run_timer import RunTimer
 from cns_lightning.callbacks.sample_grid import SampleGrid
@@ -47,17 +48,17 @@ BEFORE_METHOD = {
     "finite": FiniteLoss,
     "signals": StopSignals,
 }
-AFTER_METHOD = {"samples": SampleGrid, "checkpoint": ConceptCheckpoint}
+AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint": ConceptCheckpoint}
 # The least of what counts something.
 LEAST = {
     **dict.fromkeys(("data.steps", "data.batch_size", "data.augmentation.variants"), 1),
     **dict.fromkeys(("checkpoint.every_steps", "metrics.every_steps", "samples.steps"), 1),
-    "samples.pictures": 0,
+    **{"samples.pictures": 0, "monitor.pictures": 0, "monitor.batch_size": 1},
 }
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 # A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (
-    *("progress", "metrics", "samples", "checkpoint", "timer", "finite", "signals", "data.sequence"),
+    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals", "data.sequence"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
 )
 
@@ -109,6 +110,8 @@ class ContinualCLI(LightningCLI):
         parser.add_argument("--steps", type=int | None, default=None, help="optimizer steps of every stage")
         for key, callback in (BEFORE_METHOD | AFTER_METHOD).items():
             parser.add_lightning_class_args(callback, key)
+        for key in ("steps", "guidance"):
+            parser.link_arguments(f"samples.{key}", f"monitor.{key}")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=_as_seed)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
     from cns_lightning.evaluation.evaluate import Settings
 
-JUDGE = "openai/clip-vit-base-patch32"
+# Not imported from where it is used: help does not wait for torch.
+_USUAL_JUDGE = "openai/clip-vit-base-patch32"
 _EXPLANATION = """\
 Pictures that are there already are not drawn again. docs/evaluation.md says what the figures are.
 On several machines or devices: give each a share, as --share 0/8 ... 7/8 --device cuda:N, then run without to score.
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--batch-size", type=_count, default=8, metavar="N", help="pictures drawn at once (8)")
     made.add_argument(
-        "--judge", metavar="CLIP", help=f"a CLIPModel folder or hub id (the miniature's own, else {JUDGE})"
+        "--judge", metavar="CLIP", help=f"a CLIPModel folder or hub id (the miniature's own, else {_USUAL_JUDGE})"
     )
     made.add_argument("--dino", metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)")
     made.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
@@ -68,6 +68,7 @@ def run(argv: list[str]) -> int:
     from cns_lightning.cli.generate import available_device
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.evaluate import BASE, Evaluation
+    from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.storage import read_json, write_json
@@ -98,7 +99,7 @@ def run(argv: list[str]) -> int:
     scores = {
         "judge": name, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
-        **evaluation.scores(encoder(name, device), dino_encoder(arguments.dino, device)),
+        **evaluation.scores(clip_encoder(name, device), dino_encoder(arguments.dino, device)),
     }  # fmt: skip
     write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")
@@ -116,7 +117,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
 
     from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
-    from cns_lightning.fusion import configured_method, fusion_facts
+    from cns_lightning.fusion import configured_method, fusion_text
     from cns_lightning.sequence import Sequence, sequence_path
 
     if not folder.config.exists():
@@ -138,47 +139,8 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         guidance=guidance if arguments.guidance is None else arguments.guidance,
         batch_size=arguments.batch_size,
         names_class_word=kind.names_class_word,
-        fusion=json.dumps(fusion_facts(kind(**given))) if kind.fuses else "",
+        fusion=fusion_text(kind(**given)),
     )
-
-
-def judge_of(base_model: str) -> str:
-    """Gives the judge that suits a base model: the miniature has its own."""
-    from cns_lightning.miniature import judge_path
-
-    return str(judge_path()) if base_model == "miniature" else JUDGE
-
-
-def encoder(name: str, device: str) -> Any:
-    """Loads a judge.
-
-    Raises:
-        UserError: if it is not there or no CLIPModel.
-    """
-    from cns_lightning.evaluation.metrics import ClipEncoder
-
-    try:
-        return ClipEncoder(name, device)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError("--judge", f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
-
-
-def dino_encoder(name: str | None, device: str) -> Any:
-    """Loads a DINO model; None for none.
-
-    Raises:
-        UserError: if it is not there or no vision transformer.
-    """
-    if name is None:
-        return None
-    from cns_lightning.evaluation.dino import DinoEncoder
-
-    try:
-        return DinoEncoder(name, device)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError("--dino", f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error
 
 
 def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:

@@ -7,7 +7,8 @@ import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 BASE = -1
 """The state before the first stage."""
+ALL_HERE = {"sync_on_compute": False}
+"""For metrics: one process sees all pictures; in a run of several, waiting for the others would never end."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +187,24 @@ class Evaluation:
     def _matrix(self, judge: ClipEncoder, references: dict[str, Tensor]) -> dict[str, Any]:
         matrix = []
         for stage in range(self.last + 1):
-            pairs = [(each, seed) for each in self.singles(stage) for seed in range(self.settings.matrix_pictures)]
-            vectors = judge.images(self.pictures_of(stage).read(pairs)) if pairs else None
-            matrix.append([_own(token, pairs, vectors, references[token]) for token in self.tokens[: stage + 1]])
-        whole = all(value is not None for row in matrix for value in row)
-        figures = (forgetting_from_best, forgetting_from_learned, backward_transfer) if whole else ()
-        return {"matrix": matrix, **{figure.__name__: figure(matrix) for figure in figures}}
+            matrix.append(self.matrix_row(stage, judge, references))
+        return {"matrix": matrix, **figures_of_matrix(matrix)}
+
+    def matrix_row(self, stage: int, judge: ClipEncoder, references: Mapping[str, Tensor]) -> list[float | None]:
+        """Gives CLIP-I of every concept after a stage, on its single prompts; None for one without."""
+        pairs = [(each, seed) for each in self.singles(stage) for seed in range(self.settings.matrix_pictures)]
+        vectors = judge.images(self.pictures_of(stage).read(pairs)) if pairs else None
+        return [_own(token, pairs, vectors, references[token]) for token in self.tokens[: stage + 1]]
+
+
+def figures_of_matrix(matrix: Sequence[Sequence[float | None]]) -> dict[str, float | None]:
+    """Gives forgetting and backward transfer of a matrix; nothing where scores are missing."""
+    if any(value is None for row in matrix for value in row):
+        return {}
+    whole = cast("Sequence[Sequence[float]]", matrix)
+    return {
+        figure.__name__: figure(whole) for figure in (forgetting_from_best, forgetting_from_learned, backward_transfer)
+    }
 
 
 def reference_vectors(concepts: Iterable[Concept], encoder: ClipEncoder | DinoEncoder) -> dict[str, Tensor]:
@@ -204,13 +219,13 @@ def _own(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: 
     mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
     if not mine or vectors is None:
         return None
-    metric = ImageAlignment()
+    metric = ImageAlignment(**ALL_HERE)
     metric.update(vectors[mine], references)
     return float(metric.compute())
 
 
 def _text_alignment(pictures: Tensor, texts: Tensor) -> dict[str, float]:
-    metric = TextAlignment()
+    metric = TextAlignment(**ALL_HERE)
     metric.update(pictures, texts)
     return {name: float(value) for name, value in metric.compute().items()}
 
@@ -227,7 +242,7 @@ class Table:
     def __init__(self, kinds: dict[str, str]) -> None:
         self.kinds = kinds
         self.images: dict[str, dict[tuple[str, str], ImageAlignment]] = {}
-        self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(TextAlignment)
+        self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(partial(TextAlignment, **ALL_HERE))
 
     def add(self, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor], judge: ClipEncoder) -> None:
         """Adds pictures by the judge's vectors of them and of the user's pictures by token: CLIP-I and CLIP-T."""
@@ -239,7 +254,7 @@ class Table:
 
     def add_images(self, figure: str, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor]) -> None:
         """Adds the likeness of pictures to the user's pictures by token, under a figure's name."""
-        means = self.images.setdefault(figure, defaultdict(ImageAlignment))
+        means = self.images.setdefault(figure, defaultdict(partial(ImageAlignment, **ALL_HERE)))
         for (question, _), vector in zip(pairs, vectors, strict=True):
             for token in question.tokens:
                 for place in self._places(question, token):

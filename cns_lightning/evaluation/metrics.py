@@ -74,8 +74,8 @@ class ImageAlignment(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -101,8 +101,8 @@ class TextAlignment(Metric):
     clipped: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
         for name in ("total", "clipped", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 

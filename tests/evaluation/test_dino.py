@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTModel
 
-from cns_lightning.cli.test import dino_encoder
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.dino import DEVIATION, MEAN, DinoEncoder
+from cns_lightning.evaluation.judges import dino_encoder
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""After every stage: how well the concepts learned so far are still drawn, while the sequence is being learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback
+
+from cns_lightning.evaluation.evaluate import Evaluation, Settings, figures_of_matrix, reference_vectors
+from cns_lightning.evaluation.judges import clip_encoder, judge_of
+from cns_lightning.fusion import fusion_text
+from cns_lightning.progress import ProgressDisplay
+from cns_lightning.run_folder import RunFolder
+from cns_lightning.storage import read_json, write_json
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from cns_lightning.evaluation.metrics import ClipEncoder
+    from cns_lightning.module import ContinualPersonalization
+
+
+class ForgettingMonitor(Callback):
+    """Draws the single prompts of every concept so far, and writes what became of each to ``evaluation/monitor.json``.
+
+    Acts in ``on_train_epoch_end``: every rank draws its share, rank 0 scores and writes. The pictures are those that
+    ``test`` would draw after that stage, in its places: it finds them there, if the base model is held in float32 as it
+    loads it. Keeps no state; pictures that are there already are not drawn again.
+
+    Args:
+        pictures: of every prompt; the seeds are 0, 1, ...; 0 draws and scores nothing.
+        judge: a CLIPModel folder or hub id; None takes the one that suits the base model.
+        batch_size: pictures drawn at once.
+        steps: of the sampler; that of the samples.
+        guidance: scale of classifier-free guidance; that of the samples.
+    """
+
+    def __init__(
+        self,
+        pictures: int = 0,
+        judge: str | None = None,
+        batch_size: int = 8,
+        steps: int = 25,
+        guidance: float = 7.5,
+    ) -> None:
+        self.pictures, self.judge, self.batch_size = pictures, judge, batch_size
+        self.steps, self.guidance = steps, guidance
+        self._encoder: ClipEncoder | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Loads the judge, so that a wrong one stops the run before any long work.
+
+        Raises:
+            UserError: if it is not there.
+        """
+        if self.pictures and trainer.is_global_zero:
+            name = self.judge or judge_of(_continual(pl_module).base_model)
+            self._encoder = clip_encoder(name, pl_module.device, "monitor.judge")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws and scores the stage that has just ended."""
+        module = _continual(pl_module)
+        module.finish_stage()
+        if self.pictures == 0:
+            return
+        folder = RunFolder(trainer.default_root_dir)
+        evaluation = Evaluation(folder.evaluation / "images", module.sequence, module.registry, self._settings(module))
+        stage = evaluation.last
+        pairs = [(question, seed) for question in evaluation.singles(stage) for seed in range(self.pictures)]
+        share = evaluation.pictures_of(stage).missing(pairs[trainer.global_rank :: trainer.world_size])
+        assert module.base is not None
+        evaluation.draw_state(stage, module.base.pipeline(), share)
+        trainer.strategy.barrier("pictures of the monitor")
+        if trainer.is_global_zero:
+            self._write(folder, evaluation)
+
+    def _settings(self, module: ContinualPersonalization) -> Settings:
+        return Settings(
+            matrix_pictures=self.pictures,
+            steps=self.steps,
+            guidance=self.guidance,
+            batch_size=self.batch_size,
+            names_class_word=module.method.names_class_word,
+            fusion=fusion_text(module.method),
+        )
+
+    def _write(self, folder: RunFolder, evaluation: Evaluation) -> None:
+        assert self._encoder is not None
+        path = folder.evaluation / "monitor.json"
+        earlier: list[dict[str, Any]] = read_json(path)["stages"] if path.exists() else []
+        concepts = [each for each in evaluation.sequence.concepts if each.token in evaluation.tokens]
+        scores = evaluation.matrix_row(evaluation.last, self._encoder, reference_vectors(concepts, self._encoder))
+        # Rows of a run that was undone since, or scored otherwise, are dropped.
+        kept = {row["stage"]: row for row in earlier if row["model"] == evaluation.pictures_of(row["stage"]).model}
+        kept[evaluation.last] = {
+            "stage": evaluation.last, "model": evaluation.pictures_of(evaluation.last).model,
+            "pictures": self.pictures, "clip_i": scores,
+        }  # fmt: skip
+        rows = [kept[stage] for stage in sorted(kept) if stage <= evaluation.last]
+        is_whole = len(rows) == evaluation.last + 1 and all(row["pictures"] == self.pictures for row in rows)
+        figures = figures_of_matrix([row["clip_i"] for row in rows]) if is_whole else {}
+        write_json(path, {"stages": rows, **figures})
+        told = " ".join(
+            f"{token} {score:.3f}" for token, score in zip(evaluation.tokens, scores, strict=True) if score is not None
+        )
+        fallen = figures.get("forgetting_from_learned")
+        lost = "" if fallen is None else f"; forgetting {fallen:+.3f}"
+        ProgressDisplay(folder.log).event(f"CLIP-I after stage {evaluation.last}: {told}{lost}")
+
+
+def _continual(module: LightningModule) -> ContinualPersonalization:
+    return module  # type: ignore[return-value]

@@ -1,0 +1,85 @@
+"""The monitor draws what `test` would draw, in its places, while a run is going on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cns_lightning.cli.main import main
+from cns_lightning.storage import read_json
+from tests.runs.learning import arguments, write_sequence
+from tests.runs.processes import two_processes
+from tests.runs.stop_at import CALLBACK, StopAt
+
+PROMPTS = {"single": ["a <new1> cat", "a photo of a <new2> dog"], "double": ["a <new1> cat and a <new2> dog"], "triple": []}
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> Path:
+    path = write_sequence(tmp_path / "two", ["cat", "dog"])
+    content = yaml.safe_load(path.read_text("utf-8"))
+    path.write_text(yaml.safe_dump({**content, "prompts": PROMPTS}), "utf-8")
+    return path
+
+
+def _times(run: Path) -> dict[str, int]:
+    images = run / "evaluation" / "images"
+    return {str(path.relative_to(images)): path.stat().st_mtime_ns for path in images.rglob("*.png")}
+
+
+@pytest.mark.parametrize("method", ["cns", "mix_of_show"])
+def test_evaluation_finds_the_pictures_of_the_monitor(
+    method: str, sequence: Path, tiny_base_model: Path, tiny_judge: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    more = ("--monitor.pictures", "1", "--monitor.judge", str(tiny_judge))
+    assert main(arguments(tiny_base_model, sequence, run, *more, method=method)) == 0
+    drawn = _times(run)
+    assert set(drawn) == {
+        "stage-00/single-00-seed-0.png", "stage-01/single-00-seed-0.png", "stage-01/single-01-seed-0.png",
+    }  # fmt: skip
+    seen: dict[str, Any] = read_json(run / "evaluation" / "monitor.json")
+    assert main(["test", "--run", str(run), "--pictures", "1", "--judge", str(tiny_judge), "--device", "cpu"]) == 0
+    assert {name: time for name, time in _times(run).items() if name in drawn} == drawn
+    scores = read_json(run / "evaluation" / "scores.json")
+    assert [row["clip_i"] for row in seen["stages"]] == scores["matrix"]
+    assert seen["forgetting_from_learned"] == scores["forgetting_from_learned"]
+    assert "CLIP-I after stage 1: <new1>" in (run / "log.txt").read_text("utf-8")
+
+
+def test_a_stopped_run_ends_with_the_same_rows(
+    sequence: Path, tiny_base_model: Path, tiny_judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = (CALLBACK, "--monitor.pictures", "1", "--monitor.judge", str(tiny_judge))
+    whole, other = (arguments(tiny_base_model, sequence, tmp_path / name, *more) for name in "ab")
+    assert main(whole) == 0
+    monkeypatch.setattr(StopAt, "step", 5)
+    with pytest.raises(SystemExit):
+        main(other)
+    assert len(read_json(tmp_path / "b" / "evaluation" / "monitor.json")["stages"]) == 1
+    monkeypatch.setattr(StopAt, "step", None)
+    assert main(other) == 0
+    paths = [tmp_path / name / "evaluation" / "monitor.json" for name in "ab"]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_two_processes_share_the_drawing(
+    sequence: Path, tiny_base_model: Path, tiny_judge: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    more = ("--monitor.pictures", "2", "--monitor.judge", str(tiny_judge))
+    assert two_processes(tiny_base_model, sequence, run, "0:0:SIGTERM", *more)[0] == 0
+    rows = read_json(run / "evaluation" / "monitor.json")["stages"]
+    assert [len(row["clip_i"]) for row in rows] == [1, 2]
+    assert len(_times(run)) == 2 + 4
+
+
+def test_a_wrong_judge_stops_before_the_first_step(
+    sequence: Path, tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    more = ("--monitor.pictures", "1", "--monitor.judge", str(tmp_path / "nobody"))
+    assert main(arguments(tiny_base_model, sequence, run, *more)) == 2
+    assert "monitor.judge: " in capsys.readouterr().err
+    assert not (run / "checkpoints" / "last.ckpt").exists()
