@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -187,17 +188,44 @@ def commands(run: Run) -> list[list[str]]:
     return [[*fit, *run.fit, "--run", str(run.folder)], test]
 
 
-def carry_out(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
+def environments(jobs: int, gpus: int, cores: int) -> list[dict[str, str]]:
+    """Gives what each of the runs side by side finds in its environment besides the usual: its GPU, or its threads.
+
+    Args:
+        jobs: runs side by side; 0 stands for one a GPU, or one a core where there is none.
+        gpus: of this machine.
+        cores: of this machine.
+    """
+    count = jobs or gpus or cores
+    if gpus:
+        return [{"CUDA_VISIBLE_DEVICES": str(number % gpus)} for number in range(count)]
+    return [{"OMP_NUM_THREADS": str(max(1, cores // count))} if count > 1 else {} for _ in range(count)]
+
+
+def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str], None]) -> None:
     """Runs everything, some side by side; what a run prints goes to ``output.txt`` in its folder.
+
+    Args:
+        runs: what is run.
+        places: environment of each of those that run side by side; see `environments`.
+        say: told what is done.
 
     Raises:
         RunStopped: naming the runs that failed; the others are carried out all the same.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ} if jobs > 1 else dict(os.environ)
     failed: list[str] = []
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for place in places:
+        free.put(place)
 
     def carry_out_one(run: Run) -> None:
+        place = free.get()
+        try:
+            carry_out_in(run, {**place, **os.environ})
+        finally:
+            free.put(place)
+
+    def carry_out_in(run: Run, environment: dict[str, str]) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         wanted, mark = commands(run), run.folder / DONE
         if mark.exists() and read_json(mark) == [command[3:] for command in wanted]:
@@ -211,7 +239,7 @@ def carry_out(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
         write_json(mark, [command[3:] for command in wanted])
         say(f"{run.folder}: done")
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(len(places)) as pool:
         list(pool.map(carry_out_one, runs))
     if failed:
         raise RunStopped(f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}")

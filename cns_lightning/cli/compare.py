@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", type=Path, required=True, metavar="FILE", help="what is compared")
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of everything")
-    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a processor core)")
+    made.add_argument(
+        "--set",
+        action="append",
+        dest="sets",
+        metavar="FILE",
+        help="a sequence file, in place of the sets in the config",
+    )
+    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a GPU, or one a core)")
     return made
 
 
@@ -46,10 +54,12 @@ def run(argv: list[str]) -> int:
     from cns_lightning.storage import write_atomically
 
     comparison, out = Comparison.read(arguments.config), arguments.out.absolute()
+    if arguments.sets:
+        comparison = replace(comparison, sets=tuple(arguments.sets))
     runs = runs_of(comparison, out)
     display = ProgressDisplay()
     display.event(f"{len(runs)} runs below {out}")
-    carry_out(runs, arguments.jobs or os.cpu_count() or 1, display.event)
+    carry_out(runs, places_of(arguments.jobs), display.event)
     rows = rows_of(runs, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
     text = as_markdown(rows)
     write_atomically(out / "table.csv", as_csv(rows))
@@ -63,6 +73,15 @@ def run(argv: list[str]) -> int:
     sys.stdout.write(text)
     display.event(f"wrote {out / 'table.csv'} and beside it table.md, table.png, forgetting.png, grid-*.png")
     return EXIT_DONE
+
+
+def places_of(jobs: int) -> list[dict[str, str]]:
+    """Gives the environment of each of the runs side by side on this machine."""
+    import torch
+
+    from cns_lightning.compare import environments
+
+    return environments(jobs, torch.cuda.device_count(), os.cpu_count() or 1)
 
 
 def write_grids(runs: list[Any], out: Path) -> None:

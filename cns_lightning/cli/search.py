@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", type=Path, required=True, metavar="FILE", help="what is tried")
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of everything")
-    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a processor core)")
+    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a GPU, or one a core)")
     return made
 
 
@@ -39,6 +38,7 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
+    from cns_lightning.cli.compare import places_of
     from cns_lightning.compare import carry_out
     from cns_lightning.search import Search, as_csv, as_text, as_yaml, best_of, rows_of, runs_of
     from cns_lightning.storage import write_atomically
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
     runs = runs_of(search, out)
     display = ProgressDisplay()
     display.event(f"{len(runs)} runs below {out}")
-    carry_out([run for _, run in runs], arguments.jobs or os.cpu_count() or 1, display.event)
+    carry_out([run for _, run in runs], places_of(arguments.jobs), display.event)
     rows = rows_of(search, runs)
     write_atomically(out / "search.csv", as_csv(rows))
     write_atomically(out / "search.md", as_text(rows).encode())

@@ -67,10 +67,11 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
     assert float(rows[2]["single_clip_i"]) == pytest.approx(mean)
     assert rows[2]["runs"] == "2"
     assert rows[3]["trained_numbers"] == ""
-    written = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
+    assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png"}
     (out / "table.csv").unlink()
     assert main(command) == 0
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == written
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written
     assert list(csv.DictReader((out / "table.csv").open(encoding="utf-8"))) == rows
 
 

@@ -1,0 +1,42 @@
+"""Every shipped stack of configuration files is one that `fit` accepts."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cns_lightning.cli.fit import checked_configuration
+from cns_lightning.compare import Comparison
+from cns_lightning.search import Search
+
+EXPERIMENTS = Path("configs/experiments")
+COMPARISONS = sorted(EXPERIMENTS.glob("compare*.yaml"))
+
+
+def _accepted(stack: tuple[str, ...], run: Path, *more: str) -> None:
+    words = [word for file in stack for word in ("--config", file)]
+    config = checked_configuration([*words, "--data.sequence", "miniature_set1", "--run", str(run), *more])
+    assert config.model.method.class_path.startswith("cns_lightning.methods.")
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_comparisons(path: Path, tmp_path: Path) -> None:
+    comparison = Comparison.read(path)
+    assert len(comparison.methods) >= 5
+    for name, files in comparison.methods.items():
+        _accepted((*comparison.stack, *files), tmp_path / name, *comparison.fit)
+
+
+def test_search(tmp_path: Path) -> None:
+    search = Search.read(EXPERIMENTS / "search.yaml")
+    for name, tried in search.settings.items():
+        stack = (*search.comparison.stack, *search.comparison.methods[name])
+        words = [word for key, value in tried[-1].items() for word in (f"--{key}", str(value))]
+        _accepted(stack, tmp_path / name, *words)
+
+
+def test_all_methods_have_a_config_of_the_miniature_and_are_compared() -> None:
+    methods = {path.stem for path in Path("configs/methods").glob("*.yaml")}
+    assert methods == {path.stem for path in Path("configs/miniature").glob("*.yaml")} - {"data"}
+    assert methods == set(yaml.safe_load((EXPERIMENTS / "compare.yaml").read_text("utf-8"))["methods"])
+    assert len(methods) == 7
