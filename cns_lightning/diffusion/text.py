@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
@@ -76,8 +77,9 @@ def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
     tokenizer, encoder = base.tokenizers[number], base.text_encoders[number]
     # A tokenizer saved without its length claims to take any number of tokens.
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    # As the pipelines do: a token of several vectors stands in a prompt as all of them.
-    prompts = TextualInversionLoaderMixin().maybe_convert_prompt(prompts, tokenizer)  # type: ignore[assignment]
+    if _has_several_vectors(tokenizer):
+        # As the pipelines do: a token of several vectors stands in a prompt as all of them.
+        prompts = TextualInversionLoaderMixin().maybe_convert_prompt(prompts, tokenizer)  # type: ignore[assignment]
     inputs = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     device = base.embedding_table(number).weight.device
     token_ids = cast("Tensor", inputs["input_ids"]).to(device)
@@ -88,6 +90,22 @@ def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
     if getattr(encoder.config, "use_attention_mask", False):
         mask = cast("Tensor", inputs["attention_mask"]).to(device)
     return _Encoded(cast("Any", encoder(token_ids, attention_mask=mask)).last_hidden_state, None, token_ids)
+
+
+_SEVERAL_VECTORS: WeakKeyDictionary[CLIPTokenizer, tuple[int, bool]] = WeakKeyDictionary()
+
+
+def _has_several_vectors(tokenizer: CLIPTokenizer) -> bool:
+    """Says whether a tokenizer has a token of several vectors; found out again when its vocabulary has grown.
+
+    Asking for every prompt would cost a pass over all added tokens at every step.
+    """
+    known = _SEVERAL_VECTORS.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):
+        names = tokenizer.added_tokens_encoder
+        known = (len(tokenizer), any(f"{name}_1" in names for name in names))
+        _SEVERAL_VECTORS[tokenizer] = known
+    return known[1]
 
 
 class ConceptTokens:
