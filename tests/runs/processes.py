@@ -16,11 +16,11 @@ SAME = (
 
 
 def in_two_processes(
-    base: Path, sequence: Path, run: Path, plan: str, *more: str
+    base: Path, sequence: Path, run: Path, plan: str, *more: str, method: str = "cns"
 ) -> subprocess.CompletedProcess[str]:
     """Runs fit in two processes with a plan of `StopAt`."""
     command = [sys.executable, "-m", "cns_lightning"]
-    command += arguments(base, sequence, run, "--trainer.devices", "2", CALLBACK, *more, steps=4)
+    command += arguments(base, sequence, run, "--trainer.devices", "2", CALLBACK, *more, method=method, steps=4)
     environment = {**os.environ, PLAN: plan, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
