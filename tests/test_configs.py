@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from cns_lightning.cli.fit import checked_configuration
-from cns_lightning.compare import Comparison
+from cns_lightning.compare import Comparison, as_arguments
 from cns_lightning.search import Search
 
 EXPERIMENTS = Path("configs/experiments")
-COMPARISONS = sorted(EXPERIMENTS.glob("compare*.yaml"))
+COMPARISONS = sorted([*EXPERIMENTS.glob("compare*.yaml"), EXPERIMENTS / "ablations.yaml"])
 
 
 def _accepted(stack: tuple[str, ...], run: Path, *more: str) -> None:
@@ -24,7 +24,8 @@ def test_comparisons(path: Path, tmp_path: Path) -> None:
     comparison = Comparison.read(path)
     assert len(comparison.methods) >= 5
     for name, files in comparison.methods.items():
-        _accepted((*comparison.stack, *files), tmp_path / name, *comparison.fit)
+        values = as_arguments(comparison.values.get(name, {}))
+        _accepted((*comparison.stack, *files), tmp_path / name, *comparison.fit, *values)
 
 
 def test_search(tmp_path: Path) -> None:
