@@ -17,7 +17,7 @@ from cns_lightning.diffusion.sampling import generate_pairs
 from cns_lightning.diffusion.text import text_states
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import LowRankDelta
-from cns_lightning.methods.gradient_fusion import GramFusion, IterativeFusion, LayerFusion, recorded_inputs
+from cns_lightning.methods.gradient_fusion import RIDGE, GramFusion, IterativeFusion, LayerFusion, recorded_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,7 @@ class MixOfShow(Method):
         iterations: of L-BFGS for keys, values and the text encoder.
         other_iterations: of L-BFGS for the other projections.
         fusion_steps: sampling steps on which the other projections' inputs are recorded.
+        ridge: of the closed form, as a share of the mean of the inputs' squares; iterations end early in its place.
     """
 
     names_class_word = False
@@ -69,11 +70,12 @@ class MixOfShow(Method):
         iterations: int = 500,
         other_iterations: int = 50,
         fusion_steps: int = 20,
+        ridge: float = RIDGE,
     ) -> None:
         super().__init__()
         self.learning_rate, self.text_learning_rate = learning_rate, text_learning_rate
         self.token_learning_rate, self.rank, self.weight_decay = token_learning_rate, rank, weight_decay
-        self.largest_norm = largest_norm
+        self.largest_norm, self.ridge = largest_norm, ridge
         self.solver: Solver = solver
         self.iterations, self.other_iterations, self.fusion_steps = iterations, other_iterations, fusion_steps
 
@@ -128,7 +130,7 @@ class MixOfShow(Method):
         """Gives the solver with its settings, and the sampling steps."""
         settings: dict[str, object] = {"solver": self.solver, "fusion_steps": self.fusion_steps}
         if self.solver == "gram":
-            return settings
+            return settings | {"ridge": self.ridge}
         return settings | {"iterations": self.iterations, "other_iterations": self.other_iterations}
 
     @torch.no_grad()
@@ -151,7 +153,7 @@ class MixOfShow(Method):
         return fused | {name: layer.solve() for name, layer in layers.items()}
 
     def _layer(self, weight: Tensor, iterations: int) -> LayerFusion:
-        return GramFusion(weight) if self.solver == "gram" else IterativeFusion(weight, iterations)
+        return GramFusion(weight, self.ridge) if self.solver == "gram" else IterativeFusion(weight, iterations)
 
     def _fuse_text(
         self,

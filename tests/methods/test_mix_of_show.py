@@ -26,7 +26,7 @@ def run(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def _fused(run: Path, base_folder: Path, count: int, solver: Solver) -> tuple[dict[str, Any], dict[str, Any]]:
     registry, base = NeuronRegistry.load(run / "registry"), BaseModel.load(str(base_folder))
-    method = MixOfShow(solver=solver, fusion_steps=2, iterations=300, other_iterations=300)
+    method = MixOfShow(solver=solver, fusion_steps=2, iterations=300, other_iterations=300, ridge=1e-6)
     pretrained = read_weights(method.projections(base))
     records = list(registry.records)[:count]
     write_tokens(base.pipeline(), "tiny", records)
@@ -62,7 +62,7 @@ def test_both_solvers_read_prompts_alike(run: Path, tiny_base_model: Path) -> No
         states.append(text_states(base, [record.prompt for record in records]).states)
     gram, iterations, pretrained = states
     # Weights may differ where nothing is read: iterations end when single precision sees no gain.
-    assert float((gram - iterations).norm()) < 0.02 * float((gram - pretrained).norm())
+    assert float((gram - iterations).norm()) < 0.05 * float((gram - pretrained).norm())
 
 
 def test_a_fused_run_verifies(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
