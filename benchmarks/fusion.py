@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KINDS = {
-    "text encoder": "text_encoder.", "keys": "attn2.to_k", "values": "attn2.to_v", "self-attention values": "attn1.to_v",
-    "queries": "attn2.to_q", "outputs": "to_out",
+    "text encoder": "text_encoder.", "keys": "attn2.to_k", "values": "attn2.to_v",
+    "self-attention values": "attn1.to_v", "queries": "attn2.to_q", "outputs": "to_out",
 }  # fmt: skip
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 

@@ -26,7 +26,7 @@ def run(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def _fused(run: Path, base_folder: Path, count: int, solver: Solver) -> tuple[dict[str, Any], dict[str, Any]]:
     registry, base = NeuronRegistry.load(run / "registry"), BaseModel.load(str(base_folder))
-    method = MixOfShow(solver=solver, fusion_steps=2, iterations=300, other_iterations=300, ridge=1e-6)
+    method = MixOfShow(solver=solver, fusion_steps=2, iterations=300, other_iterations=300, ridge=1e-7)
     pretrained = read_weights(method.projections(base))
     records = list(registry.records)[:count]
     write_tokens(base.pipeline(), "tiny", records)
@@ -59,10 +59,11 @@ def test_both_solvers_read_prompts_alike(run: Path, tiny_base_model: Path) -> No
         write_tokens(base.pipeline(), "tiny", records)
         if solver is not None:
             write_weights(base, _fused(run, tiny_base_model, 2, solver)[0])
-        states.append(text_states(base, [record.prompt for record in records]).states)
+        encoded = text_states(base, [record.prompt for record in records])
+        # What is read; elsewhere the two may differ, as iterations end when single precision sees no gain.
+        states.append(encoded.states[encoded.positions])
     gram, iterations, pretrained = states
-    # Weights may differ where nothing is read: iterations end when single precision sees no gain.
-    assert float((gram - iterations).norm()) < 0.05 * float((gram - pretrained).norm())
+    assert float((gram - iterations).norm()) < 0.01 * float((gram - pretrained).norm())
 
 
 def test_a_fused_run_verifies(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
