@@ -31,17 +31,19 @@ class LayerFusion(ABC):
 
     Args:
         weight: pretrained, shape (rows, columns), float32.
+        device: where to compute; that of the weight if not given.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, device: torch.device | None = None) -> None:
         self.weight = weight.detach()
+        self.device = device or weight.device
 
     @abstractmethod
     def add(self, inputs: Tensor, delta: Tensor) -> None:
         """Takes in what a concept's layer read.
 
         Args:
-            inputs: shape (places, columns), float32.
+            inputs: shape (places, columns), any float dtype and device.
             delta: what the concept adds to the weight, shape (rows, columns), float32.
         """
 
@@ -59,54 +61,61 @@ class GramFusion(LayerFusion):
     Args:
         weight: pretrained, shape (rows, columns), float32.
         ridge: mu, as a share of the mean of the sum's diagonal. Below 1e-6 the rounding of single precision decides.
+        device: where to compute; that of the weight if not given.
     """
 
-    def __init__(self, weight: Tensor, ridge: float = RIDGE) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: Tensor, ridge: float = RIDGE, device: torch.device | None = None) -> None:
+        super().__init__(weight, device)
         rows, columns = weight.shape
         self.ridge = ridge
-        self.gram = torch.zeros(columns, columns, dtype=torch.float64)
-        self.moved = torch.zeros(rows, columns, dtype=torch.float64)
+        self.gram = torch.zeros(columns, columns, dtype=torch.float64, device=self.device)
+        self.moved = torch.zeros(rows, columns, dtype=torch.float64, device=self.device)
 
     def add(self, inputs: Tensor, delta: Tensor) -> None:
         """Takes in what a concept's layer read."""
-        inputs = inputs.double().cpu()
+        inputs = inputs.to(self.device, torch.float64)
         gram = inputs.T @ inputs
         self.gram += gram
-        self.moved += delta.double().cpu() @ gram
+        self.moved += delta.to(self.device, torch.float64) @ gram
 
     def solve(self) -> Tensor:
         """Gives the fused weight."""
         size = (self.ridge * self.gram.diagonal().mean()).clamp_min(torch.finfo(torch.float64).tiny)
-        regular = self.gram + size * torch.eye(len(self.gram), dtype=torch.float64)
+        regular = self.gram + size * torch.eye(len(self.gram), dtype=torch.float64, device=self.device)
         return self.weight + torch.linalg.solve(regular, self.moved.T).T.to(self.weight)
 
 
 class IterativeFusion(LayerFusion):
-    """As published: keeps all features and runs L-BFGS from the pretrained weight.
+    """As published: keeps all features, in main memory, and runs L-BFGS from the pretrained weight.
 
     Args:
         weight: pretrained, shape (rows, columns), float32.
         iterations: at most.
+        device: where to compute; that of the weight if not given.
     """
 
-    def __init__(self, weight: Tensor, iterations: int) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: Tensor, iterations: int, device: torch.device | None = None) -> None:
+        super().__init__(weight, device)
         self.iterations = iterations
         self.inputs: list[Tensor] = []
-        self.targets: list[Tensor] = []
+        self.deltas: list[Tensor] = []
 
     def add(self, inputs: Tensor, delta: Tensor) -> None:
         """Takes in what a concept's layer read."""
-        self.inputs.append(inputs)
-        self.targets.append(functional.linear(inputs, self.weight + delta.to(self.weight)))
+        self.inputs.append(inputs.cpu())
+        self.deltas.append(delta)
 
     @torch.enable_grad()
     def solve(self) -> Tensor:
         """Gives the best weight that was met."""
-        inputs, targets = torch.cat(self.inputs), torch.cat(self.targets)
-        weight = nn.Parameter(self.weight.clone())
-        best, least = self.weight.clone(), torch.inf
+        start = self.weight.to(self.device)
+        parts = [each.to(start) for each in self.inputs]
+        targets = torch.cat(
+            [functional.linear(part, start + delta.to(start)) for part, delta in zip(parts, self.deltas, strict=True)]
+        )
+        inputs = torch.cat(parts)
+        weight = nn.Parameter(start.clone())
+        best, least = start.clone(), torch.inf
         optimizer = torch.optim.LBFGS(
             [weight], lr=1, max_iter=self.iterations, history_size=25, line_search_fn="strong_wolfe",
             tolerance_grad=1e-16, tolerance_change=1e-16,
@@ -123,7 +132,7 @@ class IterativeFusion(LayerFusion):
             return loss
 
         optimizer.step(closure)  # type: ignore[arg-type]
-        return best
+        return best.to(self.weight)
 
 
 @contextmanager

@@ -145,15 +145,17 @@ class MixOfShow(Method):
         write_weights(base, fused)
         fused |= self._fuse_keys_and_values(records, base, base_weights, deltas)
         write_weights(base, fused)
-        layers = {name: self._layer(base_weights[name], self.other_iterations) for name in others}
+        layers = {name: self._layer(base, base_weights[name], self.other_iterations) for name in others}
         for record, delta in zip(records, deltas, strict=True):
             write_weights(base, {name: base_weights[name] + delta[name] for name in others})
             with recorded_inputs({name: projections[name] for name in others}, _Adder(layers, delta)):
                 generate_pairs(base.pipeline(), [(record.prompt, 0)], self.fusion_steps, guidance=1.0)
         return fused | {name: layer.solve() for name, layer in layers.items()}
 
-    def _layer(self, weight: Tensor, iterations: int) -> LayerFusion:
-        return GramFusion(weight, self.ridge) if self.solver == "gram" else IterativeFusion(weight, iterations)
+    def _layer(self, base: BaseModel, weight: Tensor, iterations: int) -> LayerFusion:
+        if self.solver == "gram":
+            return GramFusion(weight, self.ridge, base.device)
+        return IterativeFusion(weight, iterations, base.device)
 
     def _fuse_text(
         self,
@@ -163,7 +165,7 @@ class MixOfShow(Method):
         deltas: Sequence[Weights],
     ) -> Weights:
         projections = {name: each for name, each in self.projections(base).items() if name.startswith(TEXT_PREFIX)}
-        layers = {name: self._layer(base_weights[name], self.iterations) for name in projections}
+        layers = {name: self._layer(base, base_weights[name], self.iterations) for name in projections}
         for record, delta in zip(records, deltas, strict=True):
             prompts = [record.prompt, record.token]
             # Every prompt is read once a layer; padding does not count.
@@ -181,15 +183,17 @@ class MixOfShow(Method):
         deltas: Sequence[Weights],
     ) -> Weights:
         """Fuses on the states of the concepts' own tokens and of the end token, from the fused text encoder."""
-        layers = {name: self._layer(base_weights[name], self.iterations) for name in key_value_projections(base.unet)}
+        layers = {
+            name: self._layer(base, base_weights[name], self.iterations) for name in key_value_projections(base.unet)
+        }
         text = LayerwiseText.of(base)
         first_added, end = base.vocabulary_sizes[0], base.tokenizers[0].eos_token_id
         for record, delta in zip(records, deltas, strict=True):
             encoded = text_states(base, [record.prompt, record.token])
             counted = ((encoded.token_ids >= first_added) | (encoded.token_ids == end)) & encoded.positions
-            states = encoded.states[counted].float()
+            states = encoded.states[counted]
             for number, (name, layer) in enumerate(layers.items()):
-                layer.add(text.own_part(states, number // 2).cpu(), delta[name])
+                layer.add(text.own_part(states, number // 2), delta[name])
         return {name: layer.solve() for name, layer in layers.items()}
 
 
@@ -207,4 +211,4 @@ class _Adder:
 
     def __call__(self, name: str, inputs: Tensor) -> None:
         inputs = inputs.flatten(0, -2) if self.read is None else inputs[self.read]
-        self.layers[name].add(inputs.float().cpu(), self.deltas[name])
+        self.layers[name].add(inputs, self.deltas[name])
