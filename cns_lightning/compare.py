@@ -5,6 +5,7 @@ Each run is a process of its own, so that its peak memory is its own; what is fi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
 
@@ -129,7 +130,7 @@ class Run:
 
 ALONE = "alone"
 DONE = "compared.json"
-"""Holds the commands that have been carried out in a run folder."""
+"""Holds what has been carried out in a run folder; see `done_mark`."""
 
 
 def runs_of(comparison: Comparison, out: Path) -> list[Run]:
@@ -188,18 +189,30 @@ def commands(run: Run) -> list[list[str]]:
     return [[*fit, *run.fit, "--run", str(run.folder)], test]
 
 
-def environments(jobs: int, gpus: int, cores: int) -> list[dict[str, str]]:
+def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
     """Gives what each of the runs side by side finds in its environment besides the usual: its GPU, or its threads.
 
     Args:
         jobs: runs side by side; 0 stands for one a GPU, or one a core where there is none.
-        gpus: of this machine.
+        gpus: that this process sees.
         cores: of this machine.
+        given: environment of this process: the GPUs it may use by name, and threads, which win over ours.
     """
     count = jobs or gpus or cores
     if gpus:
-        return [{"CUDA_VISIBLE_DEVICES": str(number % gpus)} for number in range(count)]
-    return [{"OMP_NUM_THREADS": str(max(1, cores // count))} if count > 1 else {} for _ in range(count)]
+        # Under a scheduler the GPUs lent to us are a list of names already: of these, not of all the machine has.
+        names = given.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        visible = names if len(names) == gpus and all(names) else [str(number) for number in range(gpus)]
+        return [{"CUDA_VISIBLE_DEVICES": visible[number % gpus]} for number in range(count)]
+    if count == 1 or "OMP_NUM_THREADS" in given:
+        return [{} for _ in range(count)]
+    return [{"OMP_NUM_THREADS": str(max(1, cores // count))} for _ in range(count)]
+
+
+def done_mark(run: Run) -> dict[str, Any]:
+    """Gives what a finished run was asked for: its commands and what stood in its files."""
+    files = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (*run.files, run.sequence)}
+    return {"commands": [command[3:] for command in commands(run)], "files": files}
 
 
 def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str], None]) -> None:
@@ -221,22 +234,22 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
     def carry_out_one(run: Run) -> None:
         place = free.get()
         try:
-            carry_out_in(run, {**place, **os.environ})
+            carry_out_in(run, {**os.environ, **place})
         finally:
             free.put(place)
 
     def carry_out_in(run: Run, environment: dict[str, str]) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
-        wanted, mark = commands(run), run.folder / DONE
-        if mark.exists() and read_json(mark) == [command[3:] for command in wanted]:
+        wanted, mark = done_mark(run), run.folder / DONE
+        if mark.exists() and read_json(mark) == wanted:
             return
         with (run.folder / "output.txt").open("ab") as output:
-            for command in wanted:
+            for command in commands(run):
                 done = subprocess.run(command, stdout=output, stderr=output, env=environment, check=False)
                 if done.returncode:
                     failed.append(f"{run.folder} ({command[3]} ended with {done.returncode})")
                     return
-        write_json(mark, [command[3:] for command in wanted])
+        write_json(mark, wanted)
         say(f"{run.folder}: done")
 
     with ThreadPoolExecutor(len(places)) as pool:

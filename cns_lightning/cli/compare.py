@@ -81,7 +81,7 @@ def places_of(jobs: int) -> list[dict[str, str]]:
 
     from cns_lightning.compare import environments
 
-    return environments(jobs, torch.cuda.device_count(), os.cpu_count() or 1)
+    return environments(jobs, torch.cuda.device_count(), os.cpu_count() or 1, os.environ)
 
 
 def write_grids(runs: list[Any], out: Path) -> None:
@@ -101,6 +101,7 @@ def write_grids(runs: list[Any], out: Path) -> None:
 
 def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
     """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
+    from cns_lightning.cli.generate import available_device
     from cns_lightning.compare import ALONE
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import class_word_scores
@@ -115,10 +116,10 @@ def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
     folder = RunFolder(first.folder)
     known = read_json(folder.evaluation / "scores.json")
     settings = Settings(pictures=known["pictures"], steps=known["steps"], guidance=known["guidance"])
+    device, place = available_device(None), out / "class_word" / name
     base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
-    place = out / "class_word" / name
-    scores = class_word_scores(
-        place / "images", Sequence.read(Path(first.sequence)), base, settings, clip_encoder(known["judge"], "cpu")
-    )
+    base.to(device=device)
+    sequence, judge = Sequence.read(Path(first.sequence)), clip_encoder(known["judge"], device)
+    scores = class_word_scores(place / "images", sequence, base, settings, judge)
     write_json(place / "scores.json", scores)
     return scores

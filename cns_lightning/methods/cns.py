@@ -106,11 +106,11 @@ class ConceptNeuronSelection(Method):
         token_learning_rate: of the concept's token embedding.
         regularization: form of L_reg; ``split`` ties entries an earlier concept moved to where that concept left them
             and fresh entries to the pretrained weights.
-        prior_strength: strength of the first tie, relative.
-        pretrained_strength: strength of the second tie, relative.
+        prior_strength: strength of the first tie; in function space of one such tie for every earlier concept.
+        pretrained_strength: strength of the second tie.
         regularization_weight: factor on the automatically balanced L_reg; 0 switches it off.
-        reference_displacement: the displacement at which the median gradient of L_reg shall equal that of the
-            denoising loss.
+        reference_displacement: the displacement at which the median gradient of a tie of strength one shall equal that
+            of the denoising loss.
         balance_steps: optimizer steps over which the denoising gradient is measured; L_reg acts after them.
         detach_first_token: leave keys and values of the first token untrained, so that the unconditional prediction
             keeps its anchor.
@@ -169,15 +169,13 @@ class ConceptNeuronSelection(Method):
         self.register_buffer("reference_gradient", self._reference_gradient(), persistent=False)
 
     def _prepare_function_space(self, context: StageContext) -> None:
-        width, device = context.base.text_width, context.base.device
-        total, count = torch.zeros(width, width, device=device), 0
         # A learned concept's states never change again: each is encoded once, and a stage costs the same at any length.
-        for entry, prompts in zip(context.registry.entries, context.prompts[:-1], strict=False):
-            total = total + self._gram_of(context, prompts, entry.sha256) * len(prompts)
-            count += len(prompts)
-        self.register_buffer("prior_gram", total / max(1, count), persistent=False)
-        general = self._gram_of(context, context.calibration_prompts) if context.calibration_prompts else total * 0
+        learned = zip(context.registry.entries, context.prompts[:-1], strict=False)
+        prior = [self._gram_of(context, prompts, entry.sha256) for entry, prompts in learned]
+        general = self._gram_of(context, context.calibration_prompts)
+        self.register_buffer("prior_gram", sum(prior, torch.zeros_like(general)), persistent=False)
         self.register_buffer("general_gram", general, persistent=False)
+        device = context.base.device
         self.base_matrices = BufferList([context.base_weights[name].to(device) for name in self.delta.names])
         self.prior_matrices = BufferList([matrix.clone() for matrix in self.delta.current])
 
@@ -225,8 +223,8 @@ class ConceptNeuronSelection(Method):
     def after_step(self) -> None:
         """Measures the denoising gradient over the first steps and sets the weight of L_reg from it.
 
-        The weight makes the median gradient of L_reg at the reference displacement equal the median gradient of the
-        denoising loss (docs/methods.md 1.8, scale). No value leaves the device.
+        The weight makes the median gradient of a tie of strength one at the reference displacement equal the median
+        gradient of the denoising loss (docs/methods.md 1.8, scale). No value leaves the device.
         """
         gradient = self.delta.values.grad
         if gradient is None:
@@ -239,17 +237,18 @@ class ConceptNeuronSelection(Method):
         self.weight.copy_(torch.where(reached, balanced, self.weight))
 
     def _reference_gradient(self) -> Tensor:
-        """Gives the median gradient of the unweighted L_reg at the reference displacement."""
+        """Gives the median gradient of a tie of strength one at the reference displacement.
+
+        Of one tie, not of all of L_reg: the sum grows with the earlier concepts and with their overlap, and a weight
+        that made up for that would protect them least where they need it most.
+        """
         step = self.reference_displacement
         if self.regularization == "continual_lora":
             moved = self.earlier_shift[self.earlier_shift != 0]
             return 2 * step * (moved.square().median() if len(moved) else torch.ones_like(self.weight))
         if self.regularization == "function_space":
-            diagonal = (self.prior_strength * self.prior_gram + self.pretrained_strength * self.general_gram).diagonal()
-            return 2 * step * diagonal.median()
-        if self.regularization == "plain":
-            return torch.full_like(self.weight, 2 * step * (self.prior_strength + self.pretrained_strength))
-        return 2 * step * self.strengths.median()
+            return 2 * step * self.general_gram.diagonal().median()
+        return torch.full_like(self.weight, 2 * step)
 
     def finish_stage(self) -> ConceptRecord:
         """Keeps mask, values in half precision and the token."""

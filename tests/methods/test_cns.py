@@ -1,9 +1,12 @@
 """The forms of L_reg, checked against numbers done by hand and against automatic differentiation."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from cns_lightning.methods.cns import (
+    ConceptNeuronSelection,
     anchor_strengths,
     continual_lora_regularization,
     function_space_regularization,
@@ -56,3 +59,47 @@ def test_function_space_form_is_the_mean_change_of_outputs() -> None:
     assert function_space_regularization([moved], [stood], gram(states)).item() == pytest.approx(
         expected.item(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("overlapping", [[False, False, False], [True, True, False]])
+def test_the_weight_balances_one_tie_whatever_overlaps(overlapping: list[bool]) -> None:
+    method = ConceptNeuronSelection(regularization_weight=2.0, reference_displacement=0.05, balance_steps=3)
+    values = torch.nn.Parameter(torch.zeros(3))
+    method.delta = SimpleNamespace(values=values)  # type: ignore[assignment]
+    for name in ("weight", "gradient_sum", "counter"):
+        method.register_buffer(name, torch.zeros(()))
+    method.register_buffer("strengths", anchor_strengths(torch.tensor(overlapping), 10.0, 1.0))
+    method.register_buffer("reference_gradient", method._reference_gradient())
+    for gradient in ([1.0, -3.0, 8.0], [2.0, 4.0, -9.0], [-5.0, 0.0, 6.0], [1e6, 1e6, 1e6]):
+        before = method.penalty()
+        assert before is not None
+        assert before.item() == 0
+        values.grad = torch.tensor(gradient)
+        method.after_step()
+    with torch.no_grad():
+        values.fill_(0.05)
+    values.grad = None
+    penalty = method.penalty()
+    assert penalty is not None
+    penalty.backward()
+    # Medians 3, 4 and 5; the fourth step is not measured.
+    assert values.grad is not None
+    assert torch.allclose(values.grad, 2.0 * 4.0 * torch.where(torch.tensor(overlapping), 10.0, 1.0))
+
+
+def test_every_earlier_concept_has_a_tie_of_its_own_in_function_space() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, 7, 5, generator=generator) for _ in range(3)]
+    grams = iter([gram(states[0]), gram(states[1]), gram(states[2])])
+    method = ConceptNeuronSelection(regularization="function_space")
+    method.delta = SimpleNamespace(names=[], current=[])  # type: ignore[assignment]
+    method._gram_of = lambda *_: next(grams)  # type: ignore[method-assign]
+    registry = SimpleNamespace(entries=[SimpleNamespace(sha256="a"), SimpleNamespace(sha256="b")])
+    context = SimpleNamespace(
+        registry=registry, prompts=(("one",), ("two",), ("now",)), calibration_prompts=("any",), base_weights={},
+        base=SimpleNamespace(device="cpu"),
+    )  # fmt: skip
+    method._prepare_function_space(context)  # type: ignore[arg-type]
+    assert torch.allclose(method.prior_gram, gram(states[0]) + gram(states[1]))
+    assert torch.allclose(method.general_gram, gram(states[2]))
+    assert method._reference_gradient() == pytest.approx(0.02 * gram(states[2]).diagonal().median().item())
