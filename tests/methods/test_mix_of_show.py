@@ -8,6 +8,8 @@ import torch
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.layerwise import LayerwiseText
 from cns_lightning.diffusion.projections import TEXT_PREFIX, read_weights, write_weights
 from cns_lightning.diffusion.text import text_states
 from cns_lightning.methods.mix_of_show import MixOfShow, Solver
@@ -64,6 +66,22 @@ def test_both_solvers_read_prompts_alike(run: Path, tiny_base_model: Path) -> No
         states.append(encoded.states[encoded.positions])
     gram, iterations, pretrained = states
     assert float((gram - iterations).norm()) < 0.01 * float((gram - pretrained).norm())
+
+
+def test_fused_keys_and_values_read_each_layers_own_vectors_as_the_concept_did(run: Path, tiny_base_model: Path) -> None:
+    (record,) = list(NeuronRegistry.load(run / "registry").records)[:1]
+    fused, pretrained = _fused(run, tiny_base_model, 1, "gram")
+    base = BaseModel.load(str(tiny_base_model))
+    write_tokens(base.pipeline(), "tiny", [record])
+    write_weights(base, fused)
+    own = {name: weight.clone() for name, weight in pretrained.items()}
+    record.add_to(own)
+    encoded = text_states(base, [record.prompt])
+    states = encoded.states[encoded.token_ids >= base.vocabulary_sizes[0]]
+    for number, name in enumerate(key_value_projections(base.unet)):
+        read = LayerwiseText.of(base).own_part(states, number // 2)
+        wanted = read @ (own[name] - pretrained[name]).T
+        assert float((read @ (fused[name] - own[name]).T).norm()) < 1e-4 * float(wanted.norm()), name
 
 
 def test_a_fused_run_verifies(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
