@@ -68,7 +68,7 @@ def test_both_solvers_read_prompts_alike(run: Path, tiny_base_model: Path) -> No
     assert float((gram - iterations).norm()) < 0.01 * float((gram - pretrained).norm())
 
 
-def test_fused_keys_and_values_read_each_layers_own_vectors_as_the_concept_did(run: Path, tiny_base_model: Path) -> None:
+def test_fused_keys_and_values_read_each_layers_own_vectors(run: Path, tiny_base_model: Path) -> None:
     (record,) = list(NeuronRegistry.load(run / "registry").records)[:1]
     fused, pretrained = _fused(run, tiny_base_model, 1, "gram")
     base = BaseModel.load(str(tiny_base_model))
