@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from cns_lightning.diffusion.sampling import generate_pairs, grid
+from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import write_atomically
 
@@ -43,7 +44,7 @@ class SampleGrid(Callback):
         guidance: float = 7.5,
     ) -> None:
         self.pictures, self.steps, self.guidance = pictures, steps, guidance
-        self.base_prompts = base_prompts or ["a photo of a cat", "a photo of a dog in the snow", "a sketch of a boat"]
+        self.base_prompts = base_prompts or list(BASE_PROMPTS)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the grid of the stage that has just ended."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.errors import Faults, RunStopped, UserError
+from cns_lightning.experiment_file import ExperimentFile
 from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json, write_atomically, write_json
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
+EXAMPLE = "configs/experiments/compare_quick.yaml"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Comparison:
     stack: tuple[str, ...]
     methods: dict[str, tuple[str, ...]]
     alone: str | None = None
-    sets: tuple[str, ...] = ("miniature_set1",)
+    sets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     fit: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -59,48 +61,30 @@ class Comparison:
         Raises:
             UserError: listing every fault.
         """
-        try:
-            content = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(
-                str(path),
-                f"cannot be read ({str(error).splitlines()[0]})",
-                "Give a comparison file, as in configs/experiments",
-            ) from error
-        if not isinstance(content, dict):
-            raise UserError(str(path), "holds no keys", f"Give {', '.join(KEYS)}")
-        return cls.of(content, path)
+        file = ExperimentFile(path, KEYS, EXAMPLE)
+        methods: dict[str, tuple[str, ...]] = {}
+        values: dict[str, dict[str, Any]] = {}
+        for name, each in file.mapping("methods", file.content.get("methods")).items():
+            entry = each if isinstance(each, dict) else {"files": each}
+            file.known(f"methods.{name}", entry, ("files", "values"))
+            methods[name] = file.files(f"methods.{name}", entry.get("files"))
+            if entry.get("values") is not None:
+                values[name] = file.settings(f"methods.{name}.values", entry["values"])
+        return cls.of(file, methods, values)
 
     @classmethod
-    def of(cls, content: dict[str, Any], path: Path) -> Comparison:
-        """Makes one of what a configuration file says; raises what `read` raises."""
-        faults = Faults()
-        for key in content:
-            if key not in KEYS:
-                faults.add(f"{path}: {key}", "is no known key", f"Use {', '.join(KEYS)}")
-        for key in ("stack", "methods"):
-            if not content.get(key):
-                faults.add(f"{path}: {key}", "is missing", "See configs/experiments/compare_quick.yaml")
-        faults.raise_if_any()
-        given = {name: each if isinstance(each, dict) else {"files": each} for name, each in content["methods"].items()}
-        for name, each in given.items():
-            if not each.get("files") or each.keys() - {"files", "values"}:
-                faults.add(f"{path}: methods.{name}", "needs files, and may have values", "Give a list of files")
-        faults.raise_if_any()
-        methods = {name: tuple(each["files"]) for name, each in given.items()}
-        values = {name: each["values"] for name, each in given.items() if each.get("values")}
-        for file in {file for files in (content["stack"], *methods.values()) for file in files}:
-            if not Path(file).exists():
-                faults.add(f"{path}: {file}", "there is no such file", "Paths are relative to where the command runs")
-        if content.get("alone") not in (None, *methods):
-            faults.add(f"{path}: alone", f"is {content['alone']}, none of the methods", f"Use {', '.join(methods)}")
-        faults.raise_if_any()
-        listed = {key: tuple(map(str, content.get(key) or ())) for key in ("fit", "test")}
-        return cls(
-            tuple(content["stack"]), methods, content.get("alone"),
-            tuple(content.get("sets") or ("miniature_set1",)), tuple(content.get("seeds") or (0,)), **listed,
-            values=values,
-        )  # fmt: skip
+    def of(
+        cls, file: ExperimentFile, methods: dict[str, tuple[str, ...]], values: dict[str, dict[str, Any]] | None = None
+    ) -> Comparison:
+        """Makes one of what a file says besides its methods; raises what `read` raises."""
+        given = file.content
+        stack, seeds = file.files("stack", given.get("stack")), file.numbers("seeds", given.get("seeds"))
+        sets, fit, test = (file.words(key, given.get(key)) for key in ("sets", "fit", "test"))
+        alone = given.get("alone")
+        if alone is not None and alone not in methods:
+            file.add("alone", f"is {alone}, none of the methods", f"Use one of {', '.join(methods)}")
+        file.faults.raise_if_any()
+        return cls(stack, methods, alone, sets, seeds or (0,), fit, test, values or {})
 
 
 @dataclass(frozen=True)
@@ -127,6 +111,16 @@ class Run:
     fit: tuple[str, ...] = field(repr=False)
     test: tuple[str, ...] = field(repr=False)
 
+    def fit_arguments(self) -> list[str]:
+        """Gives the words after ``fit``."""
+        stacked = [word for file in self.files for word in ("--config", file)]
+        own = ["--data.sequence", self.sequence, "--seed_everything", str(self.seed)]
+        return [*stacked, *own, *self.fit, "--run", str(self.folder)]
+
+    def test_arguments(self) -> list[str]:
+        """Gives the words after ``test``."""
+        return ["--run", str(self.folder), *self.test]
+
 
 ALONE = "alone"
 DONE = "compared.json"
@@ -137,12 +131,11 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
     """Lists the runs; writes a sequence file for each concept that is trained by itself.
 
     Raises:
-        UserError: if a sequence file is wrong or files cannot be written.
+        UserError: if a sequence file is wrong or files cannot be written, or what `sequences_of` raises.
     """
     found = []
-    for given in comparison.sets:
-        path = sequence_path(given)
-        sequence, name = Sequence.read(path), path.stem
+    for path, sequence in sequences_of(comparison):
+        name = path.stem
         for seed in comparison.seeds:
             for method, files in comparison.methods.items():
                 folder = out / method / name / f"seed-{seed}"
@@ -158,6 +151,35 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
                 test = (*comparison.test, "--matrix-pictures", "0")
                 found.append(Run(ALONE, name, seed, folder, str(single), stacked, fit, test))
+    return found
+
+
+def sequences_of(comparison: Comparison) -> list[tuple[Path, Sequence]]:
+    """Reads the sequences, and sees to it that all of them can be scored.
+
+    Raises:
+        UserError: if there is none, two have one name, one is wrong, or prompts are missing.
+    """
+    if not comparison.sets:
+        raise UserError("sets", "no sequence is named", "Name sequence files there, or give --set FILE")
+    faults, found = Faults(), []
+    for given in comparison.sets:
+        path = sequence_path(given)
+        sequence = Sequence.read(path)
+        named = [[concept.token for concept in sequence.concepts if concept.token in prompt]
+                 for prompt in sequence.prompts.single]  # fmt: skip
+        if not named:
+            faults.add(
+                f"{path}: prompts.single", "is empty, a comparison scores prompts", "Write some, as in README.md"
+            )
+        for concept in sequence.concepts if named and comparison.alone else ():
+            if [concept.token] not in named:
+                problem = f"no prompt names {concept.token}, which is also trained alone"
+                faults.add(f"{path}: prompts.single", problem, "Write one")
+        if path.stem in [other.stem for other, _ in found]:
+            faults.add(str(path), "has the name of another set", "Rename it: folders are called by it")
+        found.append((path, sequence))
+    faults.raise_if_any()
     return found
 
 
@@ -183,10 +205,7 @@ def alone_sequences(sequence: Sequence, folder: Path) -> list[Path]:
 def commands(run: Run) -> list[list[str]]:
     """Gives the command lines of a run: learn, then score."""
     program = [sys.executable, "-m", "cns_lightning"]
-    stacked = [word for file in run.files for word in ("--config", file)]
-    fit = [*program, "fit", *stacked, "--data.sequence", run.sequence, "--seed_everything", str(run.seed)]
-    test = [*program, "test", "--run", str(run.folder), *run.test]
-    return [[*fit, *run.fit, "--run", str(run.folder)], test]
+    return [[*program, "fit", *run.fit_arguments()], [*program, "test", *run.test_arguments()]]
 
 
 def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
@@ -224,9 +243,11 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
         say: told what is done.
 
     Raises:
-        RunStopped: naming the runs that failed; the others are carried out all the same.
+        RunStopped: naming the runs that failed; the others are carried out all the same. Or after a signal, which the
+            runs were told of.
     """
     failed: list[str] = []
+    children = ChildProcesses()
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for place in places:
         free.put(place)
@@ -245,14 +266,18 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
             return
         with (run.folder / "output.txt").open("ab") as output:
             for command in commands(run):
-                done = subprocess.run(command, stdout=output, stderr=output, env=environment, check=False)
-                if done.returncode:
-                    failed.append(f"{run.folder} ({command[3]} ended with {done.returncode})")
+                code = children.run(command, stdout=output, stderr=output, env=environment)
+                if code is None or children.is_stopping:
+                    return
+                if code:
+                    failed.append(f"{run.folder} ({command[3]} ended with {code})")
                     return
         write_json(mark, wanted)
         say(f"{run.folder}: done")
 
-    with ThreadPoolExecutor(len(places)) as pool:
+    with ThreadPoolExecutor(len(places)) as pool, children.told_to_stop():
         list(pool.map(carry_out_one, runs))
+    if children.is_stopping:
+        raise RunStopped("stopped, the runs are saved; the same command goes on")
     if failed:
         raise RunStopped(f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}")

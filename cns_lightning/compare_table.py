@@ -54,9 +54,13 @@ def costs_of(folder: RunFolder) -> Figures:
         "kilobytes": statistics.fmean(entry.bytes for entry in registry.entries) / 1e3,
         "training_seconds": statistics.fmean(seconds),
         "fusion_seconds": float(read_tensors(fused[-1])[1]["seconds"]) if fused else 0.0,
-        "peak_memory_mb": max(max(stage["peak_memory_bytes"].values()) for stage in stages) / 1e6,
+        "peak_memory_mb": max(_peak(stage["peak_memory_bytes"]) for stage in stages) / 1e6,
         "seconds_per_picture": read_json(folder.evaluation / "scores.json").get("seconds_per_picture"),
     }
+
+
+def _peak(of_kind: dict[str, int]) -> int:
+    return of_kind.get("gpu", of_kind["resident"])
 
 
 def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:

@@ -10,23 +10,23 @@ import io
 import statistics
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cns_lightning.compare import Comparison, Run, as_arguments
+from cns_lightning.compare import Comparison, Run, as_arguments, sequences_of
 from cns_lightning.compare_table import figures_of
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.experiment_file import ExperimentFile
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     Setting = dict[str, Any]
 
+EXAMPLE = "configs/experiments/search.yaml"
 KEYS = ("stack", "methods", "sets", "seeds", "fit", "test")
 SHOWN = ("single_clip_i", "multi_clip_i", "single_clip_t", "multi_clip_t")
 
@@ -50,37 +50,27 @@ class Search:
         Raises:
             UserError: listing every fault; one of them is that methods try different numbers of settings.
         """
-        content = _content(path)
-        faults = Faults()
-        for key in content.keys() - set(KEYS):
-            faults.add(f"{path}: {key}", "is no known key", f"Use {', '.join(KEYS)}")
+        file = ExperimentFile(path, KEYS, EXAMPLE)
+        files: dict[str, tuple[str, ...]] = {}
         settings: dict[str, list[Setting]] = {}
-        methods = content.get("methods") or {}
-        for name, given in methods.items():
-            if not isinstance(given, dict) or given.keys() != {"files", "grid"} or not given["grid"]:
-                faults.add(
-                    f"{path}: methods.{name}", "needs the keys files and grid", "See configs/experiments/search.yaml"
-                )
+        for name, given in file.mapping("methods", file.content.get("methods")).items():
+            if not isinstance(given, dict):
+                file.add(f"methods.{name}", "needs the keys files and grid")
                 continue
-            grid: dict[str, list[Any]] = given["grid"]
+            file.known(f"methods.{name}", given, ("files", "grid"))
+            files[name] = file.files(f"methods.{name}.files", given.get("files"))
+            grid = {
+                key: file.words(f"methods.{name}.grid.{key}", values) and list(values)
+                for key, values in file.mapping(f"methods.{name}.grid", given.get("grid")).items()
+            }
+            for key, values in grid.items():
+                if not values:
+                    file.add(f"methods.{name}.grid.{key}", "lists no value to try")
             settings[name] = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         if len(counts := {len(tried) for tried in settings.values()}) > 1:
             told = ", ".join(f"{name} {len(tried)}" for name, tried in settings.items())
-            faults.add(f"{path}: methods", f"try different numbers of settings ({told})", f"Let all try {max(counts)}")
-        faults.raise_if_any()
-        plain = content | {"methods": {name: given["files"] for name, given in methods.items()}}
-        return cls(Comparison.of(plain, path), settings)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    remedy = "Give a search file, as configs/experiments/search.yaml"
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(str(path), f"cannot be read ({str(error).splitlines()[0]})", remedy) from error
-    if not isinstance(content, dict):
-        raise UserError(str(path), "holds no keys", remedy)
-    return content
+            file.add("methods", f"try different numbers of settings ({told})", f"Let all try {max(counts)}")
+        return cls(Comparison.of(file, files), settings)
 
 
 def runs_of(search: Search, out: Path) -> list[tuple[int, Run]]:
@@ -90,9 +80,7 @@ def runs_of(search: Search, out: Path) -> list[tuple[int, Run]]:
         UserError: if a sequence file is wrong.
     """
     comparison, found = search.comparison, []
-    for given, seed in product(comparison.sets, comparison.seeds):
-        path = sequence_path(given)
-        Sequence.read(path)
+    for (path, _), seed in product(sequences_of(comparison), comparison.seeds):
         for name, tried in search.settings.items():
             stacked = (*comparison.stack, *comparison.methods[name])
             for number, setting in enumerate(tried):
@@ -170,6 +158,9 @@ def as_text(rows: list[dict[str, Any]]) -> str:
     names = list(rows[0])
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * len(names) + "|"]
     for cells in rows:
-        shown = [f"{value:.3f}" if isinstance(value, float) else str(value or "0") for value in cells.values()]
+        shown = [
+            f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+            for value in cells.values()
+        ]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join([*lines, ""])

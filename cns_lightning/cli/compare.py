@@ -7,10 +7,16 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cns_lightning.errors import EXIT_DONE
+from cns_lightning.cli.arguments import at_least
+from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cns_lightning.compare import Run
 
 _EXPLANATION = """\
 Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method;
@@ -35,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a sequence file, in place of the sets in the config",
     )
-    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a GPU, or one a core)")
+    made.add_argument(
+        "--jobs", type=at_least(1), default=0, metavar="N", help="runs side by side (one a GPU, or one a core)"
+    )
     return made
 
 
@@ -57,7 +65,9 @@ def run(argv: list[str]) -> int:
     if arguments.sets:
         comparison = replace(comparison, sets=tuple(arguments.sets))
     runs = runs_of(comparison, out)
-    display = ProgressDisplay()
+    check(arguments.config, runs)
+    out.mkdir(parents=True, exist_ok=True)
+    display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
     rows = rows_of(runs, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
@@ -75,6 +85,35 @@ def run(argv: list[str]) -> int:
     return EXIT_DONE
 
 
+def check(path: Path, runs: Iterable[Run]) -> None:
+    """Sees before anything is learned whether `fit` and `test` will take what they are given.
+
+    Args:
+        path: of the file that describes the runs, for the message.
+        runs: all of them.
+
+    Raises:
+        UserError: naming all faults of the first run that would be refused.
+    """
+    from cns_lightning.cli.fit import checked_configuration
+    from cns_lightning.cli.test import parser as test_parser
+
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for run in runs:
+        # Sets and seeds change nothing that could be refused.
+        if (run.method, run.fit) in seen:
+            continue
+        seen.add((run.method, run.fit))
+        try:
+            checked_configuration(run.fit_arguments())
+        except UserError as error:
+            faults = Faults()
+            for fault in getattr(error, "faults", [error]):
+                faults.add(f"{path}: {run.method}: {fault.where}", fault.problem, fault.remedy)
+            faults.raise_if_any()
+        test_parser().parse_args(run.test_arguments())
+
+
 def places_of(jobs: int) -> list[dict[str, str]]:
     """Gives the environment of each of the runs side by side on this machine."""
     import torch
@@ -84,7 +123,7 @@ def places_of(jobs: int) -> list[dict[str, str]]:
     return environments(jobs, torch.cuda.device_count(), os.cpu_count() or 1, os.environ)
 
 
-def write_grids(runs: list[Any], out: Path) -> None:
+def write_grids(runs: list[Run], out: Path) -> None:
     """Draws one sheet a set, of its first seed."""
     import io
 
@@ -99,7 +138,7 @@ def write_grids(runs: list[Any], out: Path) -> None:
         write_atomically(out / f"grid-{name}.png", buffer.getvalue())
 
 
-def class_word(name: str, runs: list[Any], out: Path) -> dict[str, Any]:
+def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
     from cns_lightning.cli.generate import available_device
     from cns_lightning.compare import ALONE

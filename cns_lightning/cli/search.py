@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from cns_lightning.cli.arguments import at_least
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.progress import ProgressDisplay
 
@@ -25,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", type=Path, required=True, metavar="FILE", help="what is tried")
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of everything")
-    made.add_argument("--jobs", type=int, default=0, metavar="N", help="runs side by side (one a GPU, or one a core)")
+    made.add_argument(
+        "--jobs", type=at_least(1), default=0, metavar="N", help="runs side by side (one a GPU, or one a core)"
+    )
     return made
 
 
@@ -38,14 +41,16 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.cli.compare import places_of
+    from cns_lightning.cli.compare import check, places_of
     from cns_lightning.compare import carry_out
     from cns_lightning.search import Search, as_csv, as_text, as_yaml, best_of, rows_of, runs_of
     from cns_lightning.storage import write_atomically
 
     search, out = Search.read(arguments.config), arguments.out.absolute()
     runs = runs_of(search, out)
-    display = ProgressDisplay()
+    check(arguments.config, [run for _, run in runs])
+    out.mkdir(parents=True, exist_ok=True)
+    display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out([run for _, run in runs], places_of(arguments.jobs), display.event)
     rows = rows_of(search, runs)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.child_processes import ChildProcesses
+from cns_lightning.cli.arguments import at_least
 from cns_lightning.errors import EXIT_DONE, RunStopped, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.sequence import Sequence as ConceptSequence
 
 # Not imported from where it is used: help does not wait for torch.
 _USUAL_JUDGE = "openai/clip-vit-base-patch32"
@@ -36,19 +39,21 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
-    made.add_argument("--pictures", type=_count, metavar="N", help="of every prompt (4)")
-    made.add_argument("--matrix-pictures", type=_count, metavar="N", help="after each earlier stage; 0: none (1)")
-    made.add_argument("--steps", type=_count, metavar="N", help="of the sampler (those of the run's own samples)")
+    made.add_argument("--pictures", type=at_least(1), metavar="N", help="of every prompt (4)")
+    made.add_argument("--matrix-pictures", type=at_least(0), metavar="N", help="after each earlier stage; 0: none (1)")
+    made.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler (those of the run's own samples)")
     made.add_argument(
         "--guidance", type=float, metavar="G", help="how closely prompts are followed (as in the samples)"
     )
-    made.add_argument("--batch-size", type=_count, default=8, metavar="N", help="pictures drawn at once (8)")
+    made.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures drawn at once (8)")
     made.add_argument(
         "--judge", metavar="CLIP", help=f"a CLIPModel folder or hub id (the miniature's own, else {_USUAL_JUDGE})"
     )
     made.add_argument("--dino", metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)")
     made.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
-    made.add_argument("--devices", type=_count, default=1, metavar="N", help="processes that draw, one a device (1)")
+    made.add_argument(
+        "--devices", type=at_least(1), default=1, metavar="N", help="processes that draw, one a device (1)"
+    )
     made.add_argument("--share", type=_share, metavar="I/N", help="draw the I-th of N shares only, score nothing")
     made.add_argument("--sequence", metavar="FILE", help="take the prompts from here (those the run was started with)")
     made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
@@ -78,8 +83,15 @@ def run(argv: list[str]) -> int:
         raise UserError(f"--run {folder.path}", "nothing is learned yet", "Run fit first")
     sequence, settings = asked(folder, arguments)
     source, device = arguments.base_model or registry.base_model, available_device(arguments.device)
+    check_covers(sequence, registry.tokens, arguments.sequence or str(folder.config))
     evaluation = Evaluation(folder.evaluation / "images", sequence, registry, settings)
-    display = ProgressDisplay()
+    name = arguments.judge or judge_of(registry.base_model)
+    is_share = arguments.share is not None
+    # Before anything is drawn: what cannot be scored should not take hours first.
+    judges = None if is_share else (clip_encoder(name, device), dino_encoder(arguments.dino, device))
+    references = None if judges is None else evaluation.references(*judges)
+    folder.evaluation.mkdir(parents=True, exist_ok=True)
+    display = ProgressDisplay(folder.evaluation / "log.txt")
 
     def load(stage: int) -> DiffusionPipeline:
         if stage != BASE:
@@ -88,18 +100,17 @@ def run(argv: list[str]) -> int:
         base.to(device=device)
         return base.pipeline()
 
-    if arguments.devices > 1 and arguments.share is None:
+    if arguments.devices > 1 and not is_share:
         draw_side_by_side(argv, arguments.devices, device)
     evaluation.draw(load, arguments.share or (0, 1), display.status)
-    if arguments.share is not None:
+    if judges is None or references is None:
         return EXIT_DONE
     known = read_json(folder.evaluation / "scores.json") if (folder.evaluation / "scores.json").exists() else {}
     seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known.get("seconds_per_picture")
-    name = arguments.judge or judge_of(registry.base_model)
     scores = {
         "judge": name, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
-        **evaluation.scores(clip_encoder(name, device), dino_encoder(arguments.dino, device)),
+        **evaluation.scores(*judges, references),
     }  # fmt: skip
     write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")
@@ -117,20 +128,24 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
 
     from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.evaluation.questions import BASE_PROMPTS
     from cns_lightning.fusion import configured_method, fusion_text
     from cns_lightning.sequence import Sequence, sequence_path
 
     if not folder.config.exists():
         raise UserError(str(folder.config), "is missing, it holds the evaluation prompts", "Restore it from a copy")
-    kept = yaml.safe_load(folder.config.read_text("utf-8"))
     path = arguments.sequence
-    sequence = Sequence.read(sequence_path(path)) if path else Sequence.from_plain(kept["sequence"])
+    try:
+        kept = yaml.safe_load(folder.config.read_text("utf-8"))
+        sequence = Sequence.read(sequence_path(path)) if path else Sequence.from_plain(kept["sequence"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(str(folder.config), "is damaged", "Restore it from a copy") from error
     if not sequence.prompts.all():
         remedy = "Write prompts into a sequence file and give it: --sequence FILE"
         raise UserError(path or str(folder.config), "the sequence has no evaluation prompts", remedy)
     steps, guidance = sampling_of(folder)
     kind, given = configured_method(folder)
-    untouched = kept["whole"].get("samples", {}).get("base_prompts") or ()
+    untouched = kept["whole"].get("samples", {}).get("base_prompts") or BASE_PROMPTS
     return sequence, Settings(
         pictures=4 if arguments.pictures is None else arguments.pictures,
         matrix_pictures=1 if arguments.matrix_pictures is None else arguments.matrix_pictures,
@@ -150,15 +165,28 @@ def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:
         RunStopped: if one of them failed.
     """
     command = [sys.executable, "-m", "cns_lightning", "test", *argv]
-    kind = device.split(":")[0]
-    places = [f"{kind}:{number}" if kind == "cuda" else kind for number in range(count)]
-    started = [
-        subprocess.Popen([*command, "--share", f"{number}/{count}", "--device", place])
-        for number, place in enumerate(places)
-    ]
-    codes = [process.wait() for process in started]
-    if any(codes):
-        raise RunStopped("a process that draws pictures failed; the same command draws what is missing")
+    kind, children = device.split(":")[0], ChildProcesses()
+
+    def draw(number: int) -> int | None:
+        place = f"{kind}:{number}" if kind == "cuda" else kind
+        return children.run([*command, "--share", f"{number}/{count}", "--device", place])
+
+    with ThreadPoolExecutor(count) as pool, children.told_to_stop():
+        codes = list(pool.map(draw, range(count)))
+    if any(code != 0 for code in codes):
+        raise RunStopped("a process that draws pictures did not finish; the same command draws what is missing")
+
+
+def check_covers(sequence: ConceptSequence, tokens: Sequence[str], where: str) -> None:
+    """Refuses a sequence that lacks a concept that was learned.
+
+    Raises:
+        UserError: naming those that are missing.
+    """
+    missing = set(tokens) - {concept.token for concept in sequence.concepts}
+    if missing:
+        problem = f"has no {', '.join(sorted(missing))}, which the run has learned"
+        raise UserError(where, problem, "Give a sequence file with all concepts")
 
 
 def as_text(scores: dict[str, Any]) -> str:
@@ -179,12 +207,6 @@ def as_text(scores: dict[str, Any]) -> str:
             f"likeness to the base model's pictures {drift['likeness_to_base']:.3f}"
         )
     return "\n".join(lines)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
 
 
 def _share(text: str) -> tuple[int, int]:

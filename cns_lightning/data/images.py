@@ -71,10 +71,14 @@ def read_concept_pictures(concept: Concept) -> list[Picture]:
     """Reads the pictures of a concept in the order of their names.
 
     Raises:
-        UserError: listing every picture and caption that cannot be used.
+        UserError: if there are none, or listing every picture and caption that cannot be used.
     """
+    files = picture_files(concept.images) if concept.images.is_dir() else []
+    if not files:
+        remedy = "Put them back, or say in a sequence file where they are now"
+        raise UserError(str(concept.images), f"holds no pictures of {concept.token} any more", remedy)
     faults, pictures = Faults(), []
-    for path in picture_files(concept.images):
+    for path in files:
         try:
             pictures.append(Picture(path, read_picture(path), _caption(path)))
         except UserError as error:

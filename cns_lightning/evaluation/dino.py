@@ -25,6 +25,10 @@ class DinoEncoder:
         source: a folder of transformers that holds a ViT or DINO model, or a hub id, such as ``facebook/dino-vits16``.
         device: where to compute.
 
+    Raises:
+        OSError: if there is no model.
+        ValueError: if it is no vision transformer.
+
     Source: Custom Diffusion's published evaluation; docs/methods.md 2.2.
     """
 
@@ -35,8 +39,10 @@ class DinoEncoder:
         from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
         self.model: Any = AutoModel.from_pretrained(source, dtype=torch.float32)
+        if not hasattr(self.model.config, "image_size"):
+            raise ValueError(f"it holds a {self.model.config.model_type} model")
         self.model.to(device).eval()
-        crop = int(getattr(self.model.config, "image_size", CROP))
+        crop = int(self.model.config.image_size)
         self.processor = BitImageProcessorPil(
             size={"shortest_edge": round(crop * SHORT_SIDE / CROP)},
             crop_size={"height": crop, "width": crop},

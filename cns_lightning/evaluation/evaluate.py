@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Pair = tuple[Question, int]
     Loader = Callable[[int], DiffusionPipeline]
+    References = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 BASE = -1
 """The state before the first stage."""
@@ -129,7 +130,7 @@ class Evaluation:
             place, (number, count) = self.pictures_of(stage), share
             missing = place.missing(self.wanted(stage)[number::count])
             if missing:
-                begin, pipe = time.monotonic(), load(stage)
+                pipe, begin = load(stage), time.monotonic()
                 self.draw_state(stage, pipe, missing, progress)
                 self.seconds, self.drawn = self.seconds + time.monotonic() - begin, self.drawn + len(missing)
 
@@ -149,27 +150,35 @@ class Evaluation:
 
         place.draw(pipe, pairs, self.settings.batch_size, tell)
 
-    def scores(self, judge: ClipEncoder, dino: DinoEncoder | None = None) -> dict[str, Any]:
+    def references(self, judge: ClipEncoder, dino: DinoEncoder | None = None) -> References:
+        """Encodes the user's pictures of what was learned, for the judge and for DINO.
+
+        Raises:
+            UserError: if a picture is not there any more or damaged.
+        """
+        concepts = [concept for concept in self.sequence.concepts if concept.token in self.tokens]
+        return reference_vectors(concepts, judge), reference_vectors(concepts, dino) if dino else {}
+
+    def scores(self, judge: ClipEncoder, dino: DinoEncoder | None, references: References) -> dict[str, Any]:
         """Scores the pictures; all must be there. CLIP-I, CLIP-T and DINO by group, kind, concept; matrix, drift.
 
         Args:
             judge: for CLIP-I and CLIP-T.
             dino: for DINO; None leaves it out.
+            references: from `references`.
         """
-        concepts = [concept for concept in self.sequence.concepts if concept.token in self.tokens]
-        references = reference_vectors(concepts, judge)
         table = Table({concept.token: concept.kind for concept in self.sequence.concepts})
         pairs = self.wanted(self.last)
         if pairs:
             pictures = self.pictures_of(self.last).read(pairs)
-            table.add(pairs, judge.images(pictures), references, judge)
+            table.add(pairs, judge.images(pictures), references[0], judge)
             if dino is not None:
-                table.add_images("dino", pairs, dino.images(pictures), reference_vectors(concepts, dino))
+                table.add_images("dino", pairs, dino.images(pictures), references[1])
         scores: dict[str, Any] = {"learned": self.tokens, **table.result()}
         if self.settings.untouched:
             scores["drift"] = self._drift(judge)
         if self.settings.matrix_pictures:
-            scores |= self._matrix(judge, references)
+            scores |= self._matrix(judge, references[0])
         return scores
 
     def _drift(self, judge: ClipEncoder) -> dict[str, float]:

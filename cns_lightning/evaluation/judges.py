@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
@@ -29,7 +31,7 @@ def clip_encoder(name: str, device: torch.device | str, where: str = "--judge") 
     """
     try:
         return ClipEncoder(name, device)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
 
@@ -44,6 +46,6 @@ def dino_encoder(name: str | None, device: torch.device | str) -> DinoEncoder | 
         return None
     try:
         return DinoEncoder(name, device)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError("--dino", f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error

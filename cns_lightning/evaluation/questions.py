@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from cns_lightning.sequence import Concept, Sequence
 
+BASE_PROMPTS = ("a photo of a cat", "a photo of a dog in the snow", "a sketch of a boat")
+"""Prompts that name no concept, where none are given: what becomes of them shows drift."""
 UNTOUCHED = "untouched"
 
 

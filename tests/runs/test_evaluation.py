@@ -122,3 +122,42 @@ def test_wrong_input(run: Path, tiny_judge: Path, tmp_path: Path, capsys: pytest
     (run / "config.yaml").write_text(yaml.safe_dump(content), "utf-8")
     assert main(command(run, tiny_judge)) == 2
     assert "--sequence FILE" in capsys.readouterr().err
+
+
+def test_what_cannot_be_scored_is_said_before_anything_is_drawn(
+    finished: tuple[Path, Path, Path],
+    run: Path,
+    tiny_judge: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*more: str) -> str:
+        assert main(command(run, tiny_judge, *more)) == 2
+        assert not (run / "evaluation" / "images").exists()
+        return capsys.readouterr().err
+
+    assert "nowhere cannot be loaded" in refused("--judge", str(tmp_path / "nowhere"))
+    assert "holds a clip model" in refused("--dino", str(tiny_judge))
+    broken = Path(shutil.copytree(tiny_judge, tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes((tiny_judge / "model.safetensors").read_bytes()[:1000])
+    assert "broken cannot be loaded" in refused("--judge", str(broken))
+    content = yaml.safe_load(finished[1].read_text("utf-8"))
+    concepts = [{**each, "images": str(finished[1].parent / each["images"])} for each in content["concepts"]]
+    fewer, moved = tmp_path / "fewer.yaml", tmp_path / "moved"
+    fewer.write_text(yaml.safe_dump({"concepts": concepts[:1], "prompts": {"single": ["<new1>"]}}), "utf-8")
+    assert "has no <new2>, which the run has learned" in refused("--sequence", str(fewer))
+    config = run / "config.yaml"
+    kept = yaml.safe_load(config.read_text("utf-8"))
+    kept["sequence"]["concepts"][1]["images"] = str(moved)
+    config.write_text(yaml.safe_dump(kept), "utf-8")
+    assert "moved: holds no pictures of <new2> any more" in refused()
+    for damaged in ("", "a: [", "a: 1"):
+        config.write_text(damaged, "utf-8")
+        assert "config.yaml: is damaged" in refused()
+
+
+@pytest.mark.parametrize("flag", ["--pictures", "--batch-size", "--steps", "--devices"])
+def test_nothing_cannot_be_drawn(run: Path, tiny_judge: Path, flag: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(command(run, tiny_judge, flag, "0"))
+    assert left.value.code == 2

@@ -1,0 +1,92 @@
+"""Reads the YAML files that describe experiments; all faults of a file are said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cns_lightning.errors import Faults, UserError
+
+
+class ExperimentFile:
+    """A YAML file of known keys, and what is wrong with it.
+
+    Args:
+        path: of the file.
+        keys: all that it may hold.
+        example: a file that shows how it is done.
+
+    Raises:
+        UserError: if it cannot be read or holds no keys.
+    """
+
+    def __init__(self, path: Path, keys: tuple[str, ...], example: str) -> None:
+        self.path, self.example, self.faults = path, example, Faults()
+        try:
+            content = yaml.safe_load(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(str(path), f"cannot be read ({reason})", f"Give a file such as {example}") from error
+        if not isinstance(content, dict):
+            raise UserError(str(path), "holds no keys", f"Give {', '.join(keys)}")
+        self.content: dict[str, Any] = content
+        self.known("", content, keys)
+
+    def add(self, key: str, problem: str, remedy: str = "") -> None:
+        """Notes a fault."""
+        self.faults.add(f"{self.path}: {key}", problem, remedy or f"See {self.example}")
+
+    def known(self, key: str, entry: dict[Any, Any], keys: tuple[str, ...]) -> None:
+        """Notes every key of an entry that is none of the known ones."""
+        for name in entry:
+            if name not in keys:
+                self.add(f"{key}.{name}" if key else str(name), "is no known key", f"Use {', '.join(keys)}")
+
+    def mapping(self, key: str, value: Any) -> dict[str, Any]:
+        """Gives a mapping with words for keys that is not empty; notes a fault otherwise."""
+        if not isinstance(value, dict) or not value:
+            self.add(key, "is missing" if value is None else f"is {value!r} where names with values are needed")
+            return {}
+        for name in value:
+            if not isinstance(name, str) or not name.strip() or "/" in name:
+                self.add(f"{key}.{name}", "is no name", "Use a word in letters")
+        return {str(name): each for name, each in value.items()}
+
+    def settings(self, key: str, value: Any) -> dict[str, Any]:
+        """Gives values by configuration key."""
+        found = self.mapping(key, value)
+        for name, each in found.items():
+            if isinstance(each, dict | list) or each is None:
+                self.add(f"{key}.{name}", f"is {each!r} where one value is needed")
+        return found
+
+    def words(self, key: str, value: Any) -> tuple[str, ...]:
+        """Gives a list of words and numbers as words; nothing for nothing."""
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(each, str | int | float) for each in value):
+            self.add(key, f"is {value!r} where a list of words is needed", f"Write {key.split('.')[-1]}: [...]")
+            return ()
+        return tuple(str(each) for each in value)
+
+    def numbers(self, key: str, value: Any) -> tuple[int, ...]:
+        """Gives a list of different whole numbers; nothing for nothing."""
+        if value is None:
+            return ()
+        is_list = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+        if not is_list or len(set(value)) < len(value):
+            self.add(key, f"is {value!r} where a list of different whole numbers is needed", f"Write {key}: [0, 1, 2]")
+            return ()
+        return tuple(value)
+
+    def files(self, key: str, value: Any) -> tuple[str, ...]:
+        """Gives a list of files that exist, at least one."""
+        found = self.words(key, value)
+        if value is None or value == []:
+            self.add(key, "names no file")
+        for name in found:
+            if not Path(name).is_file():
+                self.add(f"{key}: {name}", "there is no such file", "Paths are relative to where the command runs")
+        return found

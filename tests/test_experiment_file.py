@@ -1,0 +1,75 @@
+"""Wrong comparison and search files: one message that names the key, exit code 2, nothing written."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cns_lightning.cli.main import main
+from tests.runs.learning import write_sequence
+
+CNS = "configs/methods/cns.yaml"
+RIGHT = {"stack": ["configs/hardware/cpu.yaml"], "methods": {"cns": [CNS]}, "sets": ["miniature_set1"]}
+SEARCH = {**RIGHT, "methods": {"cns": {"files": [CNS], "grid": {"steps": [1, 2]}}}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"stack": 3}, "stack: is 3"),
+        ({"stack": "configs/hardware/cpu.yaml"}, "stack: is 'configs/hardware/cpu.yaml'"),
+        ({"stack": [{"a": "b"}]}, "stack: is [{"),
+        ({"stack": ["configs/hardware"]}, "stack: configs/hardware: there is no such file"),
+        ({"methods": [CNS]}, "methods: is ["),
+        ({"methods": None}, "methods: is missing"),
+        ({"methods": {"cns": [1]}}, "methods.cns: 1: there is no such file"),
+        ({"methods": {1: [CNS]}}, "methods.1: is no name"),
+        ({"methods": {"cns": {"files": [CNS], "values": [1]}}}, "methods.cns.values: is [1]"),
+        ({"methods": {"cns": {"file": [CNS]}}}, "methods.cns.file: is no known key"),
+        ({"seeds": 3}, "seeds: is 3"),
+        ({"seeds": [0, 0]}, "seeds: is [0, 0]"),
+        ({"sets": "miniature_set1"}, "sets: is 'miniature_set1'"),
+        ({"sets": None}, "sets: no sequence is named"),
+        ({"sets": ["miniature_set1", "miniature_set1"]}, "has the name of another set"),
+        ({"fit": 3}, "fit: is 3"),
+        ({"fit": ["--stpes", 100]}, "compare.yaml: cns: command line: stpes"),
+        ({"fit": ["--steps", 0]}, "--data.steps: is 0"),
+    ],
+)
+def test_wrong_comparison(
+    wrong: dict[str, object], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump({**RIGHT, **wrong}), "utf-8")
+    assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert key in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("grid", "key"),
+    [([1], "grid: is [1]"), ({"steps": 3}, "grid.steps: is 3"), ({"steps": []}, "grid.steps: lists no value"),
+     ({"steps": "12"}, "grid.steps: is '12'"), ({"model.method.rate": [1]}, "search.yaml: cns: command line: rate")],
+)  # fmt: skip
+def test_wrong_search(grid: object, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump({**SEARCH, "methods": {"cns": {"files": [CNS], "grid": grid}}}), "utf-8")
+    assert main(["search", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert key in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompts_that_could_not_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequence = write_sequence(tmp_path / "two", ["cat", "dog"])
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump({**RIGHT, "sets": [str(sequence)], "alone": "cns"}), "utf-8")
+    command = ["compare", "--config", str(path), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "no prompt names <new2>, which is also trained alone" in capsys.readouterr().err
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    sequence.write_text(yaml.safe_dump({**content, "prompts": {}}), "utf-8")
+    assert main(command) == 2
+    assert "prompts.single: is empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--jobs", "-1"])
+    assert left.value.code == 2
