@@ -247,6 +247,7 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
             runs were told of.
     """
     failed: list[str] = []
+    finished: list[Run] = []
     children = ChildProcesses()
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for place in places:
@@ -263,6 +264,7 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
         run.folder.mkdir(parents=True, exist_ok=True)
         wanted, mark = done_mark(run), run.folder / DONE
         if mark.exists() and read_json(mark) == wanted:
+            finished.append(run)
             return
         with (run.folder / "output.txt").open("ab") as output:
             for command in commands(run):
@@ -273,7 +275,8 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
                     failed.append(f"{run.folder} ({command[3]} ended with {code})")
                     return
         write_json(mark, wanted)
-        say(f"{run.folder}: done")
+        finished.append(run)
+        say(f"{run.folder}: done, {len(finished)} of {len(runs)}")
 
     with ThreadPoolExecutor(len(places)) as pool, children.told_to_stop():
         list(pool.map(carry_out_one, runs))
