@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 """Okabe and Ito's colours, which colour-blind readers tell apart."""
 MARKERS = "osD^vP*X"
+LINES = ("-", "--", ":")
+"""Beyond as many methods as there are colours."""
 HEADING = 1.9
 """Height of the headings of a table, in lines."""
 FIGURES = ("clip_i", "forgetting_from_best", "forgetting_from_learned")
@@ -117,7 +119,9 @@ def draw_curves(curves: Mapping[str, Listing[Curves]]) -> bytes:
             means, spreads = zip(*mean_and_spread(runs, number), strict=True)
             stages = range(1, len(means) + 1)
             colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
-            panel.plot(stages, means, color=colour, marker=marker, markersize=5, linewidth=1.6, label=readable(method))
+            line = LINES[place // len(PALETTE) % len(LINES)]
+            look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.6, "linestyle": line}
+            panel.plot(stages, means, label=readable(method), **look)
             if any(spreads):
                 low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
                 high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
