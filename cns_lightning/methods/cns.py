@@ -104,8 +104,8 @@ class ConceptNeuronSelection(Method):
     Args:
         learning_rate: of the values on the concept neurons.
         token_learning_rate: of the concept's token embedding.
-        regularization: form of L_reg; ``split`` ties entries an earlier concept moved to where that concept left them
-            and fresh entries to the pretrained weights.
+        regularization: form of L_reg; ``function_space`` ties the keys and values of earlier concepts' prompts to what
+            they were before the stage, and those of the calibration prompts to the pretrained ones.
         prior_strength: strength of the first tie; in function space of one such tie for every earlier concept.
         pretrained_strength: strength of the second tie.
         regularization_weight: factor on the automatically balanced L_reg; 0 switches it off.
@@ -131,10 +131,10 @@ class ConceptNeuronSelection(Method):
         self,
         learning_rate: float = 1e-4,
         token_learning_rate: float = 5e-4,
-        regularization: Regularization = "split",
+        regularization: Regularization = "function_space",
         prior_strength: float = 10.0,
         pretrained_strength: float = 1.0,
-        regularization_weight: float = 1.0,
+        regularization_weight: float = 0.3,
         reference_displacement: float = 0.01,
         balance_steps: int = 20,
         detach_first_token: bool = True,
