@@ -63,7 +63,9 @@ def test_function_space_form_is_the_mean_change_of_outputs() -> None:
 
 @pytest.mark.parametrize("overlapping", [[False, False, False], [True, True, False]])
 def test_the_weight_balances_one_tie_whatever_overlaps(overlapping: list[bool]) -> None:
-    method = ConceptNeuronSelection(regularization_weight=2.0, reference_displacement=0.05, balance_steps=3)
+    method = ConceptNeuronSelection(
+        regularization="split", regularization_weight=2.0, reference_displacement=0.05, balance_steps=3
+    )
     values = torch.nn.Parameter(torch.zeros(3))
     method.delta = SimpleNamespace(values=values)  # type: ignore[assignment]
     for name in ("weight", "gradient_sum", "counter"):
