@@ -10,7 +10,7 @@ from cns_lightning.compare import Comparison, as_arguments
 from cns_lightning.search import Search
 
 EXPERIMENTS = Path("configs/experiments")
-COMPARISONS = sorted([*EXPERIMENTS.glob("compare*.yaml"), EXPERIMENTS / "ablations.yaml"])
+COMPARISONS = sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "demo.yaml", EXPERIMENTS / "search.yaml"})
 
 
 def _accepted(stack: tuple[str, ...], run: Path, *more: str) -> None:
