@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+IMPATIENT = 2.0
+"""Seconds after which another Ctrl-C means that the processes shall end at once."""
 
 
 class ChildProcesses:
     """Starts processes; a signal that asks this process to stop is handed on to them.
 
     They have sessions of their own: a Ctrl-C of the terminal reaches this process alone, which then tells each of them
-    once, since a second signal would make a run leave without saving.
+    once, since a second signal would make a run leave without saving. One that this process ignores, as SIGHUP under
+    nohup, is left alone.
+
+    Args:
+        say: told what a signal does.
 
     Attributes:
         is_stopping: a signal has come; nothing new is started.
+        is_cut_off: another Ctrl-C has come; what was running has not saved.
     """
 
-    def __init__(self) -> None:
-        self.is_stopping = False
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+        self.say = say
+        self.is_stopping = self.is_cut_off = False
+        self.since = 0.0
         self.running: set[subprocess.Popen[Any]] = set()
         self.lock = Lock()
 
@@ -50,16 +61,27 @@ class ChildProcesses:
 
     @contextmanager
     def told_to_stop(self) -> Iterator[None]:
-        """Hands signals on while it lasts; for the main thread."""
-
-        def hand_on(number: int, frame: object) -> None:
-            again, self.is_stopping = self.is_stopping, True
-            for process in list(self.running):
-                (process.kill if again else process.terminate)()
-
-        before = {each: signal.signal(each, hand_on) for each in SIGNALS}
+        """Hands signals on while it lasts; for the main thread, around all that waits for the processes."""
+        before = {each: signal.getsignal(each) for each in SIGNALS}
+        caught = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
+        for each in caught:
+            signal.signal(each, self._hand_on)
         try:
             yield
         finally:
-            for each, handler in before.items():
-                signal.signal(each, handler or signal.SIG_DFL)
+            for each in caught:
+                signal.signal(each, before[each] or signal.SIG_DFL)
+
+    def _hand_on(self, number: int, frame: object) -> None:
+        running = list(self.running)
+        if not self.is_stopping:
+            self.is_stopping, self.since = True, time.monotonic()
+            for process in running:
+                process.terminate()
+            self.say(f"stopping; {len(running)} processes save what they have, Ctrl-C once more ends them at once")
+        # A terminal that closes, or a scheduler, sends several in a row: a person is slower.
+        elif number == signal.SIGINT and time.monotonic() - self.since > IMPATIENT:
+            self.is_cut_off = True
+            for process in running:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)

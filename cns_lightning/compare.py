@@ -19,6 +19,7 @@ import yaml
 from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.errors import Faults, RunStopped, UserError
 from cns_lightning.experiment_file import ExperimentFile
+from cns_lightning.run_folder import make_folder
 from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json, write_atomically, write_json
 
@@ -128,10 +129,10 @@ DONE = "compared.json"
 
 
 def runs_of(comparison: Comparison, out: Path) -> list[Run]:
-    """Lists the runs; writes a sequence file for each concept that is trained by itself.
+    """Lists the runs; `write_alone_sequences` writes the sequence files of those of one concept.
 
     Raises:
-        UserError: if a sequence file is wrong or files cannot be written, or what `sequences_of` raises.
+        UserError: what `sequences_of` raises.
     """
     found = []
     for path, sequence in sequences_of(comparison):
@@ -147,7 +148,8 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
                 continue
             stacked = (*comparison.stack, *comparison.methods[comparison.alone])
             fit = (*comparison.fit, *as_arguments(comparison.values.get(comparison.alone, {})))
-            for single in alone_sequences(sequence, out / ALONE / name):
+            for number in range(len(sequence.concepts)):
+                single = alone_path(out, name, number)
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
                 test = (*comparison.test, "--matrix-pictures", "0")
                 found.append(Run(ALONE, name, seed, folder, str(single), stacked, fit, test))
@@ -185,21 +187,31 @@ def sequences_of(comparison: Comparison) -> list[tuple[Path, Sequence]]:
 
 def as_arguments(values: dict[str, Any]) -> tuple[str, ...]:
     """Gives values by configuration key as words of a command line."""
-    return tuple(word for key, value in values.items() for word in (f"--{key}", str(value)))
+    return tuple(
+        word for key, value in values.items() for word in (f"--{key}", "null" if value is None else str(value))
+    )
 
 
-def alone_sequences(sequence: Sequence, folder: Path) -> list[Path]:
-    """Writes a sequence file of one concept for every concept, with the prompts that name it alone."""
-    paths = []
-    for number, concept in enumerate(sequence.plain()["concepts"]):
-        own = [prompt for prompt in sequence.prompts.single if concept["token"] in prompt]
-        content = {
-            "name": f"{sequence.name}-{number}", "concepts": [concept],
-            "prompts": {"single": own, "double": [], "triple": []},
-        }  # fmt: skip
-        paths.append(folder / f"concept-{number}.yaml")
-        write_atomically(paths[-1], yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
-    return paths
+def alone_path(out: Path, name: str, number: int) -> Path:
+    """Gives the sequence file of one concept that is trained by itself."""
+    return out / ALONE / name / f"concept-{number}.yaml"
+
+
+def write_alone_sequences(comparison: Comparison, out: Path) -> None:
+    """Writes a sequence file of one concept for every concept, with the prompts that name it alone.
+
+    Raises:
+        UserError: if files cannot be written, or what `sequences_of` raises.
+    """
+    for path, sequence in sequences_of(comparison) if comparison.alone else ():
+        for number, concept in enumerate(sequence.plain()["concepts"]):
+            own = [prompt for prompt in sequence.prompts.single if concept["token"] in prompt]
+            content = {
+                "name": f"{sequence.name}-{number}", "concepts": [concept],
+                "prompts": {"single": own, "double": [], "triple": []},
+            }  # fmt: skip
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            write_atomically(alone_path(out, path.stem, number), text.encode())
 
 
 def commands(run: Run) -> list[list[str]]:
@@ -248,7 +260,7 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
     """
     failed: list[str] = []
     finished: list[Run] = []
-    children = ChildProcesses()
+    children = ChildProcesses(say)
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for place in places:
         free.put(place)
@@ -256,31 +268,43 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
     def carry_out_one(run: Run) -> None:
         place = free.get()
         try:
-            carry_out_in(run, {**os.environ, **place})
+            is_done, is_new = _carried_out(run, {**os.environ, **place}, children)
+        except (RunStopped, UserError, OSError) as error:
+            failed.append(f"{run.folder} ({error})")
+        else:
+            finished.extend([run] * is_done)
+            if is_new:
+                say(f"{run.folder}: done, {len(finished)} of {len(runs)}")
         finally:
             free.put(place)
 
-    def carry_out_in(run: Run, environment: dict[str, str]) -> None:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        wanted, mark = done_mark(run), run.folder / DONE
-        if mark.exists() and read_json(mark) == wanted:
-            finished.append(run)
-            return
-        with (run.folder / "output.txt").open("ab") as output:
-            for command in commands(run):
-                code = children.run(command, stdout=output, stderr=output, env=environment)
-                if code is None or children.is_stopping:
-                    return
-                if code:
-                    failed.append(f"{run.folder} ({command[3]} ended with {code})")
-                    return
-        write_json(mark, wanted)
-        finished.append(run)
-        say(f"{run.folder}: done, {len(finished)} of {len(runs)}")
-
-    with ThreadPoolExecutor(len(places)) as pool, children.told_to_stop():
+    with children.told_to_stop(), ThreadPoolExecutor(len(places)) as pool:
         list(pool.map(carry_out_one, runs))
+    told = f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}"
     if children.is_stopping:
-        raise RunStopped("stopped, the runs are saved; the same command goes on")
+        state = "at once, without saving" if children.is_cut_off else "and saved"
+        raise RunStopped(f"stopped {state}; the same command goes on" + (f". {told}" if failed else ""))
     if failed:
-        raise RunStopped(f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}")
+        raise RunStopped(told)
+
+
+def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses) -> tuple[bool, bool]:
+    """Carries out one run unless it is done; says whether it is done now, and whether anything was to do.
+
+    Raises:
+        RunStopped: if one of its commands failed.
+        UserError: if its folder cannot be written to.
+    """
+    make_folder(run.folder, str(run.folder))
+    wanted, mark = done_mark(run), run.folder / DONE
+    if mark.exists() and read_json(mark) == wanted:
+        return True, False
+    with (run.folder / "output.txt").open("ab") as output:
+        for command in commands(run):
+            code = children.run(command, stdout=output, stderr=output, env=environment)
+            if children.is_stopping:
+                return False, False
+            if code:
+                raise RunStopped(f"{command[3]} ended with {code}")
+    write_json(mark, wanted)
+    return True, True

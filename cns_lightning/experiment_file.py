@@ -58,9 +58,18 @@ class ExperimentFile:
         """Gives values by configuration key."""
         found = self.mapping(key, value)
         for name, each in found.items():
-            if isinstance(each, dict | list) or each is None:
-                self.add(f"{key}.{name}", f"is {each!r} where one value is needed")
+            if isinstance(each, dict):
+                self.add(f"{key}.{name}", "holds keys where a value is needed", "Write one key a line, with dots")
         return found
+
+    def values(self, key: str, value: Any) -> list[Any]:
+        """Gives a list of values of any kind, at least one."""
+        if not isinstance(value, list) or any(isinstance(each, dict) for each in value):
+            self.add(key, f"is {value!r} where a list of values is needed", f"Write {key.split('.')[-1]}: [...]")
+            return []
+        if not value:
+            self.add(key, "lists no value to try")
+        return value
 
     def words(self, key: str, value: Any) -> tuple[str, ...]:
         """Gives a list of words and numbers as words; nothing for nothing."""

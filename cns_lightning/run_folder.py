@@ -54,17 +54,8 @@ class RunFolder:
         Raises:
             UserError: if it cannot be made or written to.
         """
-        try:
-            for folder in (self.path, self.registry, self.checkpoints, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
-                probe = folder / f".write-{os.getpid()}"
-                probe.touch()
-                probe.unlink()
-        except OSError as error:
-            problem = f"cannot be written to ({error.strerror or error})"
-            raise UserError(
-                f"--run {self.path}", problem, "Choose another folder, or change its permissions"
-            ) from error
+        for folder in (self.path, self.registry, self.checkpoints, self.samples):
+            make_folder(folder, f"--run {self.path}")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -103,3 +94,23 @@ class RunFolder:
             problem = "is no run folder: it holds neither config.yaml nor registry/registry.json"
             raise UserError(f"--run {path}", problem, "Give the --run folder of a fit")
         return folder
+
+
+def make_folder(path: Path, where: str) -> None:
+    """Makes a folder, unless it is there, and sees whether it can be written to.
+
+    Args:
+        path: of the folder; missing ones above it are made too.
+        where: what named it, for the message.
+
+    Raises:
+        UserError: if it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        problem = f"cannot be written to ({error.strerror or error})"
+        raise UserError(where, problem, "Choose another folder, or change its permissions") from error

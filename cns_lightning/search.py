@@ -60,12 +60,9 @@ class Search:
             file.known(f"methods.{name}", given, ("files", "grid"))
             files[name] = file.files(f"methods.{name}.files", given.get("files"))
             grid = {
-                key: file.words(f"methods.{name}.grid.{key}", values) and list(values)
+                key: file.values(f"methods.{name}.grid.{key}", values)
                 for key, values in file.mapping(f"methods.{name}.grid", given.get("grid")).items()
             }
-            for key, values in grid.items():
-                if not values:
-                    file.add(f"methods.{name}.grid.{key}", "lists no value to try")
             settings[name] = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         if len(counts := {len(tried) for tried in settings.values()}) > 1:
             told = ", ".join(f"{name} {len(tried)}" for name, tried in settings.items())

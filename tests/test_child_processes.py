@@ -3,7 +3,10 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from cns_lightning.child_processes import IMPATIENT
 
 CHILD = """
 import pathlib, signal, sys, time
@@ -17,18 +20,53 @@ from concurrent.futures import ThreadPoolExecutor
 from cns_lightning.child_processes import ChildProcesses
 children = ChildProcesses()
 commands = [[sys.executable, "-c", sys.argv[1], path] for path in sys.argv[2:]]
-with ThreadPoolExecutor(1) as pool, children.told_to_stop():
+with children.told_to_stop(), ThreadPoolExecutor(1) as pool:
     print(list(pool.map(children.run, commands)))
 """
 
 
-def test_children_are_told_and_waited_for(tmp_path: Path) -> None:
-    paths = [tmp_path / "first", tmp_path / "second"]
-    command = [sys.executable, "-c", PARENT, CHILD, *map(str, paths)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+def _started(*paths: Path, child: str = CHILD) -> subprocess.Popen[str]:
+    """Starts a program that runs children one after another; waits until the first is ready."""
+    command = [sys.executable, "-c", PARENT, child, *map(str, paths)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    return parent
+
+
+def _said(parent: subprocess.Popen[str]) -> str:
+    with parent:
         assert parent.stdout is not None
-        assert parent.stdout.readline() == "ready\n"
-        parent.send_signal(signal.SIGTERM)
-        assert parent.stdout.read() == "[143, None]\n"
-    assert paths[0].read_text() == "saved"
-    assert not paths[1].exists()
+        return parent.stdout.read()
+
+
+def test_children_are_told_and_waited_for(tmp_path: Path) -> None:
+    parent = _started(tmp_path / "first", tmp_path / "second")
+    # As a terminal that closes sends it, twice in a row: that is no reason to cut anything off.
+    parent.send_signal(signal.SIGHUP)
+    parent.send_signal(signal.SIGHUP)
+    assert _said(parent) == "[143, None]\n"
+    assert (tmp_path / "first").read_text() == "saved"
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_signal_that_was_ignored_stays_so(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        parent = _started(tmp_path / "first")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    parent.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert parent.poll() is None
+    parent.send_signal(signal.SIGTERM)
+    assert _said(parent) == "[143]\n"
+
+
+def test_a_second_ctrl_c_ends_what_does_not_end_by_itself(tmp_path: Path) -> None:
+    parent = _started(tmp_path / "first", child=CHILD.replace("lambda *_: ", "lambda *_: 1 or "))
+    parent.send_signal(signal.SIGINT)
+    time.sleep(IMPATIENT + 0.5)
+    assert parent.poll() is None
+    parent.send_signal(signal.SIGINT)
+    assert _said(parent) == "[-9]\n"

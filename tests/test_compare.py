@@ -8,6 +8,7 @@ import pytest
 
 from cns_lightning import compare
 from cns_lightning.compare import Run, carry_out, environments
+from cns_lightning.errors import RunStopped
 
 
 def test_runs_side_by_side_do_not_share_a_gpu_or_a_core() -> None:
@@ -42,3 +43,17 @@ def test_a_run_has_a_gpu_of_its_own_and_is_repeated_when_its_files_have_changed(
     assert seen() == [["4"], ["7"]]
     path.write_text("rate: 2")
     assert [len(each) for each in seen()] == [2, 2]
+
+
+def test_one_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "commands", lambda run: [[sys.executable, "-c", f"exit({run.seed})", "x"]])
+    path = tmp_path / "file.yaml"
+    path.touch()
+    runs = [Run("any", "set", seed, tmp_path / str(seed), str(path), (str(path),), (), ()) for seed in (1, 0)]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / compare.DONE).write_text("{")
+    damaged = Run("any", "set", 0, tmp_path / "damaged", str(path), (str(path),), (), ())
+    with pytest.raises(RunStopped, match=r"2 runs failed.*damaged.*/1 .x ended with 1"):
+        carry_out([damaged, *runs], [{}], lambda text: None)
+    assert (tmp_path / "0" / compare.DONE).exists()
+    assert not (tmp_path / "1" / compare.DONE).exists()

@@ -9,7 +9,11 @@ from cns_lightning.cli.main import main
 from tests.runs.learning import write_sequence
 
 CNS = "configs/methods/cns.yaml"
-RIGHT = {"stack": ["configs/hardware/cpu.yaml"], "methods": {"cns": [CNS]}, "sets": ["miniature_set1"]}
+RIGHT = {
+    "stack": ["configs/base/miniature.yaml", "configs/hardware/cpu.yaml"],
+    "methods": {"cns": [CNS]},
+    "sets": ["miniature_set1"],
+}
 SEARCH = {**RIGHT, "methods": {"cns": {"files": [CNS], "grid": {"steps": [1, 2]}}}}
 
 
@@ -33,7 +37,10 @@ SEARCH = {**RIGHT, "methods": {"cns": {"files": [CNS], "grid": {"steps": [1, 2]}
         ({"sets": ["miniature_set1", "miniature_set1"]}, "has the name of another set"),
         ({"fit": 3}, "fit: is 3"),
         ({"fit": ["--stpes", 100]}, "compare.yaml: cns: command line: stpes"),
-        ({"fit": ["--steps", 0]}, "--data.steps: is 0"),
+        ({"fit": ["--steps", 0], "alone": "cns"}, "--data.steps: is 0"),
+        ({"test": ["--pictures", 0]}, "compare.yaml: test: argument --pictures: '0' is no whole number"),
+        ({"test": ["--picturs", 1]}, "compare.yaml: test: has --picturs 1, which test does not know"),
+        ({"test": ["--judge", "nowhere/at/all"]}, "compare.yaml: test: --judge: nowhere/at/all cannot be loaded"),
     ],
 )
 def test_wrong_comparison(
@@ -59,7 +66,7 @@ def test_wrong_search(grid: object, key: str, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "out").exists()
 
 
-def test_prompts_that_could_not_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_that_could_not_be_scored(tiny_judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sequence = write_sequence(tmp_path / "two", ["cat", "dog"])
     path = tmp_path / "compare.yaml"
     path.write_text(yaml.safe_dump({**RIGHT, "sets": [str(sequence)], "alone": "cns"}), "utf-8")
@@ -70,6 +77,10 @@ def test_prompts_that_could_not_be_scored(tmp_path: Path, capsys: pytest.Capture
     sequence.write_text(yaml.safe_dump({**content, "prompts": {}}), "utf-8")
     assert main(command) == 2
     assert "prompts.single: is empty" in capsys.readouterr().err
+    right = tmp_path / "right.yaml"
+    right.write_text(yaml.safe_dump({**RIGHT, "test": ["--judge", str(tiny_judge)]}), "utf-8")
+    assert main(["compare", "--config", str(right), "--out", str(right)]) == 2
+    assert f"--out {right}: cannot be written to" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main([*command, "--jobs", "-1"])
     assert left.value.code == 2

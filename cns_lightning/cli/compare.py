@@ -56,9 +56,10 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.compare import Comparison, carry_out, runs_of
+    from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
     from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
     from cns_lightning.compare_table import as_csv, as_markdown, rows_of
+    from cns_lightning.run_folder import make_folder
     from cns_lightning.storage import write_atomically
 
     comparison, out = Comparison.read(arguments.config), arguments.out.absolute()
@@ -66,7 +67,8 @@ def run(argv: list[str]) -> int:
         comparison = replace(comparison, sets=tuple(arguments.sets))
     runs = runs_of(comparison, out)
     check(arguments.config, runs)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, f"--out {out}")
+    write_alone_sequences(comparison, out)
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
@@ -97,21 +99,37 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     """
     from cns_lightning.cli.fit import checked_configuration
     from cns_lightning.cli.test import parser as test_parser
+    from cns_lightning.compare import ALONE
+    from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
 
+    judges: set[tuple[str, str | None]] = set()
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for run in runs:
-        # Sets and seeds change nothing that could be refused.
-        if (run.method, run.fit) in seen:
+        # Sets and seeds change nothing that could be refused; a concept by itself has the settings of its method.
+        if run.method == ALONE or (run.method, run.fit) in seen:
             continue
         seen.add((run.method, run.fit))
+        # As in a new folder of its own, on one device, as the run will see it.
+        elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
         try:
-            checked_configuration(run.fit_arguments())
+            base_model = str(checked_configuration(elsewhere.fit_arguments()).model.base_model)
         except UserError as error:
             faults = Faults()
             for fault in getattr(error, "faults", [error]):
                 faults.add(f"{path}: {run.method}: {fault.where}", fault.problem, fault.remedy)
             faults.raise_if_any()
-        test_parser().parse_args(run.test_arguments())
+            raise
+        try:
+            asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
+        except argparse.ArgumentError as error:
+            raise UserError(f"{path}: test", str(error), "See python -m cns_lightning test --help") from error
+        if unknown:
+            problem = f"has {' '.join(unknown)}, which test does not know"
+            raise UserError(f"{path}: test", problem, "See python -m cns_lightning test --help")
+        judges.add((asked.judge or judge_of(base_model), asked.dino))
+    for judge, dino in judges:
+        clip_encoder(judge, "cpu", f"{path}: test: --judge")
+        dino_encoder(dino, "cpu")
 
 
 def places_of(jobs: int) -> list[dict[str, str]]:

@@ -288,7 +288,9 @@ def run(arguments: list[str]) -> int:
         raise explained(mistake, arguments) from mistake
     checkpoint = newest_checkpoint(cli.folder.last_checkpoint, say)
     if checkpoint is not None and finished_stages(checkpoint) >= len(cli.sequence.concepts):
-        say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
+        # Prompts and what else touches nothing that is learned may have changed: `test` reads them from there.
+        with writing(cli):
+            say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
         return EXIT_DONE
     cli.datamodule.check_pictures()
     try:

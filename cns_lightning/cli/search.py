@@ -43,13 +43,14 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.cli.compare import check, places_of
     from cns_lightning.compare import carry_out
+    from cns_lightning.run_folder import make_folder
     from cns_lightning.search import Search, as_csv, as_text, as_yaml, best_of, rows_of, runs_of
     from cns_lightning.storage import write_atomically
 
     search, out = Search.read(arguments.config), arguments.out.absolute()
     runs = runs_of(search, out)
     check(arguments.config, [run for _, run in runs])
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, f"--out {out}")
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out([run for _, run in runs], places_of(arguments.jobs), display.event)

@@ -12,7 +12,7 @@ from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.cli.arguments import at_least
 from cns_lightning.errors import EXIT_DONE, RunStopped, UserError
 from cns_lightning.progress import ProgressDisplay
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.run_folder import RunFolder, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +30,14 @@ On several machines or devices: give each a share, as --share 0/8 ... 7/8 --devi
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
     made = argparse.ArgumentParser(
         prog="python -m cns_lightning test",
         description="Draws every evaluation prompt with what a run has learned, and scores the pictures.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=exit_on_error,
     )
     made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
     made.add_argument("--pictures", type=at_least(1), metavar="N", help="of every prompt (4)")
@@ -90,7 +91,7 @@ def run(argv: list[str]) -> int:
     # Before anything is drawn: what cannot be scored should not take hours first.
     judges = None if is_share else (clip_encoder(name, device), dino_encoder(arguments.dino, device))
     references = None if judges is None else evaluation.references(*judges)
-    folder.evaluation.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.evaluation, f"--run {folder.path}")
     display = ProgressDisplay(folder.evaluation / "log.txt")
 
     def load(stage: int) -> DiffusionPipeline:
@@ -171,7 +172,7 @@ def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:
         place = f"{kind}:{number}" if kind == "cuda" else kind
         return children.run([*command, "--share", f"{number}/{count}", "--device", place])
 
-    with ThreadPoolExecutor(count) as pool, children.told_to_stop():
+    with children.told_to_stop(), ThreadPoolExecutor(count) as pool:
         codes = list(pool.map(draw, range(count)))
     if any(code != 0 for code in codes):
         raise RunStopped("a process that draws pictures did not finish; the same command draws what is missing")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cns_lightning.diffusion.text import text_states
+from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import BufferList, SparseDelta, gather_masked
 from cns_lightning.registry.record import ConceptRecord
@@ -172,6 +173,9 @@ class ConceptNeuronSelection(Method):
         # A learned concept's states never change again: each is encoded once, and a stage costs the same at any length.
         learned = zip(context.registry.entries, context.prompts[:-1], strict=False)
         prior = [self._gram_of(context, prompts, entry.sha256) for entry, prompts in learned]
+        if not context.calibration_prompts:
+            problem = "is function_space, which needs the descriptions of the selection of neurons, and there are none"
+            raise UserError("model.method.regularization", problem, "Use split, or select by ImportanceScoring")
         general = self._gram_of(context, context.calibration_prompts)
         self.register_buffer("prior_gram", sum(prior, torch.zeros_like(general)), persistent=False)
         self.register_buffer("general_gram", general, persistent=False)

@@ -89,6 +89,15 @@ def test_the_weight_balances_one_tie_whatever_overlaps(overlapping: list[bool]) 
     assert torch.allclose(values.grad, 2.0 * 4.0 * torch.where(torch.tensor(overlapping), 10.0, 1.0))
 
 
+def test_other_forms_are_balanced_at_their_own_scale() -> None:
+    shift = torch.tensor([0.0, 3.0, -1.0, 2.0])
+    for form, expected in (("plain", 0.02), ("continual_lora", 0.02 * 4.0)):
+        method = ConceptNeuronSelection(regularization=form)  # type: ignore[arg-type]
+        method.register_buffer("weight", torch.zeros(()))
+        method.register_buffer("earlier_shift", shift)
+        assert method._reference_gradient().item() == pytest.approx(expected), form
+
+
 def test_every_earlier_concept_has_a_tie_of_its_own_in_function_space() -> None:
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(2, 7, 5, generator=generator) for _ in range(3)]

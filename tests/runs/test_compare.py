@@ -73,6 +73,12 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written
     assert list(csv.DictReader((out / "table.csv").open(encoding="utf-8"))) == rows
+    # Other prompts: nothing is learned again, the new one is asked of all.
+    sequence = Path(yaml.safe_load(comparison.read_text("utf-8"))["sets"][0])
+    sequence.write_text(sequence.read_text("utf-8").replace("  - a <new2> dog", "  - a <new2> dog\n  - <new1> at night"))
+    assert main(command) == 0
+    for method in ("cns", "textual_inversion"):
+        assert (out / method / "sequence" / "seed-0" / "evaluation/images/stage-01/single-02-seed-0.png").exists()
 
 
 def test_means_and_spread_by_hand() -> None:
