@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.cli.arguments import at_least
-from cns_lightning.errors import EXIT_DONE, Faults, UserError
+from cns_lightning.errors import EXIT_DONE, SeveralUserErrors, UserError
 from cns_lightning.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -114,11 +114,10 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         try:
             base_model = str(checked_configuration(elsewhere.fit_arguments()).model.base_model)
         except UserError as error:
-            faults = Faults()
-            for fault in getattr(error, "faults", [error]):
-                faults.add(f"{path}: {run.method}: {fault.where}", fault.problem, fault.remedy)
-            faults.raise_if_any()
-            raise
+            faults: list[UserError] = getattr(error, "faults", [error])
+            raise SeveralUserErrors(
+                [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
+            ) from error
         try:
             asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
         except argparse.ArgumentError as error:
@@ -129,7 +128,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         judges.add((asked.judge or judge_of(base_model), asked.dino))
     for judge, dino in judges:
         clip_encoder(judge, "cpu", f"{path}: test: --judge")
-        dino_encoder(dino, "cpu")
+        dino_encoder(dino, "cpu", f"{path}: test: --dino")
 
 
 def places_of(jobs: int) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cns_lightning.cli.arguments import at_least
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder
@@ -38,16 +39,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="X0,Y0,X1,Y1:TEXT",
         help="a box, in fractions of the picture, that listens to a prompt of its own; may be given several times",
     )
-    made.add_argument("--n", type=_positive, default=4, help="pictures of each prompt (4)")
+    made.add_argument("--n", type=at_least(1), default=4, help="pictures of each prompt (4)")
     made.add_argument("--seed", type=int, default=0, help="of the first picture; the next have the next numbers (0)")
     made.add_argument("--upto", metavar="TOKEN", help="the model as it was right after this concept")
     made.add_argument(
         "--out", type=Path, metavar="FILE.png", help="one picture, or all on one sheet (DIR/generated/PROMPT.png)"
     )
     made.add_argument("--folder", type=Path, metavar="DIR", help="write every picture to a file of its own in here")
-    made.add_argument("--steps", type=_positive, help="of the sampler (those of the run's own samples)")
+    made.add_argument("--steps", type=at_least(1), help="of the sampler (those of the run's own samples)")
     made.add_argument("--guidance", type=float, help="how closely prompts are followed (as in the run's samples)")
-    made.add_argument("--batch-size", type=_positive, default=8, help="pictures drawn at once (8)")
+    made.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
     made.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
     made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
     return made
@@ -92,12 +93,6 @@ def run(argv: list[str]) -> int:
     for path in _written(arguments, folder, pictures, seeds):
         display.event(f"wrote {path}")
     return EXIT_DONE
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
 
 
 def sampling_of(folder: RunFolder) -> tuple[int, float]:

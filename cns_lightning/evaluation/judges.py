@@ -36,8 +36,8 @@ def clip_encoder(name: str, device: torch.device | str, where: str = "--judge") 
         raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
 
 
-def dino_encoder(name: str | None, device: torch.device | str) -> DinoEncoder | None:
-    """Loads a DINO model; None for none.
+def dino_encoder(name: str | None, device: torch.device | str, where: str = "--dino") -> DinoEncoder | None:
+    """Loads a DINO model; None for none; ``where`` is the key that names it, for the message.
 
     Raises:
         UserError: if it is not there or no vision transformer.
@@ -48,4 +48,4 @@ def dino_encoder(name: str | None, device: torch.device | str) -> DinoEncoder | 
         return DinoEncoder(name, device)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError("--dino", f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error
+        raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error
