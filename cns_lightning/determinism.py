@@ -1,6 +1,6 @@
 """Random draws as pure functions of what they are for: no state to save, no order of calls to keep.
 
-Drawn on the CPU: a GPU's generator gives other numbers.
+Drawn on the CPU, whatever the default device is: a GPU's generator gives other numbers.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor
 def generator(seed: int, *key: int | str) -> torch.Generator:
     """Gives a fresh generator whose numbers depend on seed and key alone."""
     digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") & (2**63 - 1))
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") & (2**63 - 1))
 
 
 def normal(shape: Sequence[int], seed: int, *key: int | str) -> Tensor:
     """Draws from the unit normal, float32."""
-    return torch.randn(tuple(shape), generator=generator(seed, *key))
+    return torch.randn(tuple(shape), generator=generator(seed, *key), device="cpu")
 
 
 def uniform(seed: int, *key: int | str) -> float:
     """Draws from 0 to 1, without 1."""
-    return float(torch.rand((), generator=generator(seed, *key), dtype=torch.float64))
+    return float(torch.rand((), generator=generator(seed, *key), dtype=torch.float64, device="cpu"))
 
 
 def integer(high: int, seed: int, *key: int | str) -> int:
     """Draws from 0 to ``high`` - 1."""
-    return int(torch.randint(high, (), generator=generator(seed, *key)))
+    return int(torch.randint(high, (), generator=generator(seed, *key), device="cpu"))
 
 
 def noise_for(shape: Sequence[int], seed: int, stage: int, step: int, sample: int) -> Tensor:

@@ -100,8 +100,13 @@ class ContinualPersonalization(LightningModule):
 
     def configure_model(self) -> None:
         """Loads the base model and opens the registry; does nothing when called again."""
-        if self.base is not None:
-            return
+        if self.base is None:
+            # Lightning makes the GPU the default device here; what is drawn and replayed is drawn on the CPU, and all
+            # of the model moves together afterwards.
+            with torch.device("cpu"):
+                self._load()
+
+    def _load(self) -> None:
         base = BaseModel.load(self.base_model)
         if self.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()

@@ -21,3 +21,9 @@ def test_ranges() -> None:
     assert {integer(3, 0, number) for number in range(50)} == {0, 1, 2}
     assert all(0 <= uniform(0, number) < 1 for number in range(50))
     assert all(0 <= timestep_for(10, 0, 0, step, 0) < 10 for step in range(50))
+
+
+def test_drawn_on_the_processor_whatever_the_default_device() -> None:
+    with torch.device("meta"):
+        assert torch.equal(normal((4,), 1, "a", 2), normal((4,), 1, "a", 2))
+        assert (uniform(0, 1), integer(9, 0, 1)) == (uniform(0, 1), integer(9, 0, 1))

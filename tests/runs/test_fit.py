@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, learn, write_sequence
@@ -96,6 +97,23 @@ def test_changed_configuration_is_refused(
     base, sequence, run = finished
     assert main(arguments(base, sequence, run, "--model.method.init_args.learning_rate", "0.5")) == 2
     assert "learning_rate" in capsys.readouterr().err
+
+
+def test_model_is_made_on_the_processor_where_another_device_is_the_default(
+    finished: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, sequence, run = finished
+    plain = ContinualPersonalization.configure_model
+
+    def on_another_device(module: ContinualPersonalization) -> None:
+        # As Lightning calls it with a GPU.
+        with torch.device("meta"):
+            plain(module)
+
+    monkeypatch.setattr(ContinualPersonalization, "configure_model", on_another_device)
+    assert main(arguments(base, sequence, tmp_path / "run")) == 0
+    name = "registry/001-new2.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_interrupted_run_ends_like_an_uninterrupted_one(
