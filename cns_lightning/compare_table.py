@@ -8,9 +8,9 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.compare import ALONE
-from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.storage import read_json, read_tensors
+from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,9 +24,7 @@ QUALITY = (
     "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base",
 )  # fmt: skip
-COSTS = (
-    "trained_numbers", "kilobytes", "training_seconds", "fusion_seconds", "peak_memory_mb", "seconds_per_picture",
-)  # fmt: skip
+COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
 
@@ -44,23 +42,9 @@ def figures_of(scores: dict[str, Any]) -> Figures:
     return found
 
 
-def costs_of(folder: RunFolder) -> Figures:
-    """Gives what a concept of a run cost, the mean over its concepts; memory is the peak of the whole run."""
-    registry, stages = NeuronRegistry.load(folder.registry), read_json(folder.timings)["stages"].values()
-    seconds = [sum(each for phase, each in stage["seconds"].items() if phase != "finish") for stage in stages]
-    fused = sorted(folder.fused.glob("*.safetensors"))
-    return {
-        "trained_numbers": statistics.fmean(record.trained for record in registry.records),
-        "kilobytes": statistics.fmean(entry.bytes for entry in registry.entries) / 1e3,
-        "training_seconds": statistics.fmean(seconds),
-        "fusion_seconds": float(read_tensors(fused[-1])[1]["seconds"]) if fused else 0.0,
-        "peak_memory_mb": max(_peak(stage["peak_memory_bytes"]) for stage in stages) / 1e6,
-        "seconds_per_picture": read_json(folder.evaluation / "scores.json").get("seconds_per_picture"),
-    }
-
-
-def _peak(of_kind: dict[str, int]) -> int:
-    return of_kind.get("gpu", of_kind["resident"])
+def costs_in(scores: dict[str, Any]) -> Figures:
+    """Gives the costs of one evaluation; what was not measured is missing."""
+    return {**scores.get("costs", {}), "seconds_per_picture": scores.get("seconds_per_picture")}
 
 
 def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:
@@ -86,9 +70,9 @@ def rows_of(runs: Iterable[Run], class_word: Sequence[dict[str, Any]]) -> list[d
     quality: dict[str, list[Figures]] = {}
     costs: dict[str, list[Figures]] = {}
     for run in runs:
-        folder = RunFolder(run.folder)
-        quality.setdefault(run.method, []).append(figures_of(read_json(folder.evaluation / "scores.json")))
-        costs.setdefault(run.method, []).append(costs_of(folder))
+        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
+        quality.setdefault(run.method, []).append(figures_of(scores))
+        costs.setdefault(run.method, []).append(costs_in(scores))
     names = [name for name in quality if name != ALONE]
     rows = [row(name, quality[name], costs[name]) for name in names]
     if ALONE in quality:

@@ -73,6 +73,7 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.cli.generate import available_device
     from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.evaluation.costs import costs_of
     from cns_lightning.evaluation.evaluate import BASE, Evaluation
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
     from cns_lightning.pipeline import load_pipeline
@@ -111,7 +112,7 @@ def run(argv: list[str]) -> int:
     scores = {
         "judge": name, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
-        **evaluation.scores(*judges, references),
+        "costs": costs_of(folder, registry), **evaluation.scores(*judges, references),
     }  # fmt: skip
     write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")

@@ -82,14 +82,19 @@ def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
         prompts = TextualInversionLoaderMixin().maybe_convert_prompt(prompts, tokenizer)  # type: ignore[assignment]
     inputs = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     device = base.embedding_table(number).weight.device
-    token_ids = cast("Tensor", inputs["input_ids"]).to(device)
+    token_ids = _sent(cast("Tensor", inputs["input_ids"]), device)
     if base.is_xl:
         output = cast("Any", encoder(token_ids, output_hidden_states=True))
         return _Encoded(output.hidden_states[-2], getattr(output, "text_embeds", None), token_ids)
     mask = None
     if getattr(encoder.config, "use_attention_mask", False):
-        mask = cast("Tensor", inputs["attention_mask"]).to(device)
+        mask = _sent(cast("Tensor", inputs["attention_mask"]), device)
     return _Encoded(cast("Any", encoder(token_ids, attention_mask=mask)).last_hidden_state, None, token_ids)
+
+
+def _sent(ids: Tensor, device: torch.device) -> Tensor:
+    """Sends ids to a device; to a GPU from pinned memory, which the host need not wait for."""
+    return ids.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else ids.to(device)
 
 
 _SEVERAL_VECTORS: WeakKeyDictionary[CLIPTokenizer, tuple[int, bool]] = WeakKeyDictionary()

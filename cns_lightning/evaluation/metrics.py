@@ -80,8 +80,8 @@ class ImageAlignment(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, generated: Tensor, references: Tensor) -> None:
-        """Adds pictures; both of shape (pictures, width), unit length."""
-        cosines = generated.double() @ references.double().T
+        """Adds pictures; both of shape (pictures, width), unit length, on any device."""
+        cosines = generated.to(self.device).double() @ references.to(self.device).double().T
         self.total += cosines.sum()
         self.count += cosines.numel()
 
@@ -107,8 +107,8 @@ class TextAlignment(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, generated: Tensor, prompts: Tensor) -> None:
-        """Adds pictures and the prompt of each; both of shape (pictures, width), unit length."""
-        cosines = (generated.double() * prompts.double()).sum(-1)
+        """Adds pictures and the prompt of each; both of shape (pictures, width), unit length, on any device."""
+        cosines = (generated.to(self.device).double() * prompts.to(self.device).double()).sum(-1)
         self.total += cosines.sum()
         self.clipped += 2.5 * cosines.clamp_min(0).sum()
         self.count += cosines.numel()
