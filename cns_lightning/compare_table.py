@@ -25,6 +25,7 @@ QUALITY = (
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base",
 )  # fmt: skip
 COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
+RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS)
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
 
@@ -60,30 +61,35 @@ def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> di
     return cells
 
 
-def rows_of(runs: Iterable[Run], class_word: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gives all rows: methods in order, then the bounds.
-
-    Args:
-        runs: all finished.
-        class_word: scores of the class word on the base model, one a set.
-    """
-    quality: dict[str, list[Figures]] = {}
-    costs: dict[str, list[Figures]] = {}
+def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Gives a row a finished run: what it was, its quality and its costs."""
+    rows = []
     for run in runs:
         scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
-        quality.setdefault(run.method, []).append(figures_of(scores))
-        costs.setdefault(run.method, []).append(costs_in(scores))
-    names = [name for name in quality if name != ALONE]
-    rows = [row(name, quality[name], costs[name]) for name in names]
-    if ALONE in quality:
-        rows.append(row(ALONE, quality[ALONE], costs[ALONE]))
+        own = {"method": run.method, "set": run.set_name, "seed": run.seed, "learned": " ".join(scores["learned"])}
+        rows.append({**own, **figures_of(scores), **costs_in(scores)})
+    return rows
+
+
+def rows_of(by_run: Iterable[dict[str, Any]], class_word: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives the rows of the table: methods in order, then the bounds.
+
+    Args:
+        by_run: from `rows_by_run`.
+        class_word: scores of the class word on the base model, one a set.
+    """
+    of_method: dict[str, list[Figures]] = {}
+    for each in by_run:
+        of_method.setdefault(each["method"], []).append(each)
+    names = [*(name for name in of_method if name != ALONE), *(name for name in of_method if name == ALONE)]
+    rows = [row(name, of_method[name], of_method[name]) for name in names]
     return [*rows, row(CLASS_WORD, [figures_of(scores) for scores in class_word], [])]
 
 
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
-    """Gives the table as CSV; what does not exist is empty."""
+def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
+    """Gives the table, or with `RUN_COLUMNS` the rows by run, as CSV; what does not exist is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cns_lightning.compare import Run
 
 _EXPLANATION = """\
-Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method;
-docs/comparison.md names the columns.
+Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
+DIR/runs.csv a row a run; docs/comparison.md names the columns.
 """
 
 
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
     from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
-    from cns_lightning.compare_table import as_csv, as_markdown, rows_of
+    from cns_lightning.compare_table import RUN_COLUMNS, as_csv, as_markdown, rows_by_run, rows_of
     from cns_lightning.run_folder import make_folder
     from cns_lightning.storage import write_atomically
 
@@ -72,7 +72,9 @@ def run(argv: list[str]) -> int:
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
-    rows = rows_of(runs, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
+    by_run = rows_by_run(runs)
+    write_atomically(out / "runs.csv", as_csv(by_run, RUN_COLUMNS))
+    rows = rows_of(by_run, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
     text = as_markdown(rows)
     write_atomically(out / "table.csv", as_csv(rows))
     write_atomically(out / "table.md", text.encode())
@@ -83,7 +85,7 @@ def run(argv: list[str]) -> int:
         write_atomically(out / "forgetting.png", draw_curves(curves))
     write_grids(runs, out)
     sys.stdout.write(text)
-    display.event(f"wrote {out / 'table.csv'} and beside it table.md, table.png, forgetting.png, grid-*.png")
+    display.event(f"wrote {out / 'table.csv'} and beside it runs.csv, table.md, table.png, forgetting.png, grid-*.png")
     return EXIT_DONE
 
 

@@ -67,6 +67,11 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
     assert float(rows[2]["single_clip_i"]) == pytest.approx(mean)
     assert rows[2]["runs"] == "2"
     assert rows[3]["trained_numbers"] == ""
+    by_run = list(csv.DictReader((out / "runs.csv").open(encoding="utf-8")))
+    assert [(each["method"], each["learned"]) for each in by_run if each["method"] == "alone"] == [
+        ("alone", "<new1>"), ("alone", "<new2>"),
+    ]  # fmt: skip
+    assert float(by_run[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
     assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png"}
     (out / "table.csv").unlink()

@@ -57,6 +57,11 @@ def test_figures_are_those_of_the_pictures_on_disk(
     assert main(command(run, tiny_judge)) == 0
     assert "CLIP-I" in capsys.readouterr().out
     scores = read_json(run / "evaluation" / "scores.json")
+    sizes = [path.stat().st_size for path in (run / "registry").glob("*-new*.safetensors")]
+    assert scores["costs"]["kilobytes"] == pytest.approx(sum(sizes) / len(sizes) / 1e3)
+    stages = read_json(run / "timings.json")["stages"].values()
+    spent = [stage["seconds"]["selection"] + stage["seconds"]["training"] for stage in stages]
+    assert scores["costs"]["training_seconds"] == pytest.approx(sum(spent) / len(spent))
     judge, images = ClipEncoder(tiny_judge), run / "evaluation" / "images"
     concepts = Sequence.read(finished[1]).concepts
     references = [judge.images([picture.image for picture in read_concept_pictures(each)]) for each in concepts]
