@@ -23,7 +23,7 @@ class RunTimer(Callback):
 
     Must stand first among the callbacks: what happens between its ``on_train_epoch_start`` and the first batch is the
     selection phase, what happens after the last batch until the next stage starts is the finish phase.
-    Acts on rank 0 alone. A stage that was continued adds the seconds of its parts.
+    Acts on rank 0 alone. A stage that was continued adds the seconds of its parts, but for one that was killed.
     """
 
     def __init__(self) -> None:
@@ -53,13 +53,18 @@ class RunTimer(Callback):
         """Writes the last phase."""
         self._switch(trainer, pl_module, None, trainer.current_epoch)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes what a stage that is being stopped has taken so far."""
+        self._switch(trainer, pl_module, None, trainer.current_epoch)
+
     def _switch(self, trainer: Trainer, module: LightningModule, phase: str | None, stage: int) -> None:
         now = time.monotonic()
         if self.phase is not None:
             entry = self.stages.setdefault(str(self.stage), {"concept": self.concept, "seconds": {}})
             seconds = entry["seconds"]
             seconds[self.phase] = round(seconds.get(self.phase, 0.0) + now - self.since, 3)
-            entry["peak_memory_bytes"] = peak_memory()
+            before = entry.get("peak_memory_bytes", {})
+            entry["peak_memory_bytes"] = {kind: max(size, before.get(kind, 0)) for kind, size in peak_memory().items()}
             if trainer.is_global_zero:
                 write_json(RunFolder(trainer.default_root_dir).timings, {"stages": self.stages})
         self.phase, self.since = phase, now

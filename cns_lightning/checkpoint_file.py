@@ -56,7 +56,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
         os.replace(place, place.with_name(PREVIOUS))
         os.replace(fresh, place)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Reads a checkpoint and compares it with its checksum; never unpickles objects.
 
         Raises:
@@ -66,7 +66,8 @@ class SealedCheckpointIO(TorchCheckpointIO):
         content, seal, digest = data.rpartition(SEAL)
         if not seal or hashlib.sha256(content).hexdigest().encode() != digest:
             raise DamagedCheckpoint(f"{path} is not what was written")
-        return _load(io.BytesIO(content), map_location=map_location, weights_only=True)
+        # A machine without a GPU reads what was saved on one, and no rank fills another one's GPU.
+        return _load(io.BytesIO(content), map_location=map_location or "cpu", weights_only=True)
 
 
 def newest_checkpoint(last: Path, say: Callable[[str], None]) -> Path | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.compare import ALONE
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
+from cns_lightning.evaluation.costs import DEVICE, costs_of
+from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import read_json
 
@@ -25,7 +27,8 @@ QUALITY = (
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base",
 )  # fmt: skip
 COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
-RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS)
+OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "seconds_per_picture")
+RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS, DEVICE)
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
 
@@ -43,9 +46,10 @@ def figures_of(scores: dict[str, Any]) -> Figures:
     return found
 
 
-def costs_in(scores: dict[str, Any]) -> Figures:
-    """Gives the costs of one evaluation; what was not measured is missing."""
-    return {**scores.get("costs", {}), "seconds_per_picture": scores.get("seconds_per_picture")}
+def costs_in(scores: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Gives the costs of one evaluation; of one made before `test` wrote them, those that its folder tells."""
+    costs = scores.get("costs") or costs_of(folder, NeuronRegistry.load(folder.registry))
+    return {**costs, "seconds_per_picture": scores.get("seconds_per_picture")}
 
 
 def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:
@@ -55,9 +59,12 @@ def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> di
         values = [each for each in (figures.get(name) for figures in quality) if each is not None]
         cells[name] = statistics.fmean(values) if values else None
         cells[f"{name}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+    has_one_device = len({figures[DEVICE] for figures in costs if figures.get(DEVICE)}) <= 1
     for name in COSTS:
         values = [each for each in (figures.get(name) for figures in costs) if each is not None]
-        cells[name] = statistics.fmean(values) if values else None
+        # A mean of a GPU's seconds and a processor's would say nothing.
+        is_told = bool(values) and (has_one_device or name not in OF_A_DEVICE)
+        cells[name] = statistics.fmean(values) if is_told else None
     return cells
 
 
@@ -65,9 +72,10 @@ def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """Gives a row a finished run: what it was, its quality and its costs."""
     rows = []
     for run in runs:
-        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
+        folder = RunFolder(run.folder)
+        scores = read_json(folder.evaluation / "scores.json")
         own = {"method": run.method, "set": run.set_name, "seed": run.seed, "learned": " ".join(scores["learned"])}
-        rows.append({**own, **figures_of(scores), **costs_in(scores)})
+        rows.append({**own, **figures_of(scores), **costs_in(scores, folder)})
     return rows
 
 

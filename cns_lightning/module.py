@@ -374,6 +374,8 @@ class ContinualPersonalization(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the finished concepts and the running stage anew, before weights and optimizer are loaded."""
         position = checkpoint["continual"]
+        # Lightning moves the model after this; what a stage works out at its start must be worked out where it was.
+        self.to(self.trainer.strategy.root_device)
         self.registry.truncate(position["done_stages"])
         for stage in range(position["done_stages"]):
             self.tokens.set(self.registry.records[stage].token, self.registry.records[stage].embeddings)

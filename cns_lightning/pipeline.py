@@ -54,6 +54,8 @@ def load_pipeline(
         kind, settings = configured_method(folder)
         method = kind(**settings)
         pretrained = read_weights(method.projections(base))
+        # A fusion that is not kept is made on the device: it may take minutes.
+        base.to(device=device)
         count = registry.tokens.index(upto) + 1 if upto is not None else len(registry.tokens)
         write_weights(pipe, weights_after(count, folder, registry, method, base, pretrained))
     base.to(dtype=dtype, device=device)

@@ -124,9 +124,15 @@ class ContinualCLI(LightningCLI):
         self.sequence = Sequence.read(sequence_path(config.data.sequence))
         config.trainer.max_epochs = len(self.sequence.concepts)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
-        choose_strategy(config.trainer)
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
+        if config.trainer.accelerator == "auto":
+            config.trainer.accelerator = self.usual_accelerator()
+        choose_strategy(config.trainer)
         check_unchanged(self.folder, comparable(config), self.sequence)
+
+    def usual_accelerator(self) -> str:
+        """Gives what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
+        return "gpu" if torch.cuda.is_available() else "cpu"
 
     def instantiate_trainer(self, **keywords: Any) -> Trainer:
         """Makes the trainer with the callbacks in the order they need."""
@@ -141,6 +147,12 @@ class CheckedConfiguration(ContinualCLI):
 
     def instantiate_classes(self) -> None:
         """Makes nothing."""
+
+    def usual_accelerator(self) -> str:
+        """Gives what the run has; for a new one it stays open, the job's machine decides."""
+        if not self.folder.config.exists():
+            return "auto"
+        return yaml.safe_load(self.folder.config.read_text("utf-8"))["settings"].get("trainer.accelerator", "auto")
 
     def _set_seed(self) -> None:
         """Draws nothing."""

@@ -159,7 +159,9 @@ class ConceptDataModule(LightningDataModule):
         ranks, accumulate = trainer.world_size, trainer.accumulate_grad_batches
         sampler = StepSampler(stage, start, self.steps, self.batch_size, trainer.global_rank, ranks, accumulate)
         dataset = StageDataset(self, self.batch_size * ranks * accumulate)
-        return DataLoader(dataset, batch_sampler=sampler)  # type: ignore[arg-type]
+        # Pinned, so that the host need not wait while a batch is on its way to a GPU.
+        is_pinned = trainer.strategy.root_device.type == "cuda"
+        return DataLoader(dataset, batch_sampler=sampler, pin_memory=is_pinned)  # type: ignore[arg-type]
 
 
 class StageDataset(Dataset):

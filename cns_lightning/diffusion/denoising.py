@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,5 +74,11 @@ def _added_conditions(base: BaseModel, latents: Tensor, states: TextStates) -> d
         return None
     assert states.pooled is not None, "a model with two text encoders has a pooled state"
     height, width = (cells * base.latent_scale for cells in latents.shape[-2:])
-    sizes = torch.tensor([height, width, 0, 0, height, width], device=latents.device, dtype=base.dtype)
+    sizes = _sizes(height, width, latents.device, base.dtype)
     return {"text_embeds": states.pooled.to(base.dtype), "time_ids": sizes.repeat(len(latents), 1)}
+
+
+@lru_cache(maxsize=4)
+def _sizes(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # Kept: making it anew at every step would wait for the device.
+    return torch.tensor([height, width, 0, 0, height, width], device=device, dtype=dtype)

@@ -67,6 +67,7 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
     assert float(rows[2]["single_clip_i"]) == pytest.approx(mean)
     assert rows[2]["runs"] == "2"
     assert rows[3]["trained_numbers"] == ""
+    assert all(float(rows[0][name]) > 0 for name in ("trained_numbers", "training_seconds", "peak_memory_mb"))
     by_run = list(csv.DictReader((out / "runs.csv").open(encoding="utf-8")))
     assert [(each["method"], each["learned"]) for each in by_run if each["method"] == "alone"] == [
         ("alone", "<new1>"), ("alone", "<new2>"),

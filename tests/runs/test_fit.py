@@ -8,12 +8,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from cns_lightning.cli.fit import checked_configuration
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.storage import read_json
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import PLAN, StopAt
 
@@ -91,6 +93,18 @@ def test_finished_run_says_so(finished: tuple[Path, Path, Path], capsys: pytest.
     assert (run / "registry" / "registry.json").read_bytes() == before
 
 
+def test_usual_device_is_kept_by_name(finished: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    base, sequence, _ = finished
+    usual = arguments(base, sequence, tmp_path / "run", "--trainer.accelerator", "auto")
+    # As `launch` sees it on a login node: open until a job has begun.
+    assert checked_configuration(usual[1:]).trainer.accelerator == "auto"
+    assert main(usual) == 0
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))["settings"]["trainer.accelerator"]
+    assert kept == ("gpu" if torch.cuda.is_available() else "cpu")
+    assert checked_configuration(usual[1:]).trainer.accelerator == kept
+    assert main(arguments(base, sequence, tmp_path / "run", "--trainer.accelerator", "gpu" if kept == "cpu" else "cpu")) == 2
+
+
 def test_changed_configuration_is_refused(
     finished: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +144,8 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
             main(command)
         assert stopped.value.code == 128 + signal.SIGTERM
         assert signal.getsignal(signal.SIGINT) is before
+        # What a stopped stage took counts.
+        assert read_json(other / "timings.json")["stages"][str((step - 1) // 3)]["seconds"]["training"] > 0
     monkeypatch.setattr(StopAt, "step", None)
     assert main(command) == 0
     for name in ("000-new1.safetensors", "001-new2.safetensors"):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from cns_lightning.cli.main import main
+from cns_lightning.diffusion.projections import TEXT_PREFIX
 from cns_lightning.module import ContinualPersonalization
+from cns_lightning.pipeline import load_pipeline
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.processes import assert_same
 from tests.runs.stop_at import CALLBACK, StopAt
@@ -21,33 +23,60 @@ METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_there_and_is_replayed_bit_for_bit(
-    method: str, tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str,
+    tiny_base_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    held: dict[str, torch.Tensor] = {}
+    plain = ContinualPersonalization.finish_stage
+
+    def finish(module: ContinualPersonalization) -> None:
+        plain(module)
+        held.update({name: each.weight.detach().cpu() for name, each in module.projections.items()})
+
+    monkeypatch.setattr(ContinualPersonalization, "finish_stage", finish)
     run = learn(method, tiny_base_model, tmp_path, *GPU)
     assert main(["concepts", "--run", str(run), "--verify"]) == 0, capsys.readouterr()
+    learned = load_pipeline(run)
+    weights = {**dict(learned.unet.named_parameters()), **{
+        f"{TEXT_PREFIX}{name}": each for name, each in learned.text_encoder.named_parameters()
+    }}  # fmt: skip
+    assert held
+    assert all(torch.equal(weights[name], weight) for name, weight in held.items())
     stages = json.loads((run / "timings.json").read_text("utf-8"))["stages"]
     assert all(stage["peak_memory_bytes"]["gpu"] > 0 for stage in stages.values())
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_learns_and_goes_on_after_a_stop(
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_every_precision_goes_on_after_a_stop_exactly(
     precision: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequence, chosen = write_sequence(tmp_path / "sequence", ["cat", "dog"]), (*GPU, "--trainer.precision", precision)
+    # Stopped in the second of three stages, with L_reg at work: the third builds on what the continued one worked out.
+    sequence = write_sequence(tmp_path / "sequence", ["cat", "dog", "cup"])
+    chosen = (*GPU, "--trainer.precision", precision, "--model.method.init_args.balance_steps", "1")
     command = arguments(tiny_base_model, sequence, tmp_path / "stopped", *chosen, CALLBACK, steps=4)
-    monkeypatch.setattr(StopAt, "step", 6)
+    monkeypatch.setattr(StopAt, "step", 7)
     with pytest.raises(SystemExit):
         main(command)
     monkeypatch.setattr(StopAt, "step", None)
     assert main(command) == 0
     assert main(arguments(tiny_base_model, sequence, tmp_path / "whole", *chosen, CALLBACK, steps=4)) == 0
     assert_same(tmp_path / "stopped", tmp_path / "whole")
+    last = "registry/002-new3.safetensors"
+    assert (tmp_path / "stopped" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
 
 
 def test_pictures_are_drawn_and_scored_there(tiny_base_model: Path, tiny_judge: Path, tmp_path: Path) -> None:
     run = learn("cns", tiny_base_model, tmp_path, *GPU)
     scored = ["test", "--run", str(run), "--judge", str(tiny_judge), "--pictures", "1", "--steps", "2"]
     assert main([*scored, "--device", "cuda"]) == 0
+    there = json.loads((run / "evaluation" / "scores.json").read_text("utf-8"))["groups"]
+    # The same pictures, which are not drawn again, read by the judge on the processor.
+    assert main([*scored, "--device", "cpu"]) == 0
+    here = json.loads((run / "evaluation" / "scores.json").read_text("utf-8"))["groups"]
+    assert there["single"] == pytest.approx(here["single"], abs=1e-4)
     assert main(["generate", "--run", str(run), "--prompt", "a <new1> cat", "--steps", "2", "--n", "2"]) == 0
 
 
