@@ -2,6 +2,8 @@
 
 The weights are random: seconds, memory and bytes do not depend on what they are, pictures would. Steps, pictures of the
 class and the fusion are cut short, so that it takes minutes; the shipped Stable Diffusion configurations otherwise.
+Before the first step: reading and encoding pictures, pictures of the class, selection of neurons. Memory is the peak of
+the whole process.
 
 ``python -m benchmarks.full_size --work runs/full_size``
 """
@@ -15,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from cns_lightning.miniature import tiny
@@ -31,7 +34,6 @@ CUT = {
 
 def write_model(folder: Path) -> None:
     """Writes a diffusers folder of Stable Diffusion 1.5's sizes with random weights; only the vocabulary is smaller."""
-    import torch
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -74,7 +76,7 @@ def write_sequence(path: Path) -> None:
 
 def learn(method: str, work: Path, steps: int) -> str:
     """Learns both concepts in a process of its own and gives the method's row of the table."""
-    run = work / method
+    run = work / f"{method}-{steps}-steps"
     command = [
         sys.executable, "-m", "cns_lightning", "fit", "--config", "configs/base/sd15.yaml",
         "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/one_gpu.yaml",
@@ -83,7 +85,8 @@ def learn(method: str, work: Path, steps: int) -> str:
         *CUT.get(method, []),
     ]  # fmt: skip
     with (work / f"{method}.txt").open("wb") as output:
-        subprocess.run(command, check=True, stdout=output, stderr=output)
+        if subprocess.run(command, check=False, stdout=output, stderr=output).returncode:
+            sys.exit(f"{method} failed, see {output.name}")
     folder = RunFolder(run)
     # The first stage also warms the GPU up and, with CNS, selects the general neurons.
     first, second = read_json(folder.timings)["stages"].values()
@@ -106,12 +109,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
     parser.add_argument("--steps", type=int, default=50, help="of each of two concepts, batches of two")
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU; on a processor this would take hours")
     work: Path = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "model" / "model_index.json").exists():
         write_model(work / "model")
     write_sequence(work / "sequence.yaml")
-    print("| method | s a step | selection, first | selection, second | GPU memory GB | trained numbers | kB stored |")
+    print("| method | s a step | s before it | second concept | GPU memory GB | trained numbers | kB stored |")
     print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
     for method in arguments.methods:
         print(learn(method, work, arguments.steps), flush=True)
