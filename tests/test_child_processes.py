@@ -4,7 +4,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from cns_lightning.child_processes import IMPATIENT
 
@@ -23,6 +26,14 @@ commands = [[sys.executable, "-c", sys.argv[1], path] for path in sys.argv[2:]]
 with children.told_to_stop(), ThreadPoolExecutor(1) as pool:
     print(list(pool.map(children.run, commands)))
 """
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Lets a hang-up count, which is ignored where the tests themselves run under nohup; what they start inherits it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def _started(*paths: Path, child: str = CHILD) -> subprocess.Popen[str]:
