@@ -30,7 +30,7 @@ with children.told_to_stop(), ThreadPoolExecutor(1) as pool:
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[None]:
-    """Lets a hang-up count, which is ignored where the tests themselves run under nohup; what they start inherits it."""
+    """Lets a hang-up count where the tests run under nohup, which what they start would inherit."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
