@@ -56,7 +56,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
         os.replace(place, place.with_name(PREVIOUS))
         os.replace(fresh, place)
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads a checkpoint and compares it with its checksum; never unpickles objects.
 
         Raises:

@@ -83,7 +83,7 @@ def weights_after(
     entries = registry.entries[:count]
     if not method.fuses:
         return registry.weights(upto=entries[-1].token, base=base_weights)
-    path = folder.fused / f"after-{count - 1:03d}.safetensors"
+    path = folder.fused_after(count)
     facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], fusion_facts(method)]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if path.exists():

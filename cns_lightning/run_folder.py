@@ -40,6 +40,10 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.requeues = self.path / "requeues.json"
 
+    def fused_after(self, count: int) -> Path:
+        """Gives the file of the weights fused of the first concepts."""
+        return self.fused / f"after-{count - 1:03d}.safetensors"
+
     def stage_checkpoint(self, stage: int) -> Path:
         """Gives the checkpoint that was written right after a stage."""
         return self.checkpoints / f"stage-{stage}.ckpt"

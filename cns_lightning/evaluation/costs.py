@@ -6,6 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import UserError
+from cns_lightning.fusion import SECONDS
 from cns_lightning.storage import read_json, read_tensors
 
 if TYPE_CHECKING:
@@ -61,6 +62,6 @@ def _seconds_of_fusion(folder: RunFolder, registry: NeuronRegistry) -> float | N
     if registry.fused_by is None:
         return 0.0
     try:
-        return float(read_tensors(folder.fused / f"after-{len(registry.tokens) - 1:03d}.safetensors")[1]["seconds"])
+        return float(read_tensors(folder.fused_after(len(registry.tokens)))[1][SECONDS])
     except (UserError, KeyError, ValueError):
         return None
