@@ -29,6 +29,7 @@ QUALITY = (
 COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
 OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "seconds_per_picture")
 RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS, DEVICE)
+KIND_COLUMNS = ("method", "set", "kind", "runs", "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t")
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
 
@@ -76,6 +77,31 @@ def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
         scores = read_json(folder.evaluation / "scores.json")
         own = {"method": run.method, "set": run.set_name, "seed": run.seed, "learned": " ".join(scores["learned"])}
         rows.append({**own, **figures_of(scores), **costs_in(scores, folder)})
+    return rows
+
+
+def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Gives a row a method, set and kind of concept: means over the runs, from pictures of one and of several concepts.
+
+    Args:
+        runs: finished ones.
+        class_word: sets, and scores of the class word on the base model for each.
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
+        found.setdefault((run.method, run.set_name), []).append(scores)
+    found |= {(CLASS_WORD, name): [scores] for name, scores in class_word}
+    rows = []
+    for (method, name), of_runs in found.items():
+        for kind in dict.fromkeys(kind for scores in of_runs for kind in scores["kinds"]):
+            cells: dict[str, Any] = {"method": method, "set": name, "kind": kind}
+            cells["runs"] = sum(kind in scores["kinds"] for scores in of_runs)
+            for column, part in (("single", "kinds"), ("multi", "kinds_of_several")):
+                for figure in ("clip_i", "clip_t"):
+                    values = [scores[part][kind][figure] for scores in of_runs if kind in scores.get(part, {})]
+                    cells[f"{column}_{figure}"] = statistics.fmean(values) if values else None
+            rows.append(cells)
     return rows
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EXPLANATION = """\
 Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
-DIR/runs.csv a row a run; docs/comparison.md names the columns.
+DIR/runs.csv a row a run, DIR/kinds.csv a row a kind of concept; docs/comparison.md names the columns.
 """
 
 
@@ -58,7 +58,15 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
     from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
-    from cns_lightning.compare_table import RUN_COLUMNS, as_csv, as_markdown, rows_by_run, rows_of
+    from cns_lightning.compare_table import (
+        KIND_COLUMNS,
+        RUN_COLUMNS,
+        as_csv,
+        as_markdown,
+        rows_by_kind,
+        rows_by_run,
+        rows_of,
+    )
     from cns_lightning.run_folder import make_folder
     from cns_lightning.storage import write_atomically
 
@@ -74,7 +82,9 @@ def run(argv: list[str]) -> int:
     carry_out(runs, places_of(arguments.jobs), display.event)
     by_run = rows_by_run(runs)
     write_atomically(out / "runs.csv", as_csv(by_run, RUN_COLUMNS))
-    rows = rows_of(by_run, [class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)])
+    bound = {name: class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
+    write_atomically(out / "kinds.csv", as_csv(rows_by_kind(runs, bound.items()), KIND_COLUMNS))
+    rows = rows_of(by_run, list(bound.values()))
     text = as_markdown(rows)
     write_atomically(out / "table.csv", as_csv(rows))
     write_atomically(out / "table.md", text.encode())
@@ -85,7 +95,7 @@ def run(argv: list[str]) -> int:
         write_atomically(out / "forgetting.png", draw_curves(curves))
     write_grids(runs, out)
     sys.stdout.write(text)
-    display.event(f"wrote {out / 'table.csv'} and beside it runs.csv, table.md, table.png, forgetting.png, grid-*.png")
+    display.event(f"wrote {out / 'table.csv'} and beside it runs.csv, kinds.csv, table.md, and pictures (*.png)")
     return EXIT_DONE
 
 

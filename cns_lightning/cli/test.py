@@ -193,12 +193,15 @@ def check_covers(sequence: ConceptSequence, tokens: Sequence[str], where: str) -
 
 def as_text(scores: dict[str, Any]) -> str:
     """Gives the figures as a table."""
+    from cns_lightning.evaluation.evaluate import PARTS
+
     has_dino = any("dino" in row for row in scores["groups"].values())
-    lines = [f"{'':<12}{'CLIP-I':>8}{'CLIP-T':>8}" + (f"{'DINO':>8}" if has_dino else "")]
-    for part in ("groups", "kinds", "concepts"):
+    lines = [f"{'':<18}{'CLIP-I':>8}{'CLIP-T':>8}" + (f"{'DINO':>8}" if has_dino else "")]
+    for part in PARTS:
         for name, row in scores[part].items():
             shown = [row["clip_i"], row["clip_t"], *([row["dino"]] if has_dino else [])]
-            lines.append(f"{name:<12}" + "".join(f"{value:>8.3f}" for value in shown))
+            label = f"{name} (several)" if part == "kinds_of_several" else name
+            lines.append(f"{label:<18}" + "".join(f"{value:>8.3f}" for value in shown))
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         if scores.get(name) is not None:
             lines.append(f"{name.replace('_', ' ')}: {scores[name]:+.3f}")

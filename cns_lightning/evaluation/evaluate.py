@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Loader = Callable[[int], DiffusionPipeline]
     References = tuple[dict[str, Tensor], dict[str, Tensor]]
 
+PARTS = ("groups", "kinds", "kinds_of_several", "concepts")
+"""Of the scores of a state: each has rows by name, each row its figures by name."""
 BASE = -1
 """The state before the first stage."""
 ALL_HERE = {"sync_on_compute": False}
@@ -242,7 +244,8 @@ def _text_alignment(pictures: Tensor, texts: Tensor) -> dict[str, float]:
 class Table:
     """Scores by group of prompts, kind of concept and concept.
 
-    A picture of several concepts counts for each of them. Kinds and concepts are scored on single prompts alone.
+    A picture of several concepts counts for each of them: in its group, and for the kind of each among several.
+    Kinds and concepts by themselves are scored on single prompts alone.
 
     Args:
         kinds: by token.
@@ -273,14 +276,17 @@ class Table:
         if question.group == UNTOUCHED:
             return
         yield "groups", question.group
+        named = question.tokens if token is None else (token,)
         if question.group == "single":
-            own = token or question.tokens[0]
-            yield "kinds", self.kinds[own]
-            yield "concepts", own
+            yield "kinds", self.kinds[named[0]]
+            yield "concepts", named[0]
+        else:
+            # One text for all that are named: it counts once for a kind, however many of it there are.
+            yield from (("kinds_of_several", kind) for kind in dict.fromkeys(self.kinds[each] for each in named))
 
     def result(self) -> dict[str, dict[str, dict[str, float]]]:
         """Gives the means so far."""
-        found: dict[str, dict[str, dict[str, float]]] = {"groups": {}, "kinds": {}, "concepts": {}}
+        found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in PARTS}
         for (part, name), metric in self.texts.items():
             aligned = metric.compute()
             found[part][name] = {

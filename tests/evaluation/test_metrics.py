@@ -1,11 +1,19 @@
 """CLIP-I and CLIP-T against a plain recomputation."""
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import numpy
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from cns_lightning.evaluation.evaluate import Table
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
+from cns_lightning.evaluation.questions import Question
+
+if TYPE_CHECKING:
+    from cns_lightning.evaluation.metrics import ClipEncoder
 
 
 def unit(count: int, seed: int) -> torch.Tensor:
@@ -29,3 +37,24 @@ def test_text_alignment_raw_and_clipped() -> None:
     assert min(cosines) < 0
     assert float(metric.compute()["cosine"]) == pytest.approx(numpy.mean(cosines), abs=1e-12)
     assert float(metric.compute()["score"]) == pytest.approx(2.5 * numpy.mean([max(c, 0) for c in cosines]), abs=1e-12)
+
+
+def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
+    table = Table({"<new1>": "animal", "<new2>": "scene", "<new3>": "animal"})
+    asked = [
+        Question("double", 0, "", "", ("<new1>", "<new2>")),
+        Question("double", 1, "", "", ("<new1>", "<new3>")),
+        Question("single", 0, "", "", ("<new3>",)),
+    ]
+    pictures, texts = unit(3, 4), unit(3, 5)
+    references = {f"<new{number}>": unit(2, 5 + number) for number in (1, 2, 3)}
+    judge = cast("ClipEncoder", SimpleNamespace(texts=lambda given: texts))
+    table.add([(each, 0) for each in asked], pictures, references, judge)
+    found = table.result()["kinds_of_several"]
+    own = {token: pictures @ vectors.T for token, vectors in references.items()}
+    animals = torch.cat([own["<new1>"][0], own["<new1>"][1], own["<new3>"][1]])
+    assert found["animal"]["clip_i"] == pytest.approx(float(animals.mean()), abs=1e-6)
+    assert found["scene"]["clip_i"] == pytest.approx(float(own["<new2>"][0].mean()), abs=1e-6)
+    aligned = (pictures * texts).sum(-1)
+    assert found["animal"]["clip_t"] == pytest.approx(float(aligned[:2].mean()), abs=1e-6)
+    assert found["scene"]["clip_t"] == pytest.approx(float(aligned[0]), abs=1e-6)

@@ -73,6 +73,13 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
         ("alone", "<new1>"), ("alone", "<new2>"),
     ]  # fmt: skip
     assert float(by_run[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
+    by_kind = list(csv.DictReader((out / "kinds.csv").open(encoding="utf-8")))
+    assert [(each["method"], each["kind"], each["runs"]) for each in by_kind] == [
+        ("cns", "animal", "1"), ("textual_inversion", "animal", "1"), ("alone", "animal", "2"), ("class word", "animal", "1"),
+    ]  # fmt: skip
+    assert float(by_kind[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
+    assert float(by_kind[0]["multi_clip_i"]) == pytest.approx(scores["groups"]["double"]["clip_i"])
+    assert by_kind[2]["multi_clip_i"] == ""
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
     assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png"}
     (out / "table.csv").unlink()
