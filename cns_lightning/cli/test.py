@@ -202,6 +202,10 @@ def as_text(scores: dict[str, Any]) -> str:
             shown = [row["clip_i"], row["clip_t"], *([row["dino"]] if has_dino else [])]
             label = f"{name} (several)" if part == "kinds_of_several" else name
             lines.append(f"{label:<18}" + "".join(f"{value:>8.3f}" for value in shown))
+    for token, row in scores.get("same_class", {}).items():
+        own, *others = row
+        alike = ", ".join(f"{row[each]:.3f} like those of {each}" for each in others)
+        lines.append(f"pictures of {token}: {row[own]:.3f} like its own, {alike} (of the same class)")
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         if scores.get(name) is not None:
             lines.append(f"{name.replace('_', ' ')}: {scores[name]:+.3f}")

@@ -170,13 +170,15 @@ class Evaluation:
             references: from `references`.
         """
         table = Table({concept.token: concept.kind for concept in self.sequence.concepts})
-        pairs = self.wanted(self.last)
+        pairs, same_class = self.wanted(self.last), {}
         if pairs:
             pictures = self.pictures_of(self.last).read(pairs)
-            table.add(pairs, judge.images(pictures), references[0], judge)
+            vectors = judge.images(pictures)
+            table.add(pairs, vectors, references[0], judge)
+            same_class = likeness_within_class(self.sequence.concepts, pairs, vectors, references[0])
             if dino is not None:
                 table.add_images("dino", pairs, dino.images(pictures), references[1])
-        scores: dict[str, Any] = {"learned": self.tokens, **table.result()}
+        scores: dict[str, Any] = {"learned": self.tokens, **table.result(), "same_class": same_class}
         if self.settings.untouched:
             scores["drift"] = self._drift(judge)
         if self.settings.matrix_pictures:
@@ -233,6 +235,37 @@ def _own(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: 
     metric = ImageAlignment(**ALL_HERE)
     metric.update(vectors[mine], references)
     return float(metric.compute())
+
+
+def likeness_within_class(
+    concepts: Sequence[Concept], pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Gives, for concepts that share their class word, how alike the pictures of one are to those of each: CLIP-I.
+
+    Where another's is as high as its own, two concepts are drawn as one.
+
+    Args:
+        concepts: of the sequence.
+        pairs: what was drawn; single prompts count.
+        vectors: the judge's, of the drawn pictures, (pairs, width).
+        references: the judge's, of the user's pictures by token, each (pictures, width); tokens that are missing are
+            not learned and do not count.
+
+    Returns:
+        By token of the concept that was asked for, then by token of whose pictures it was compared with, its own first.
+    """
+    of_class: dict[str, list[str]] = defaultdict(list)
+    for concept in concepts:
+        if concept.token in references:
+            of_class[concept.class_word].append(concept.token)
+    found: dict[str, dict[str, float]] = {}
+    for tokens in of_class.values():
+        for token in tokens if len(tokens) > 1 else ():
+            mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
+            if mine:
+                others = (token, *(each for each in tokens if each != token))
+                found[token] = {each: float((vectors[mine] @ references[each].T).mean()) for each in others}
+    return found
 
 
 def _text_alignment(pictures: Tensor, texts: Tensor) -> dict[str, float]:

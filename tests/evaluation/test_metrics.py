@@ -1,5 +1,6 @@
 """CLIP-I and CLIP-T against a plain recomputation."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from cns_lightning.evaluation.evaluate import Table
+from cns_lightning.evaluation.evaluate import Table, likeness_within_class
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.questions import Question
+from cns_lightning.sequence import Concept
 
 if TYPE_CHECKING:
     from cns_lightning.evaluation.metrics import ClipEncoder
@@ -58,3 +60,22 @@ def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
     aligned = (pictures * texts).sum(-1)
     assert found["animal"]["clip_t"] == pytest.approx(float(aligned[:2].mean()), abs=1e-6)
     assert found["scene"]["clip_t"] == pytest.approx(float(aligned[0]), abs=1e-6)
+
+
+def test_concepts_of_one_class_are_compared_with_each_other() -> None:
+    concepts = [
+        Concept(f"<new{number}>", word, "animal", Path()) for number, word in enumerate(("cat", "dog", "cat", "dog"), 1)
+    ]
+    asked = [
+        Question("single", 0, "", "", ("<new1>",)),
+        Question("double", 0, "", "", ("<new1>", "<new3>")),
+        Question("single", 1, "", "", ("<new3>",)),
+    ]
+    pictures, references = unit(3, 6), {f"<new{number}>": unit(2, 6 + number) for number in (1, 2, 3)}
+    found = likeness_within_class(concepts, [(each, 0) for each in asked], pictures, references)
+    assert {token: list(row) for token, row in found.items()} == {
+        "<new1>": ["<new1>", "<new3>"],
+        "<new3>": ["<new3>", "<new1>"],
+    }
+    assert found["<new3>"]["<new1>"] == pytest.approx(float((pictures[2] @ references["<new1>"].T).mean()), abs=1e-6)
+    assert found["<new1>"]["<new1>"] == pytest.approx(float((pictures[0] @ references["<new1>"].T).mean()), abs=1e-6)
