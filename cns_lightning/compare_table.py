@@ -30,6 +30,7 @@ COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
 OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "seconds_per_picture")
 RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS, DEVICE)
 KIND_COLUMNS = ("method", "set", "kind", "runs", "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t")
+SAME_CLASS_COLUMNS = ("method", "set", "asked", "compared_with", "runs", "clip_i")
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
 
@@ -103,6 +104,23 @@ def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, 
                     cells[f"{column}_{figure}"] = statistics.fmean(values) if values else None
             rows.append(cells)
     return rows
+
+
+def rows_within_class(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Gives a row a method, set and two concepts of one class: how alike pictures of one are to those of the other.
+
+    Means over the runs; a concept is compared with itself first.
+    """
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    for run in runs:
+        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
+        for asked, of_class in scores.get("same_class", {}).items():
+            for other, value in of_class.items():
+                found.setdefault((run.method, run.set_name, asked, other), []).append(value)
+    return [
+        dict(zip(SAME_CLASS_COLUMNS, (*names, len(values), statistics.fmean(values)), strict=True))
+        for names, values in found.items()
+    ]
 
 
 def rows_of(by_run: Iterable[dict[str, Any]], class_word: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

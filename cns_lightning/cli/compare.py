@@ -56,17 +56,9 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
+    from cns_lightning import compare_table as table
     from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
     from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
-    from cns_lightning.compare_table import (
-        KIND_COLUMNS,
-        RUN_COLUMNS,
-        as_csv,
-        as_markdown,
-        rows_by_kind,
-        rows_by_run,
-        rows_of,
-    )
     from cns_lightning.run_folder import make_folder
     from cns_lightning.storage import write_atomically
 
@@ -80,13 +72,16 @@ def run(argv: list[str]) -> int:
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
-    by_run = rows_by_run(runs)
-    write_atomically(out / "runs.csv", as_csv(by_run, RUN_COLUMNS))
+    by_run = table.rows_by_run(runs)
+    write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
     bound = {name: class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
-    write_atomically(out / "kinds.csv", as_csv(rows_by_kind(runs, bound.items()), KIND_COLUMNS))
-    rows = rows_of(by_run, list(bound.values()))
-    text = as_markdown(rows)
-    write_atomically(out / "table.csv", as_csv(rows))
+    write_atomically(out / "kinds.csv", table.as_csv(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
+    within_class = table.rows_within_class(runs)
+    if within_class:
+        write_atomically(out / "same_class.csv", table.as_csv(within_class, table.SAME_CLASS_COLUMNS))
+    rows = table.rows_of(by_run, list(bound.values()))
+    text = table.as_markdown(rows)
+    write_atomically(out / "table.csv", table.as_csv(rows))
     write_atomically(out / "table.md", text.encode())
     write_atomically(out / "table.png", draw_table(rows))
     curves = curves_by_method(runs)

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from cns_lightning.cli.main import main
-from cns_lightning.compare_table import figures_of, row
-from cns_lightning.storage import read_json
+from cns_lightning.compare import Run
+from cns_lightning.compare_table import figures_of, row, rows_within_class
+from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
 
 
@@ -104,6 +105,16 @@ def test_means_and_spread_by_hand() -> None:
     assert cells["single_clip_i_spread"] == pytest.approx(0.02**0.5)
     assert cells["multi_clip_i"] == pytest.approx(0.3)
     assert cells["forgetting_from_best"] is None
+
+
+def test_likeness_within_a_class_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    runs = []
+    for seed, alike in enumerate((0.5, 0.7)):
+        folder = tmp_path / f"seed-{seed}"
+        write_json(folder / "evaluation" / "scores.json", {"same_class": {"<new4>": {"<new4>": 0.6, "<new1>": alike}}})
+        runs.append(Run("cns", "set", seed, folder, "set.yaml", (), (), ()))
+    found = [tuple(each.values()) for each in rows_within_class(runs)]
+    assert found == [("cns", "set", "<new4>", "<new4>", 2, 0.6), ("cns", "set", "<new4>", "<new1>", 2, 0.6)]
 
 
 def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
