@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from cns_lightning.evaluation.evaluate import Evaluation, Settings, figures_of_matrix, reference_vectors
+from cns_lightning.evaluation.evaluate import Evaluation, Settings, Table, figures_of_matrix, reference_vectors
 from cns_lightning.evaluation.judges import clip_encoder, judge_of
 from cns_lightning.fusion import fusion_text
 from cns_lightning.progress import ProgressDisplay
@@ -16,16 +16,18 @@ from cns_lightning.storage import read_json, write_json
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+    from cns_lightning.evaluation.evaluate import Pair
     from cns_lightning.evaluation.metrics import ClipEncoder
     from cns_lightning.module import ContinualPersonalization
 
 
 class ForgettingMonitor(Callback):
-    """Draws the single prompts of every concept so far, and writes what became of each to ``evaluation/monitor.json``.
+    """Asks what concerns the concepts so far, and writes what became of each to ``evaluation/monitor.json``.
+
+    Draws the sequence's prompts that name learned concepts alone; those of one concept tell forgetting.
 
     Acts in ``on_train_epoch_end``: every rank draws its share, rank 0 scores and writes. The pictures are those that
-    ``test`` would draw after that stage, in its places: it finds them there, if the base model is held in float32 as it
-    loads it. Keeps no state; pictures that are there already are not drawn again.
+    ``test`` would draw, in its places: it finds them there, if the base model is held in float32 as it loads it. Keeps no state; pictures that are there already are not drawn again.
 
     Args:
         pictures: of every prompt; the seeds are 0, 1, ...; 0 draws and scores nothing.
@@ -66,13 +68,17 @@ class ForgettingMonitor(Callback):
         folder = RunFolder(trainer.default_root_dir)
         evaluation = Evaluation(folder.evaluation / "images", module.sequence, module.registry, self._settings(module))
         stage = evaluation.last
-        pairs = [(question, seed) for question in evaluation.singles(stage) for seed in range(self.pictures)]
+        pairs = self._pairs(evaluation)
         share = evaluation.pictures_of(stage).missing(pairs[trainer.global_rank :: trainer.world_size])
         assert module.base is not None
         evaluation.draw_state(stage, module.base.pipeline(), share)
         trainer.strategy.barrier("pictures of the monitor")
         if trainer.is_global_zero:
             self._write(folder, evaluation)
+
+    def _pairs(self, evaluation: Evaluation) -> list[Pair]:
+        asked = evaluation.questions(evaluation.last)
+        return [(question, seed) for question in asked for seed in range(self.pictures)]
 
     def _settings(self, module: ContinualPersonalization) -> Settings:
         return Settings(
@@ -89,12 +95,17 @@ class ForgettingMonitor(Callback):
         path = folder.evaluation / "monitor.json"
         earlier: list[dict[str, Any]] = read_json(path)["stages"] if path.exists() else []
         concepts = [each for each in evaluation.sequence.concepts if each.token in evaluation.tokens]
-        scores = evaluation.matrix_row(evaluation.last, self._encoder, reference_vectors(concepts, self._encoder))
+        references = reference_vectors(concepts, self._encoder)
+        scores = evaluation.matrix_row(evaluation.last, self._encoder, references)
+        table, pairs = Table({concept.token: concept.kind for concept in concepts}), self._pairs(evaluation)
+        if pairs:
+            vectors = self._encoder.images(evaluation.pictures_of(evaluation.last).read(pairs))
+            table.add(pairs, vectors, references, self._encoder)
         # Rows of a run that was undone since, or scored otherwise, are dropped.
         kept = {row["stage"]: row for row in earlier if row["model"] == evaluation.pictures_of(row["stage"]).model}
         kept[evaluation.last] = {
             "stage": evaluation.last, "model": evaluation.pictures_of(evaluation.last).model,
-            "pictures": self.pictures, "clip_i": scores,
+            "pictures": self.pictures, "clip_i": scores, "groups": table.result()["groups"],
         }  # fmt: skip
         rows = [kept[stage] for stage in sorted(kept) if stage <= evaluation.last]
         is_whole = len(rows) == evaluation.last + 1 and all(row["pictures"] == self.pictures for row in rows)

@@ -19,7 +19,7 @@ import yaml
 from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.errors import Faults, RunStopped, UserError
 from cns_lightning.experiment_file import ExperimentFile
-from cns_lightning.run_folder import make_folder
+from cns_lightning.run_folder import RunFolder, make_folder
 from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json, write_atomically, write_json
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
+ALONE = "alone"
+CLASS_WORD_FOLDER = "class_word"
+"""Folders of the bounds, beside those of the methods."""
 EXAMPLE = "configs/experiments/compare_quick.yaml"
 
 
@@ -68,6 +71,8 @@ class Comparison:
         for name, each in file.mapping("methods", file.content.get("methods")).items():
             entry = each if isinstance(each, dict) else {"files": each}
             file.known(f"methods.{name}", entry, ("files", "values"))
+            if name in (ALONE, CLASS_WORD_FOLDER):
+                file.add(f"methods.{name}", "is the name of a bound", "Call it otherwise")
             methods[name] = file.files(f"methods.{name}", entry.get("files"))
             if entry.get("values") is not None:
                 values[name] = file.settings(f"methods.{name}.values", entry["values"])
@@ -123,9 +128,10 @@ class Run:
         return ["--run", str(self.folder), *self.test]
 
 
-ALONE = "alone"
 DONE = "compared.json"
 """Holds what has been carried out in a run folder; see `done_mark`."""
+SCORES = 2
+"""Counts what `test` writes: a run that was scored by an earlier version of it is scored again."""
 
 
 def runs_of(comparison: Comparison, out: Path) -> list[Run]:
@@ -243,7 +249,7 @@ def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> 
 def done_mark(run: Run) -> dict[str, Any]:
     """Gives what a finished run was asked for: its commands and what stood in its files."""
     files = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (*run.files, run.sequence)}
-    return {"commands": [command[3:] for command in commands(run)], "files": files}
+    return {"commands": [command[3:] for command in commands(run)], "files": files, "scores": SCORES}
 
 
 def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str], None]) -> None:
@@ -297,7 +303,8 @@ def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses
     """
     make_folder(run.folder, str(run.folder))
     wanted, mark = done_mark(run), run.folder / DONE
-    if mark.exists() and read_json(mark) == wanted:
+    is_scored = (RunFolder(run.folder).evaluation / "scores.json").exists()
+    if is_scored and mark.exists() and read_json(mark) == wanted:
         return True, False
     with (run.folder / "output.txt").open("ab") as output:
         for command in commands(run):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.compare import ALONE
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
-from cns_lightning.evaluation.costs import DEVICE, costs_of
-from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.evaluation.costs import DEVICE
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import read_json
 
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 CLASS_WORD = "class word"
 QUALITY = (
     "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
-    "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base",
+    "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base", "single_dino", "multi_dino",
 )  # fmt: skip
 COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
-OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "seconds_per_picture")
+OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "resident_memory_mb", "seconds_per_picture")
 RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS, DEVICE)
-KIND_COLUMNS = ("method", "set", "kind", "runs", "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t")
+KIND_COLUMNS = ("method", "set", "kind", "runs", "single_clip_i", "single_clip_t", "several_clip_i", "several_clip_t")
 SAME_CLASS_COLUMNS = ("method", "set", "asked", "compared_with", "runs", "clip_i")
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
@@ -39,19 +38,14 @@ def figures_of(scores: dict[str, Any]) -> Figures:
     groups, drift = scores["groups"], scores.get("drift", {})
     several = [groups[name] for name in ("double", "triple") if name in groups]
     found: Figures = {}
-    for figure in ("clip_i", "clip_t"):
-        found[f"single_{figure}"] = groups["single"][figure] if "single" in groups else None
-        found[f"multi_{figure}"] = statistics.fmean(each[figure] for each in several) if several else None
+    for figure in ("clip_i", "clip_t", "dino"):
+        found[f"single_{figure}"] = groups.get("single", {}).get(figure)
+        values = [each[figure] for each in several if figure in each]
+        found[f"multi_{figure}"] = statistics.fmean(values) if values else None
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         found[name] = scores.get(name)
     found |= {"drift_clip_t": drift.get("clip_t_change"), "likeness_to_base": drift.get("likeness_to_base")}
     return found
-
-
-def costs_in(scores: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """Gives the costs of one evaluation; of one made before `test` wrote them, those that its folder tells."""
-    costs = scores.get("costs") or costs_of(folder, NeuronRegistry.load(folder.registry))
-    return {**costs, "seconds_per_picture": scores.get("seconds_per_picture")}
 
 
 def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:
@@ -70,14 +64,18 @@ def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> di
     return cells
 
 
+def scores_of(run: Run) -> dict[str, Any]:
+    """Gives what `test` wrote of a finished run."""
+    return read_json(RunFolder(run.folder).evaluation / "scores.json")
+
+
 def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """Gives a row a finished run: what it was, its quality and its costs."""
     rows = []
     for run in runs:
-        folder = RunFolder(run.folder)
-        scores = read_json(folder.evaluation / "scores.json")
+        scores = scores_of(run)
         own = {"method": run.method, "set": run.set_name, "seed": run.seed, "learned": " ".join(scores["learned"])}
-        rows.append({**own, **figures_of(scores), **costs_in(scores, folder)})
+        rows.append({**own, **figures_of(scores), **scores["costs"], "seconds_per_picture": scores["seconds_per_picture"]})
     return rows
 
 
@@ -90,17 +88,17 @@ def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, 
     """
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
-        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
-        found.setdefault((run.method, run.set_name), []).append(scores)
+        found.setdefault((run.method, run.set_name), []).append(scores_of(run))
     found |= {(CLASS_WORD, name): [scores] for name, scores in class_word}
     rows = []
     for (method, name), of_runs in found.items():
-        for kind in dict.fromkeys(kind for scores in of_runs for kind in scores["kinds"]):
+        parts = (("single", "kinds"), ("several", "kinds_of_several"))
+        for kind in dict.fromkeys(kind for scores in of_runs for _, part in parts for kind in scores[part]):
             cells: dict[str, Any] = {"method": method, "set": name, "kind": kind}
-            cells["runs"] = sum(kind in scores["kinds"] for scores in of_runs)
-            for column, part in (("single", "kinds"), ("multi", "kinds_of_several")):
+            cells["runs"] = sum(any(kind in scores[part] for _, part in parts) for scores in of_runs)
+            for column, part in parts:
                 for figure in ("clip_i", "clip_t"):
-                    values = [scores[part][kind][figure] for scores in of_runs if kind in scores.get(part, {})]
+                    values = [scores[part][kind][figure] for scores in of_runs if kind in scores[part]]
                     cells[f"{column}_{figure}"] = statistics.fmean(values) if values else None
             rows.append(cells)
     return rows
@@ -113,8 +111,7 @@ def rows_within_class(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, str, str, str], list[float]] = {}
     for run in runs:
-        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
-        for asked, of_class in scores.get("same_class", {}).items():
+        for asked, of_class in scores_of(run)["same_class"].items():
             for other, value in of_class.items():
                 found.setdefault((run.method, run.set_name, asked, other), []).append(value)
     return [
@@ -149,11 +146,12 @@ def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> byte
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """Gives the table in Markdown, spreads behind a plus-minus sign."""
-    names = ("method", "runs", *QUALITY, *COSTS)
+    told = [name for name in QUALITY if any(cells[name] is not None for cells in rows)]
+    names = ("method", "runs", *told, *COSTS)
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     for cells in rows:
         shown = [str(cells["method"]), str(cells["runs"])]
-        for name in QUALITY:
+        for name in told:
             spread = cells[f"{name}_spread"]
             shown.append("" if cells[name] is None else f"{cells[name]:.3f}" + (f" ± {spread:.3f}" if spread else ""))
         shown += ["" if cells[name] is None else f"{cells[name]:.4g}" for name in COSTS]

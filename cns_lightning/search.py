@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Setting = dict[str, Any]
 
 EXAMPLE = "configs/experiments/search.yaml"
+BEST = "best"
+"""Folder of the best settings, beside those of the methods."""
 KEYS = ("stack", "methods", "sets", "seeds", "fit", "test")
 SHOWN = ("single_clip_i", "multi_clip_i", "single_clip_t", "multi_clip_t")
 
@@ -54,6 +56,8 @@ class Search:
         files: dict[str, tuple[str, ...]] = {}
         settings: dict[str, list[Setting]] = {}
         for name, given in file.mapping("methods", file.content.get("methods")).items():
+            if name == BEST:
+                file.add(f"methods.{name}", "is the folder of what is found best", "Call it otherwise")
             if not isinstance(given, dict):
                 file.add(f"methods.{name}", "needs the keys files and grid")
                 continue

@@ -19,7 +19,8 @@ FEWEST_PICTURES, MOST_PICTURES = 3, 20
 TOKEN = re.compile(r"<[^<>\s]+>")
 SEQUENCE_KEYS = ("name", "concepts", "prompts")
 CONCEPT_KEYS = ("token", "class_word", "kind", "images")
-PROMPT_KEYS = ("single", "double", "triple")
+PROMPT_KEYS = {"single": 1, "double": 2, "triple": 3}
+"""Lists of prompts, and how many concepts each of their prompts names."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) ->
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give lists under {', '.join(PROMPT_KEYS)}")
         return EvaluationPrompts()
-    _check_keys(faults, f"{where}.", entry, PROMPT_KEYS, ())
+    _check_keys(faults, f"{where}.", entry, tuple(PROMPT_KEYS), ())
     lists: dict[str, tuple[str, ...]] = {}
     for key in PROMPT_KEYS:
         prompts = entry.get(key) or []
@@ -219,6 +220,13 @@ def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) ->
             faults.add(f"{where}.{key}", "is no list of texts", "Write one prompt a line, each after a dash")
             continue
         for number, prompt in enumerate(prompts):
+            named = len(set(TOKEN.findall(prompt)))
+            if named != PROMPT_KEYS[key]:
+                faults.add(
+                    f"{where}.{key}[{number}]",
+                    f"names {named} concepts, {PROMPT_KEYS[key]} are needed",
+                    "Write a token for each, or move it to the list for as many",
+                )
             for token in TOKEN.findall(prompt):
                 if tokens is not None and token not in tokens:
                     problem = f"names {token}, and no concept has this token"

@@ -45,6 +45,21 @@ def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_judge(tmp_path_factory.mktemp("models") / "judge")
 
 
+@pytest.fixture(scope="session")
+def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives the folder of a random vision transformer; tests must not write into it."""
+    import torch
+    from transformers import ViTConfig, ViTModel
+
+    folder = tmp_path_factory.mktemp("models") / "vit"
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=28, patch_size=14
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def base(tiny_base_model: Path) -> BaseModel:
     """Gives the tiny base model, freshly loaded."""

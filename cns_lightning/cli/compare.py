@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from cns_lightning.compare import Run
 
+OF_THE_MACHINE = ("trainer.accelerator", "trainer.devices")
 _EXPLANATION = """\
 Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
-DIR/runs.csv a row a run, DIR/kinds.csv a row a kind of concept; docs/comparison.md names the columns.
+DIR/runs.csv a row a run, DIR/kinds.csv a row a kind of concept, DIR/same_class.csv a row two concepts of one class;
+docs/comparison.md names the columns.
 """
 
 
@@ -76,21 +78,21 @@ def run(argv: list[str]) -> int:
     write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
     bound = {name: class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
     write_atomically(out / "kinds.csv", table.as_csv(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
-    within_class = table.rows_within_class(runs)
-    if within_class:
-        write_atomically(out / "same_class.csv", table.as_csv(within_class, table.SAME_CLASS_COLUMNS))
+    write_atomically(out / "same_class.csv", table.as_csv(table.rows_within_class(runs), table.SAME_CLASS_COLUMNS))
     rows = table.rows_of(by_run, list(bound.values()))
     text = table.as_markdown(rows)
     write_atomically(out / "table.csv", table.as_csv(rows))
     write_atomically(out / "table.md", text.encode())
     write_atomically(out / "table.png", draw_table(rows))
     curves = curves_by_method(runs)
+    write_atomically(out / "forgetting.csv", curves_as_csv(curves))
     if curves:
-        write_atomically(out / "forgetting.csv", curves_as_csv(curves))
         write_atomically(out / "forgetting.png", draw_curves(curves))
+    else:  # of an earlier call, with other settings of `test`
+        (out / "forgetting.png").unlink(missing_ok=True)
     write_grids(runs, out)
     sys.stdout.write(text)
-    display.event(f"wrote {out / 'table.csv'} and beside it runs.csv, kinds.csv, table.md, and pictures (*.png)")
+    display.event(f"wrote {out / 'table.csv'} and beside it other tables (*.csv, table.md) and pictures (*.png)")
     return EXIT_DONE
 
 
@@ -104,7 +106,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     Raises:
         UserError: naming all faults of the first run that would be refused.
     """
-    from cns_lightning.cli.fit import checked_configuration
+    from cns_lightning.cli.fit import checked_configuration, comparable
     from cns_lightning.cli.test import parser as test_parser
     from cns_lightning.compare import ALONE
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
@@ -119,12 +121,14 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         # As in a new folder of its own, on one device, as the run will see it.
         elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
         try:
-            base_model = str(checked_configuration(elsewhere.fit_arguments()).model.base_model)
+            config = checked_configuration(elsewhere.fit_arguments())
         except UserError as error:
             faults: list[UserError] = getattr(error, "faults", [error])
             raise SeveralUserErrors(
                 [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
             ) from error
+        check_goes_on(run, comparable(config))
+        base_model = str(config.model.base_model)
         try:
             asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
         except argparse.ArgumentError as error:
@@ -138,25 +142,49 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         dino_encoder(dino, "cpu", f"{path}: test: --dino")
 
 
+def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was begun with other settings.
+
+    Args:
+        run: may be a new one.
+        settings: that a continued run must share.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    from cns_lightning.cli.fit import check_unchanged, kept_settings
+    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.sequence import Sequence
+
+    folder = RunFolder(run.folder)
+    if folder.config.exists():
+        # What the run computes on, it finds out by itself: here other devices may be seen than there.
+        own = {key: value for key, value in kept_settings(folder).items() if key in OF_THE_MACHINE}
+        check_unchanged(folder, {**settings, **own}, Sequence.read(Path(run.sequence)))
+
+
 def places_of(jobs: int) -> list[dict[str, str]]:
     """Gives the environment of each of the runs side by side on this machine."""
     import torch
 
     from cns_lightning.compare import environments
 
-    return environments(jobs, torch.cuda.device_count(), os.cpu_count() or 1, os.environ)
+    # Those lent to this process; a job on a cluster has fewer than the machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return environments(jobs, torch.cuda.device_count(), cores, os.environ)
 
 
 def write_grids(runs: list[Run], out: Path) -> None:
     """Draws one sheet a set, of its first seed."""
     import io
 
+    from cns_lightning.compare import CLASS_WORD_FOLDER
     from cns_lightning.compare_figures import draw_grid
     from cns_lightning.storage import write_atomically
 
     for name in dict.fromkeys(run.set_name for run in runs):
         of_set = [run for run in runs if run.set_name == name]
-        sheet = draw_grid([run for run in of_set if run.seed == of_set[0].seed], out / "class_word" / name / "images")
+        sheet = draw_grid([run for run in of_set if run.seed == of_set[0].seed], out / CLASS_WORD_FOLDER / name / "images")
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG")
         write_atomically(out / f"grid-{name}.png", buffer.getvalue())
@@ -165,11 +193,11 @@ def write_grids(runs: list[Run], out: Path) -> None:
 def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
     from cns_lightning.cli.generate import available_device
-    from cns_lightning.compare import ALONE
+    from cns_lightning.compare import ALONE, CLASS_WORD_FOLDER
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import class_word_scores
     from cns_lightning.evaluation.evaluate import Settings
-    from cns_lightning.evaluation.judges import clip_encoder
+    from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.run_folder import RunFolder
     from cns_lightning.sequence import Sequence
@@ -179,10 +207,11 @@ def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     folder = RunFolder(first.folder)
     known = read_json(folder.evaluation / "scores.json")
     settings = Settings(pictures=known["pictures"], steps=known["steps"], guidance=known["guidance"])
-    device, place = available_device(None), out / "class_word" / name
+    device, place = available_device(None), out / CLASS_WORD_FOLDER / name
     base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
     base.to(device=device)
     sequence, judge = Sequence.read(Path(first.sequence)), clip_encoder(known["judge"], device)
-    scores = class_word_scores(place / "images", sequence, base, settings, judge)
+    dino = dino_encoder(known["dino"], device)
+    scores = class_word_scores(place / "images", sequence, base, settings, judge, dino)
     write_json(place / "scores.json", scores)
     return scores

@@ -152,7 +152,7 @@ class CheckedConfiguration(ContinualCLI):
         """Gives what the run has; for a new one it stays open, the job's machine decides."""
         if not self.folder.config.exists():
             return "auto"
-        return yaml.safe_load(self.folder.config.read_text("utf-8"))["settings"].get("trainer.accelerator", "auto")
+        return kept_settings(self.folder).get("trainer.accelerator", "auto")
 
     def _set_seed(self) -> None:
         """Draws nothing."""
@@ -251,6 +251,11 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{key}[{number}]")
     else:
         yield key, value if isinstance(value, int | float | bool | None) else str(value)
+
+
+def kept_settings(folder: RunFolder) -> dict[str, Any]:
+    """Gives the settings that a begun run was begun with, of those that must stay, by dotted key."""
+    return yaml.safe_load(folder.config.read_text("utf-8"))["settings"]
 
 
 def check_unchanged(folder: RunFolder, settings: dict[str, Any], sequence: Sequence) -> None:

@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
     from cns_lightning.cli.compare import check, places_of
     from cns_lightning.compare import carry_out
     from cns_lightning.run_folder import make_folder
-    from cns_lightning.search import Search, as_csv, as_text, as_yaml, best_of, rows_of, runs_of
+    from cns_lightning.search import BEST, Search, as_csv, as_text, as_yaml, best_of, rows_of, runs_of
     from cns_lightning.storage import write_atomically
 
     search, out = Search.read(arguments.config), arguments.out.absolute()
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
     write_atomically(out / "search.csv", as_csv(rows))
     write_atomically(out / "search.md", as_text(rows).encode())
     for method, setting in best_of(search, rows).items():
-        write_atomically(out / "best" / f"{method}.yaml", as_yaml(setting))
+        write_atomically(out / BEST / f"{method}.yaml", as_yaml(setting))
     sys.stdout.write(as_text(rows))
     display.event(f"wrote {out / 'search.csv'} and {out / 'best'}")
     return EXIT_DONE

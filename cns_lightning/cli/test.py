@@ -110,7 +110,7 @@ def run(argv: list[str]) -> int:
     known = read_json(folder.evaluation / "scores.json") if (folder.evaluation / "scores.json").exists() else {}
     seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known.get("seconds_per_picture")
     scores = {
-        "judge": name, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
+        "judge": name, "dino": arguments.dino, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
         "costs": costs_of(folder, registry), **evaluation.scores(*judges, references),
     }  # fmt: skip
@@ -202,7 +202,7 @@ def as_text(scores: dict[str, Any]) -> str:
             shown = [row["clip_i"], row["clip_t"], *([row["dino"]] if has_dino else [])]
             label = f"{name} (several)" if part == "kinds_of_several" else name
             lines.append(f"{label:<18}" + "".join(f"{value:>8.3f}" for value in shown))
-    for token, row in scores.get("same_class", {}).items():
+    for token, row in scores["same_class"].items():
         own, *others = row
         alike = ", ".join(f"{row[each]:.3f} like those of {each}" for each in others)
         lines.append(f"pictures of {token}: {row[own]:.3f} like its own, {alike} (of the same class)")

@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.evaluation.dino import DinoEncoder
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.metrics import ClipEncoder
     from cns_lightning.sequence import Sequence
 
 
 def class_word_scores(
-    folder: Path, sequence: Sequence, base: BaseModel, settings: Settings, judge: ClipEncoder
+    folder: Path,
+    sequence: Sequence,
+    base: BaseModel,
+    settings: Settings,
+    judge: ClipEncoder,
+    dino: DinoEncoder | None = None,
 ) -> dict[str, Any]:
     """Draws every prompt with class words in place of tokens on the base model, and scores it as a run is scored.
 
@@ -31,6 +37,7 @@ def class_word_scores(
         base: the base model.
         settings: as for the runs.
         judge: the same.
+        dino: the same; None leaves DINO out.
 
     Source: Mix-of-Show (arXiv 2305.18292), Table 1; docs/methods.md 2.2.
     """
@@ -43,6 +50,8 @@ def class_word_scores(
     place = PictureFolder(folder, base.fingerprint(), settings.steps, settings.guidance)
     place.draw(base.pipeline(), place.missing(pairs), settings.batch_size)
     table = Table({concept.token: concept.kind for concept in sequence.concepts})
-    references = reference_vectors(sequence.concepts, judge)
-    table.add(pairs, judge.images(place.read(pairs)), references, judge)
+    pictures = place.read(pairs)
+    table.add(pairs, judge.images(pictures), reference_vectors(sequence.concepts, judge), judge)
+    if dino is not None:
+        table.add_images("dino", pairs, dino.images(pictures), reference_vectors(sequence.concepts, dino))
     return table.result()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.run_folder import RunFolder
 
-COSTS = ("trained_numbers", "kilobytes", "training_seconds", "fusion_seconds", "peak_memory_mb")
+COSTS = ("trained_numbers", "kilobytes", "training_seconds", "fusion_seconds", "peak_memory_mb", "resident_memory_mb")
 DEVICE = "device"
 """Key that says what computed: ``gpu`` or ``cpu``; seconds and memory of the two do not compare."""
 
@@ -22,7 +22,8 @@ def costs_of(folder: RunFolder, registry: NeuronRegistry) -> dict[str, Any]:
     """Gives what a concept of a run cost, the mean over its concepts; memory is the peak of the whole run.
 
     Numbers of the optimizer and kilobytes of the registry; seconds of selection and training, without saving and
-    samples; seconds of the last fusion, 0 where nothing is fused; megabytes on the GPU that was used, else resident.
+    samples; seconds of the last fusion, 0 where nothing is fused; megabytes on the GPU that was used, else resident, and
+    resident ones in any case: that is where a fusion keeps what it fits.
     What the folder does not tell is left out.
 
     Args:
@@ -45,6 +46,7 @@ def costs_of(folder: RunFolder, registry: NeuronRegistry) -> dict[str, Any]:
         # A run on the processor of a machine with a GPU has used none of the GPU.
         kind = "gpu" if any(peak.get("gpu") for peak in peaks) else "resident"
         costs["peak_memory_mb"] = max(peak[kind] for peak in peaks) / 1e6
+        costs["resident_memory_mb"] = max(peak["resident"] for peak in peaks) / 1e6
         costs[DEVICE] = "gpu" if kind == "gpu" else "cpu"
     return costs
 

@@ -277,7 +277,7 @@ def _text_alignment(pictures: Tensor, texts: Tensor) -> dict[str, float]:
 class Table:
     """Scores by group of prompts, kind of concept and concept.
 
-    A picture of several concepts counts for each of them: in its group, and for the kind of each among several.
+    A picture of several concepts counts for each of them, once: in its group, and for the kind of each among several.
     Kinds and concepts by themselves are scored on single prompts alone.
 
     Args:
@@ -299,11 +299,14 @@ class Table:
 
     def add_images(self, figure: str, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor]) -> None:
         """Adds the likeness of pictures to the user's pictures by token, under a figure's name."""
+        # The mean cosine with several pictures is the cosine with their mean: so every concept weighs the same,
+        # however many pictures there are of it.
+        centres = {token: vectors.mean(0, keepdim=True) for token, vectors in references.items()}
         means = self.images.setdefault(figure, defaultdict(partial(ImageAlignment, **ALL_HERE)))
         for (question, _), vector in zip(pairs, vectors, strict=True):
             for token in question.tokens:
                 for place in self._places(question, token):
-                    means[place].update(vector[None], references[token])
+                    means[place].update(vector[None], centres[token])
 
     def _places(self, question: Question, token: str | None = None) -> Iterable[tuple[str, str]]:
         if question.group == UNTOUCHED:

@@ -6,27 +6,16 @@ import numpy
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTModel
 
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.dino import DEVIATION, MEAN, DinoEncoder
 from cns_lightning.evaluation.judges import dino_encoder
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=28, patch_size=14
-    )
-    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "vit")
-    return tmp_path / "vit"
-
-
-def test_vectors_are_those_of_the_class_token_of_the_middle(folder: Path) -> None:
+def test_vectors_are_those_of_the_class_token_of_the_middle(tiny_dino: Path) -> None:
     # A short side of 32 needs no resizing: the middle 28 x 28 pixels are what is read.
     pixels = numpy.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=numpy.uint8)
-    encoder = DinoEncoder(folder)
+    encoder = DinoEncoder(tiny_dino)
     middle = torch.from_numpy(pixels[2:30, 6:34] / 255.0)
     normalized = ((middle - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(2, 0, 1).float()
     with torch.no_grad():

@@ -62,6 +62,17 @@ def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
     assert found["scene"]["clip_t"] == pytest.approx(float(aligned[0]), abs=1e-6)
 
 
+def test_every_concept_weighs_the_same_however_many_pictures_there_are_of_it() -> None:
+    table = Table({"<new1>": "animal", "<new2>": "animal"})
+    asked = [Question("single", number, "", "", (f"<new{number}>",)) for number in (1, 2)]
+    pictures, references = unit(2, 7), {"<new1>": unit(2, 8), "<new2>": unit(6, 9)}
+    table.add_images("clip_i", [(each, 0) for each in asked], pictures, references)
+    means = [float((pictures[place] @ references[f"<new{place + 1}>"].T).mean()) for place in (0, 1)]
+    found = table.images["clip_i"]
+    assert float(found["kinds", "animal"].compute()) == pytest.approx(sum(means) / 2, abs=1e-6)
+    assert float(found["concepts", "<new2>"].compute()) == pytest.approx(means[1], abs=1e-6)
+
+
 def test_concepts_of_one_class_are_compared_with_each_other() -> None:
     concepts = [
         Concept(f"<new{number}>", word, "animal", Path()) for number, word in enumerate(("cat", "dog", "cat", "dog"), 1)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -9,7 +10,7 @@ from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.text import random_embedding
-from cns_lightning.methods.continual_diffusion import self_regularization
+from cns_lightning.methods.continual_diffusion import ContinualDiffusion, self_regularization
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, learn, write_sequence
 
@@ -59,3 +60,28 @@ def test_a_run_is_verified(tiny_base_model: Path, tmp_path: Path) -> None:
     run = learn("continual_diffusion", tiny_base_model, tmp_path)
     assert main(["concepts", "--run", str(run), "--verify"]) == 0
     assert main(["concepts", "--run", str(run)]) == 0
+
+
+def test_from_the_second_stage_on_the_penalty_holds_what_the_first_moved(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, list[float | None]] = {}
+    held: dict[int, dict[str, torch.Tensor]] = {}
+    own = ContinualDiffusion.penalty
+
+    def penalty(self: ContinualDiffusion) -> torch.Tensor | None:
+        found, stage = own(self), self.context.stage
+        seen.setdefault(stage, []).append(None if found is None else float(found))
+        held[stage] = dict(zip(self.delta.names, (matrix.clone() for matrix in self.earlier), strict=True))
+        return found
+
+    monkeypatch.setattr(ContinualDiffusion, "penalty", penalty)
+    registry = NeuronRegistry.load(learn("continual_diffusion", tiny_base_model, tmp_path) / "registry")
+    assert set(seen[0]) == {None}
+    # The product starts at zero, so the first step of the stage has nothing to hold.
+    assert seen[1][0] == 0.0
+    assert seen[1][-1] is not None
+    assert seen[1][-1] > 0
+    first = registry.weights("<new1>")
+    for name, weight in key_value_projections(BaseModel.load(str(tiny_base_model)).unet).items():
+        torch.testing.assert_close(held[1][name], first[name] - weight.weight.detach(), rtol=0, atol=1e-6)

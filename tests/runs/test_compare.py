@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from cns_lightning.cli.main import main
 from cns_lightning.compare import Run
 from cns_lightning.compare_table import figures_of, row, rows_within_class
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.sequence import Sequence
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
 
 
 @pytest.fixture
-def comparison(tiny_base_model: Path, tiny_judge: Path, tmp_path: Path) -> Path:
+def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_path: Path) -> Path:
     """Gives a comparison of two methods on two concepts."""
     sequence = write_sequence(tmp_path / "two", ["cat", "dog"])
     content = yaml.safe_load(sequence.read_text("utf-8"))
@@ -42,7 +46,7 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tmp_path: Path) -> Path:
                 "alone": "textual_inversion",
                 "sets": [str(sequence)],
                 "fit": ["--steps", 2],
-                "test": ["--pictures", 1, "--judge", str(tiny_judge)],
+                "test": ["--pictures", 1, "--judge", str(tiny_judge), "--dino", str(tiny_dino)],
             }
         ),
         "utf-8",
@@ -50,7 +54,9 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
+def test_table_of_two_methods(
+    comparison: Path, tiny_judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     command = ["compare", "--config", str(comparison), "--out", str(out), "--jobs", "2"]
     assert main(command) == 0
@@ -68,6 +74,16 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
     assert float(rows[2]["single_clip_i"]) == pytest.approx(mean)
     assert rows[2]["runs"] == "2"
     assert rows[3]["trained_numbers"] == ""
+    judge, bound = ClipEncoder(tiny_judge), out / "class_word" / "sequence" / "images"
+    concepts = Sequence.read(Path(yaml.safe_load(comparison.read_text("utf-8"))["sets"][0])).concepts
+    likeness = [
+        float((judge.images([Image.open(bound / f"single-0{number}-seed-0.png")])
+               @ judge.images([each.image for each in read_concept_pictures(concept)]).T).mean())
+        for number, concept in enumerate(concepts)
+    ]  # fmt: skip
+    assert float(rows[3]["single_clip_i"]) == pytest.approx(sum(likeness) / 2, abs=1e-6)
+    assert all(each["single_dino"] for each in rows)
+    assert float(rows[0]["multi_dino"]) == pytest.approx(scores["groups"]["double"]["dino"])
     assert all(float(rows[0][name]) > 0 for name in ("trained_numbers", "training_seconds", "peak_memory_mb"))
     by_run = list(csv.DictReader((out / "runs.csv").open(encoding="utf-8")))
     assert [(each["method"], each["learned"]) for each in by_run if each["method"] == "alone"] == [
@@ -79,11 +95,12 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
         ("cns", "animal", "1"), ("textual_inversion", "animal", "1"), ("alone", "animal", "2"), ("class word", "animal", "1"),
     ]  # fmt: skip
     assert float(by_kind[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
-    assert float(by_kind[0]["multi_clip_i"]) == pytest.approx(scores["groups"]["double"]["clip_i"])
-    assert by_kind[2]["multi_clip_i"] == ""
+    assert float(by_kind[0]["several_clip_i"]) == pytest.approx(scores["groups"]["double"]["clip_i"])
+    assert by_kind[2]["several_clip_i"] == ""
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
     assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png"}
     (out / "table.csv").unlink()
+    (out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json").unlink()
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written
     assert list(csv.DictReader((out / "table.csv").open(encoding="utf-8"))) == rows
@@ -93,6 +110,11 @@ def test_table_of_two_methods(comparison: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     for method in ("cns", "textual_inversion"):
         assert (out / method / "sequence" / "seed-0" / "evaluation/images/stage-01/single-02-seed-0.png").exists()
+    # Other settings of fit: refused before any run starts, with the difference.
+    comparison.write_text(comparison.read_text("utf-8").replace("- --steps\n- 2\n", "- --steps\n- 3\n"))
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "data.steps was 2 and is 3" in capsys.readouterr().err
 
 
 def test_means_and_spread_by_hand() -> None:
@@ -127,4 +149,7 @@ def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().err
     assert "nowhere.yaml: there is no such file" in said
     assert "none of the methods" in said
+    path.write_text("stack: [configs/hardware/cpu.yaml]\nmethods: {class_word: [configs/methods/cns.yaml]}\n", "utf-8")
+    assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "methods.class_word: is the name of a bound" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

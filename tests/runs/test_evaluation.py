@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from cns_lightning.cli.main import main
+from cns_lightning.cli.test import as_text
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.sequence import Sequence
@@ -38,6 +39,12 @@ def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def run(finished: tuple[Path, Path, Path], tmp_path: Path) -> Path:
     """Gives a copy of the finished run."""
     return Path(shutil.copytree(finished[2], tmp_path / "run"))
+
+
+def test_likeness_within_a_class_is_said() -> None:
+    scores = {"groups": {}, "kinds": {}, "kinds_of_several": {}, "concepts": {}}
+    said = as_text({**scores, "same_class": {"<new4>": {"<new4>": 0.58, "<new1>": 0.67}}})
+    assert "pictures of <new4>: 0.580 like its own, 0.670 like those of <new1>" in said
 
 
 def command(run: Path, judge: Path, *more: str) -> list[str]:

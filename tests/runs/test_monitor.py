@@ -38,12 +38,15 @@ def test_evaluation_finds_the_pictures_of_the_monitor(
     drawn = _times(run)
     assert set(drawn) == {
         "stage-00/single-00-seed-0.png", "stage-01/single-00-seed-0.png", "stage-01/single-01-seed-0.png",
+        "stage-01/double-00-seed-0.png",
     }  # fmt: skip
     seen: dict[str, Any] = read_json(run / "evaluation" / "monitor.json")
     assert main(["test", "--run", str(run), "--pictures", "1", "--judge", str(tiny_judge), "--device", "cpu"]) == 0
     assert {name: time for name, time in _times(run).items() if name in drawn} == drawn
     scores = read_json(run / "evaluation" / "scores.json")
     assert [row["clip_i"] for row in seen["stages"]] == scores["matrix"]
+    assert seen["stages"][1]["groups"] == scores["groups"]
+    assert set(seen["stages"][0]["groups"]) == {"single"}
     assert seen["forgetting_from_learned"] == scores["forgetting_from_learned"]
     assert "CLIP-I after stage 1: <new1>" in (run / "log.txt").read_text("utf-8")
 
@@ -72,7 +75,7 @@ def test_two_processes_share_the_drawing(
     assert two_processes(tiny_base_model, sequence, run, "0:0:SIGTERM", *more)[0] == 0
     rows = read_json(run / "evaluation" / "monitor.json")["stages"]
     assert [len(row["clip_i"]) for row in rows] == [1, 2]
-    assert len(_times(run)) == 2 + 4
+    assert len(_times(run)) == 2 + 6
 
 
 def test_a_wrong_judge_stops_before_the_first_step(
