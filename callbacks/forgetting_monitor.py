@@ -27,7 +27,8 @@ class ForgettingMonitor(Callback):
     Draws the sequence's prompts that name learned concepts alone; those of one concept tell forgetting.
 
     Acts in ``on_train_epoch_end``: every rank draws its share, rank 0 scores and writes. The pictures are those that
-    ``test`` would draw, in its places: it finds them there, if the base model is held in float32 as it loads it. Keeps no state; pictures that are there already are not drawn again.
+    ``test`` would draw, in its places: it finds them there, if the base model is held in float32 as it loads it.
+    Keeps no state; pictures that are there already are not drawn again.
 
     Args:
         pictures: of every prompt; the seeds are 0, 1, ...; 0 draws and scores nothing.

@@ -303,8 +303,8 @@ def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses
     """
     make_folder(run.folder, str(run.folder))
     wanted, mark = done_mark(run), run.folder / DONE
-    is_scored = (RunFolder(run.folder).evaluation / "scores.json").exists()
-    if is_scored and mark.exists() and read_json(mark) == wanted:
+    is_same = mark.exists() and read_json(mark) == wanted
+    if is_same and (RunFolder(run.folder).evaluation / "scores.json").exists():
         return True, False
     with (run.folder / "output.txt").open("ab") as output:
         for command in commands(run):

@@ -75,7 +75,9 @@ def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
     for run in runs:
         scores = scores_of(run)
         own = {"method": run.method, "set": run.set_name, "seed": run.seed, "learned": " ".join(scores["learned"])}
-        rows.append({**own, **figures_of(scores), **scores["costs"], "seconds_per_picture": scores["seconds_per_picture"]})
+        rows.append(
+            {**own, **figures_of(scores), **scores["costs"], "seconds_per_picture": scores["seconds_per_picture"]}
+        )
     return rows
 
 

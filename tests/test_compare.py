@@ -9,6 +9,7 @@ import pytest
 from cns_lightning import compare
 from cns_lightning.compare import Run, carry_out, environments
 from cns_lightning.errors import RunStopped
+from cns_lightning.storage import write_json
 
 
 def test_runs_side_by_side_do_not_share_a_gpu_or_a_core() -> None:
@@ -38,6 +39,8 @@ def test_a_run_has_a_gpu_of_its_own_and_is_repeated_when_its_files_have_changed(
         carry_out(runs, environments(0, 2, 8, os.environ), lambda text: None)
         return sorted((run.folder / "seen").read_text().split() for run in runs)
 
+    for run in runs:
+        write_json(run.folder / "evaluation" / "scores.json", {})
     path.write_text("rate: 1")
     assert seen() == [["4"], ["7"]]
     assert seen() == [["4"], ["7"]]

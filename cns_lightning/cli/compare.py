@@ -184,7 +184,9 @@ def write_grids(runs: list[Run], out: Path) -> None:
 
     for name in dict.fromkeys(run.set_name for run in runs):
         of_set = [run for run in runs if run.set_name == name]
-        sheet = draw_grid([run for run in of_set if run.seed == of_set[0].seed], out / CLASS_WORD_FOLDER / name / "images")
+        sheet = draw_grid(
+            [run for run in of_set if run.seed == of_set[0].seed], out / CLASS_WORD_FOLDER / name / "images"
+        )
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG")
         write_atomically(out / f"grid-{name}.png", buffer.getvalue())

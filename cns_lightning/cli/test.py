@@ -110,7 +110,8 @@ def run(argv: list[str]) -> int:
     known = read_json(folder.evaluation / "scores.json") if (folder.evaluation / "scores.json").exists() else {}
     seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known.get("seconds_per_picture")
     scores = {
-        "judge": name, "dino": arguments.dino, "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
+        "judge": name, "dino": arguments.dino,
+        "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
         "costs": costs_of(folder, registry), **evaluation.scores(*judges, references),
     }  # fmt: skip

@@ -33,14 +33,17 @@ class DinoEncoder:
     """
 
     def __init__(self, source: str | Path, device: torch.device | str = "cpu") -> None:
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
 
         # Named, so that hosts with and without torchvision give the same pixels.
         from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-        self.model: Any = AutoModel.from_pretrained(source, dtype=torch.float32)
-        if not hasattr(self.model.config, "image_size"):
-            raise ValueError(f"it holds a {self.model.config.model_type} model")
+        config: Any = AutoConfig.from_pretrained(source)
+        if not hasattr(config, "image_size"):
+            raise ValueError(f"it holds a {config.model_type} model")
+        # Published DINO models have no pooling layer; transformers would draw one at random, and warn of it.
+        without = {"add_pooling_layer": False} if config.model_type == "vit" else {}
+        self.model: Any = AutoModel.from_pretrained(source, dtype=torch.float32, **without)
         self.model.to(device).eval()
         crop = int(self.model.config.image_size)
         self.processor = BitImageProcessorPil(

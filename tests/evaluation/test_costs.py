@@ -42,6 +42,7 @@ def test_means_over_what_is_learned(tmp_path: Path) -> None:
     )
     assert costs_of(folder, registry("<a>", "<b>")) == {
         "trained_numbers": 15, "kilobytes": 2.0, "training_seconds": 15.0, "fusion_seconds": 0.0, "peak_memory_mb": 5.0,
+        "resident_memory_mb": 5.0,
         "device": "cpu",
     }  # fmt: skip
 

@@ -71,7 +71,7 @@ def test_from_the_second_stage_on_the_penalty_holds_what_the_first_moved(
 
     def penalty(self: ContinualDiffusion) -> torch.Tensor | None:
         found, stage = own(self), self.context.stage
-        seen.setdefault(stage, []).append(None if found is None else float(found))
+        seen.setdefault(stage, []).append(None if found is None else float(found.detach()))
         held[stage] = dict(zip(self.delta.names, (matrix.clone() for matrix in self.earlier), strict=True))
         return found
 

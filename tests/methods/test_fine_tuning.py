@@ -1,5 +1,6 @@
 """Naive fine-tuning: every key and value weight moves, in every stage, on top of the stages before."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ def test_everything_moves_in_every_stage(tiny_base_model: Path, tmp_path: Path) 
         registry.weights("<new1>"),
         registry.weights(),
     ]
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         for name, weight in before.items():
             moved = (after[name] != weight).double().mean()
             assert moved > 0.99, f"{name}: {moved:.1%} of the weights moved"

@@ -100,10 +100,11 @@ def test_table_of_two_methods(
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
     assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png"}
     (out / "table.csv").unlink()
-    (out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json").unlink()
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written
     assert list(csv.DictReader((out / "table.csv").open(encoding="utf-8"))) == rows
+    # A run whose scores are gone is scored again.
+    (out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json").unlink()
     # Other prompts: nothing is learned again, the new one is asked of all.
     sequence = Path(yaml.safe_load(comparison.read_text("utf-8"))["sets"][0])
     sequence.write_text(sequence.read_text("utf-8").replace("  - a <new2> dog", "  - a <new2> dog\n  - <new1> at night"))
