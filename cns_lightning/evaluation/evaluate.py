@@ -170,7 +170,9 @@ class Evaluation:
             references: from `references`.
         """
         table = Table({concept.token: concept.kind for concept in self.sequence.concepts})
-        pairs, same_class = self.wanted(self.last), {}
+        # The matrix may ask for more pictures than these figures are of.
+        pairs = [pair for pair in self.wanted(self.last) if pair[1] < self.settings.pictures]
+        same_class = {}
         if pairs:
             pictures = self.pictures_of(self.last).read(pairs)
             vectors = judge.images(pictures)

@@ -41,6 +41,26 @@ def test_text_alignment_raw_and_clipped() -> None:
     assert float(metric.compute()["score"]) == pytest.approx(2.5 * numpy.mean([max(c, 0) for c in cosines]), abs=1e-12)
 
 
+@pytest.mark.parametrize("kind", [ImageAlignment, TextAlignment])
+def test_two_processes_have_the_mean_over_the_pictures_of_both(
+    kind: type[ImageAlignment] | type[TextAlignment],
+) -> None:
+    pictures, others = unit(5, 10), unit(5, 11)
+    whole, parts = kind(), [kind(sync_on_compute=False) for _ in range(2)]
+    whole.update(pictures, others)
+    for metric, rows in zip(parts, (slice(0, 2), slice(2, 5)), strict=True):
+        # Uneven shares; CLIP-I pairs every picture with all, CLIP-T with its own text.
+        metric.update(pictures[rows], others if kind is ImageAlignment else others[rows])
+    of_other = iter([getattr(parts[1], name) for name in parts[0]._reductions])
+    parts[0].sync(dist_sync_fn=lambda state, group=None: [state, next(of_other)], distributed_available=lambda: True)
+    found, expected = (
+        {"all": each} if isinstance(each, torch.Tensor) else each for each in (parts[0].compute(), whole.compute())
+    )
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        {name: float(value) for name, value in expected.items()}, abs=1e-12
+    )
+
+
 def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
     table = Table({"<new1>": "animal", "<new2>": "scene", "<new3>": "animal"})
     asked = [

@@ -113,6 +113,11 @@ def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, t
     assert changed == {"stage-01/single-00-seed-1.png", "stage-01/single-01-seed-0.png"}
     again = read_json(run / "evaluation" / "scores.json")
     assert again["concepts"] == scores["concepts"]
+    # More pictures for the matrix are none for the other figures.
+    assert main(command(run, tiny_judge, "--matrix-pictures", "3")) == 0
+    more = read_json(run / "evaluation" / "scores.json")
+    assert more["groups"] == again["groups"]
+    assert more["matrix"] != again["matrix"]
 
 
 def test_after_a_rollback_the_figures_are_of_what_is_left(run: Path, tiny_judge: Path) -> None:
