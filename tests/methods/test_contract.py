@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
@@ -45,12 +46,17 @@ def test_half_precision_runs(method: str, tiny_base_model: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_interrupted_in_the_second_stage_ends_the_same(
+def test_appended_concept_interrupted_ends_as_learned_in_one_go(
     method: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequence = write_sequence(tmp_path / "sequence", ["cat", "dog"])
     whole, other = (arguments(tiny_base_model, sequence, tmp_path / name, CALLBACK, method=method) for name in "ab")
     assert main(whole) == 0
+    content = sequence.read_text("utf-8")
+    both = yaml.safe_load(content)
+    sequence.write_text(yaml.safe_dump({**both, "concepts": both["concepts"][:1]}), "utf-8")
+    assert main(other) == 0
+    sequence.write_text(content, "utf-8")
     monkeypatch.setattr(StopAt, "step", 5)
     with pytest.raises(SystemExit):
         main(other)
