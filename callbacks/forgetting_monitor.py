@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
@@ -27,8 +29,8 @@ class ForgettingMonitor(Callback):
     Draws the sequence's prompts that name learned concepts alone; those of one concept tell forgetting.
 
     Acts in ``on_train_epoch_end``: every rank draws its share, rank 0 scores and writes. The pictures are those that
-    ``test`` would draw, in its places: it finds them there, if the base model is held in float32 as it loads it.
-    Keeps no state; pictures that are there already are not drawn again.
+    ``test`` would draw of the same prompts, in its places: it finds them there, if the base model is held in float32 as
+    it loads it. Keeps no state; pictures that are there already are not drawn again.
 
     Args:
         pictures: of every prompt; the seeds are 0, 1, ...; 0 draws and scores nothing.
@@ -75,11 +77,17 @@ class ForgettingMonitor(Callback):
         evaluation.draw_state(stage, module.base.pipeline(), share)
         trainer.strategy.barrier("pictures of the monitor")
         if trainer.is_global_zero:
-            self._write(folder, evaluation)
+            self._write(folder, evaluation, self.judge or judge_of(module.base_model))
 
     def _pairs(self, evaluation: Evaluation) -> list[Pair]:
         asked = evaluation.questions(evaluation.last)
         return [(question, seed) for question in asked for seed in range(self.pictures)]
+
+    def _asked(self, evaluation: Evaluation, stage: int, judge: str) -> str:
+        """Gives a checksum of what the figures after a stage depend on besides the model."""
+        prompts = [(each.group, each.number, each.prompt, each.text) for each in evaluation.questions(stage)]
+        facts = [judge, self.steps, self.guidance, prompts]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _settings(self, module: ContinualPersonalization) -> Settings:
         return Settings(
@@ -91,7 +99,7 @@ class ForgettingMonitor(Callback):
             fusion=fusion_text(module.method),
         )
 
-    def _write(self, folder: RunFolder, evaluation: Evaluation) -> None:
+    def _write(self, folder: RunFolder, evaluation: Evaluation, name: str) -> None:
         assert self._encoder is not None
         path = folder.evaluation / "monitor.json"
         earlier: list[dict[str, Any]] = read_json(path)["stages"] if path.exists() else []
@@ -103,12 +111,19 @@ class ForgettingMonitor(Callback):
             vectors = self._encoder.images(evaluation.pictures_of(evaluation.last).read(pairs))
             table.add(pairs, vectors, references, self._encoder)
         # Rows of a run that was undone since, or scored otherwise, are dropped.
-        kept = {row["stage"]: row for row in earlier if row["model"] == evaluation.pictures_of(row["stage"]).model}
+        kept = {
+            row["stage"]: row
+            for row in earlier
+            if row["stage"] < evaluation.last
+            and row["model"] == evaluation.pictures_of(row["stage"]).model
+            and row.get("asked") == self._asked(evaluation, row["stage"], name)
+        }
         kept[evaluation.last] = {
             "stage": evaluation.last, "model": evaluation.pictures_of(evaluation.last).model,
+            "asked": self._asked(evaluation, evaluation.last, name),
             "pictures": self.pictures, "clip_i": scores, "groups": table.result()["groups"],
         }  # fmt: skip
-        rows = [kept[stage] for stage in sorted(kept) if stage <= evaluation.last]
+        rows = [kept[stage] for stage in sorted(kept)]
         is_whole = len(rows) == evaluation.last + 1 and all(row["pictures"] == self.pictures for row in rows)
         figures = figures_of_matrix([row["clip_i"] for row in rows]) if is_whole else {}
         write_json(path, {"stages": rows, **figures})

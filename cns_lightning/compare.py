@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
 ALONE = "alone"
-CLASS_WORD_FOLDER = "class_word"
-"""Folders of the bounds, beside those of the methods."""
+CLASS_WORD, CLASS_WORD_FOLDER = "class word", "class_word"
+"""Names of the bounds, in tables and as folders beside those of the methods."""
 EXAMPLE = "configs/experiments/compare_quick.yaml"
 
 
@@ -71,8 +71,6 @@ class Comparison:
         for name, each in file.mapping("methods", file.content.get("methods")).items():
             entry = each if isinstance(each, dict) else {"files": each}
             file.known(f"methods.{name}", entry, ("files", "values"))
-            if name in (ALONE, CLASS_WORD_FOLDER):
-                file.add(f"methods.{name}", "is the name of a bound", "Call it otherwise")
             methods[name] = file.files(f"methods.{name}", entry.get("files"))
             if entry.get("values") is not None:
                 values[name] = file.settings(f"methods.{name}.values", entry["values"])
@@ -84,6 +82,9 @@ class Comparison:
     ) -> Comparison:
         """Makes one of what a file says besides its methods; raises what `read` raises."""
         given = file.content
+        for name in methods:
+            if name in (ALONE, CLASS_WORD, CLASS_WORD_FOLDER):
+                file.add(f"methods.{name}", "is the name of a bound", "Call it otherwise")
         stack, seeds = file.files("stack", given.get("stack")), file.numbers("seeds", given.get("seeds"))
         sets, fit, test = (file.words(key, given.get(key)) for key in ("sets", "fit", "test"))
         alone = given.get("alone")

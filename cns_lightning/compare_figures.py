@@ -12,8 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from cns_lightning.compare import ALONE
-from cns_lightning.compare_table import CLASS_WORD
+from cns_lightning.compare import ALONE, CLASS_WORD
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sampling import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned

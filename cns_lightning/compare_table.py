@@ -7,7 +7,7 @@ import io
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.compare import ALONE
+from cns_lightning.compare import ALONE, CLASS_WORD
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
 from cns_lightning.evaluation.costs import DEVICE
 from cns_lightning.run_folder import RunFolder
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     Figures = dict[str, float | None]
 
-CLASS_WORD = "class word"
 QUALITY = (
     "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base", "single_dino", "multi_dino",
@@ -106,16 +105,22 @@ def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, 
     return rows
 
 
-def rows_within_class(runs: Iterable[Run]) -> list[dict[str, Any]]:
+def rows_within_class(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Gives a row a method, set and two concepts of one class: how alike pictures of one are to those of the other.
 
     Means over the runs; a concept is compared with itself first.
+
+    Args:
+        runs: finished ones.
+        class_word: sets, and scores of the class word on the base model for each: what there is before anything is
+            learned.
     """
     found: dict[tuple[str, str, str, str], list[float]] = {}
-    for run in runs:
-        for asked, of_class in scores_of(run)["same_class"].items():
+    scored = [(run.method, run.set_name, scores_of(run)) for run in runs]
+    for method, name, scores in [*scored, *((CLASS_WORD, name, scores) for name, scores in class_word)]:
+        for asked, of_class in scores["same_class"].items():
             for other, value in of_class.items():
-                found.setdefault((run.method, run.set_name, asked, other), []).append(value)
+                found.setdefault((method, name, asked, other), []).append(value)
     return [
         dict(zip(SAME_CLASS_COLUMNS, (*names, len(values), statistics.fmean(values)), strict=True))
         for names, values in found.items()

@@ -207,6 +207,15 @@ def _check_tokens(faults: Faults, path: Path, concepts: list[Concept | None]) ->
         seen.setdefault(key, number)
 
 
+def check_place(faults: Faults, where: str, key: str, prompt: str, remedy: str = "") -> None:
+    """Notes a prompt that names more or fewer concepts than those of its list."""
+    named, needed = len(set(TOKEN.findall(prompt))), PROMPT_KEYS[key]
+    if named != needed:
+        problem = f"names {named} {'concept' if named == 1 else 'concepts'}, a {key} prompt names {needed}"
+        usual = "Move it to the list for as many; prompts that name none belong in samples.base_prompts"
+        faults.add(where, problem, remedy or usual)
+
+
 def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) -> EvaluationPrompts:
     where = f"{path}: prompts"
     if not isinstance(entry, dict):
@@ -220,13 +229,7 @@ def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) ->
             faults.add(f"{where}.{key}", "is no list of texts", "Write one prompt a line, each after a dash")
             continue
         for number, prompt in enumerate(prompts):
-            named = len(set(TOKEN.findall(prompt)))
-            if named != PROMPT_KEYS[key]:
-                faults.add(
-                    f"{where}.{key}[{number}]",
-                    f"names {named} concepts, {PROMPT_KEYS[key]} are needed",
-                    "Write a token for each, or move it to the list for as many",
-                )
+            check_place(faults, f"{where}.{key}[{number}]", key, prompt)
             for token in TOKEN.findall(prompt):
                 if tokens is not None and token not in tokens:
                     problem = f"names {token}, and no concept has this token"

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from cns_lightning.compare import Run
+from cns_lightning.compare import CLASS_WORD, Run
 from cns_lightning.compare_figures import best_line, curves_as_csv, curves_of, draw_curves, draw_grid, draw_table
-from cns_lightning.compare_table import CLASS_WORD, COSTS, QUALITY
+from cns_lightning.compare_table import COSTS, QUALITY
 from tests.runs.learning import write_sequence
 
 MATRIX = [[0.8], [0.5, 0.6], [0.7, 0.2, 0.9]]

@@ -69,8 +69,10 @@ MISTAKES = {
     "prompts.single[0]: names <new3>, and no concept has this token. Did you mean <new": (
         lambda content: content["prompts"].update(single=["a <new3> cat"])
     ),
-    "prompts.single[0]: names 0 concepts, 1 are needed": lambda content: content["prompts"].update(single=["a cat"]),
-    "prompts.single[0]: names 2 concepts, 1 are needed": (
+    "prompts.single[0]: names 0 concepts, a single prompt names 1": lambda content: content["prompts"].update(
+        single=["a cat"]
+    ),
+    "prompts.single[0]: names 2 concepts, a single prompt names 1": (
         lambda content: content["prompts"].update(single=["a <new1> cat and a <new2> mug"])
     ),
     "prompts.singel: is no known key. Did you mean single": lambda content: content["prompts"].update(singel=[]),

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from cns_lightning.compare import Run
 
-OF_THE_MACHINE = ("trainer.accelerator", "trainer.devices")
+DEVICES, ACCELERATOR = ("trainer.devices", "trainer.strategy"), "trainer.accelerator"
+SEEDS = ("seed_everything", "model.seed", "data.seed")
 _EXPLANATION = """\
 Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
 DIR/runs.csv a row a run, DIR/kinds.csv a row a kind of concept, DIR/same_class.csv a row two concepts of one class;
@@ -78,7 +79,9 @@ def run(argv: list[str]) -> int:
     write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
     bound = {name: class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
     write_atomically(out / "kinds.csv", table.as_csv(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
-    write_atomically(out / "same_class.csv", table.as_csv(table.rows_within_class(runs), table.SAME_CLASS_COLUMNS))
+    write_atomically(
+        out / "same_class.csv", table.as_csv(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
+    )
     rows = table.rows_of(by_run, list(bound.values()))
     text = table.as_markdown(rows)
     write_atomically(out / "table.csv", table.as_csv(rows))
@@ -108,59 +111,57 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     """
     from cns_lightning.cli.fit import checked_configuration, comparable
     from cns_lightning.cli.test import parser as test_parser
-    from cns_lightning.compare import ALONE
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
 
     judges: set[tuple[str, str | None]] = set()
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+    parsed: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Any]] = {}
     for run in runs:
-        # Sets and seeds change nothing that could be refused; a concept by itself has the settings of its method.
-        if run.method == ALONE or (run.method, run.fit) in seen:
-            continue
-        seen.add((run.method, run.fit))
-        # As in a new folder of its own, on one device, as the run will see it.
-        elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
-        try:
-            config = checked_configuration(elsewhere.fit_arguments())
-        except UserError as error:
-            faults: list[UserError] = getattr(error, "faults", [error])
-            raise SeveralUserErrors(
-                [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
-            ) from error
-        check_goes_on(run, comparable(config))
-        base_model = str(config.model.base_model)
-        try:
-            asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
-        except argparse.ArgumentError as error:
-            raise UserError(f"{path}: test", str(error), "See python -m cns_lightning test --help") from error
-        if unknown:
-            problem = f"has {' '.join(unknown)}, which test does not know"
-            raise UserError(f"{path}: test", problem, "See python -m cns_lightning test --help")
-        judges.add((asked.judge or judge_of(base_model), asked.dino))
+        stack = (run.files, run.fit)
+        # Sets and seeds change nothing that could be refused in a new folder.
+        if stack not in parsed:
+            # As in a new folder of its own, on one device, as the run will see it.
+            elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
+            try:
+                config = checked_configuration(elsewhere.fit_arguments())
+            except UserError as error:
+                faults: list[UserError] = getattr(error, "faults", [error])
+                raise SeveralUserErrors(
+                    [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
+                ) from error
+            parsed[stack] = comparable(config)
+            try:
+                asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
+            except argparse.ArgumentError as error:
+                raise UserError(f"{path}: test", str(error), "See python -m cns_lightning test --help") from error
+            if unknown:
+                problem = f"has {' '.join(unknown)}, which test does not know"
+                raise UserError(f"{path}: test", problem, "See python -m cns_lightning test --help")
+            judges.add((asked.judge or judge_of(str(config.model.base_model)), asked.dino))
+        check_goes_on(run, parsed[stack])
     for judge, dino in judges:
         clip_encoder(judge, "cpu", f"{path}: test: --judge")
         dino_encoder(dino, "cpu", f"{path}: test: --dino")
 
 
 def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
-    """Refuses to go on with a run that was begun with other settings.
+    """Refuses to go on with a run that was begun with other settings or concepts.
 
     Args:
         run: may be a new one.
-        settings: that a continued run must share.
+        settings: that a continued run must share, but for its seed.
 
     Raises:
         UserError: naming every difference.
     """
-    from cns_lightning.cli.fit import check_unchanged, kept_settings
+    from cns_lightning.cli.fit import check_unchanged
     from cns_lightning.run_folder import RunFolder
     from cns_lightning.sequence import Sequence
 
-    folder = RunFolder(run.folder)
-    if folder.config.exists():
-        # What the run computes on, it finds out by itself: here other devices may be seen than there.
-        own = {key: value for key, value in kept_settings(folder).items() if key in OF_THE_MACHINE}
-        check_unchanged(folder, {**settings, **own}, Sequence.read(Path(run.sequence)))
+    folder, path = RunFolder(run.folder), Path(run.sequence)
+    if folder.config.exists() and path.exists():
+        # How many devices there are, and which kind, the run finds out by itself: it may see others than we do.
+        open_ones = (*DEVICES, *((ACCELERATOR,) if settings.get(ACCELERATOR) == "auto" else ()))
+        check_unchanged(folder, {**settings, **dict.fromkeys(SEEDS, run.seed)}, Sequence.read(path), open_ones)
 
 
 def places_of(jobs: int) -> list[dict[str, str]]:

@@ -152,7 +152,7 @@ class CheckedConfiguration(ContinualCLI):
         """Gives what the run has; for a new one it stays open, the job's machine decides."""
         if not self.folder.config.exists():
             return "auto"
-        return kept_settings(self.folder).get("trainer.accelerator", "auto")
+        return yaml.safe_load(self.folder.config.read_text("utf-8"))["settings"].get("trainer.accelerator", "auto")
 
     def _set_seed(self) -> None:
         """Draws nothing."""
@@ -253,13 +253,16 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value if isinstance(value, int | float | bool | None) else str(value)
 
 
-def kept_settings(folder: RunFolder) -> dict[str, Any]:
-    """Gives the settings that a begun run was begun with, of those that must stay, by dotted key."""
-    return yaml.safe_load(folder.config.read_text("utf-8"))["settings"]
-
-
-def check_unchanged(folder: RunFolder, settings: dict[str, Any], sequence: Sequence) -> None:
+def check_unchanged(
+    folder: RunFolder, settings: dict[str, Any], sequence: Sequence, but_for: tuple[str, ...] = ()
+) -> None:
     """Refuses to continue a run with other settings or another beginning of the sequence.
+
+    Args:
+        folder: of the run, which may be a new one.
+        settings: that it must share, from `comparable`.
+        sequence: that is to be learned.
+        but_for: beginnings of keys that may differ.
 
     Raises:
         UserError: naming every difference.
@@ -270,7 +273,7 @@ def check_unchanged(folder: RunFolder, settings: dict[str, Any], sequence: Seque
     differences = [
         f"{key} was {kept['settings'].get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
         for key in sorted(kept["settings"].keys() | settings.keys())
-        if kept["settings"].get(key) != settings.get(key)
+        if kept["settings"].get(key) != settings.get(key) and not key.startswith(but_for)
     ]
     for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
         differences += [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.cli.arguments import at_least
-from cns_lightning.errors import EXIT_DONE, RunStopped, UserError
+from cns_lightning.errors import EXIT_DONE, Faults, RunStopped, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder, make_folder
 
@@ -125,7 +125,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     """Gives the run's sequence, and how much is to be drawn.
 
     Raises:
-        UserError: if the run has no configuration, or its sequence no prompts.
+        UserError: if the run has no configuration, or its sequence no prompts or some in the wrong list.
     """
     import yaml
 
@@ -133,7 +133,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.questions import BASE_PROMPTS
     from cns_lightning.fusion import configured_method, fusion_text
-    from cns_lightning.sequence import Sequence, sequence_path
+    from cns_lightning.sequence import PROMPT_KEYS, Sequence, check_place, sequence_path
 
     if not folder.config.exists():
         raise UserError(str(folder.config), "is missing, it holds the evaluation prompts", "Restore it from a copy")
@@ -143,6 +143,13 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         sequence = Sequence.read(sequence_path(path)) if path else Sequence.from_plain(kept["sequence"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(str(folder.config), "is damaged", "Restore it from a copy") from error
+    faults = Faults()
+    for key in PROMPT_KEYS:
+        for number, prompt in enumerate(getattr(sequence.prompts, key)):
+            # The run may be older than the rule.
+            where = f"{path or folder.config}: prompts.{key}[{number}]"
+            check_place(faults, where, key, prompt, "Correct it in a sequence file and give it: --sequence FILE")
+    faults.raise_if_any()
     if not sequence.prompts.all():
         remedy = "Write prompts into a sequence file and give it: --sequence FILE"
         raise UserError(path or str(folder.config), "the sequence has no evaluation prompts", remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.evaluation.evaluate import Table, reference_vectors
+from cns_lightning.evaluation.evaluate import Table, likeness_within_class, reference_vectors
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import questions
 
@@ -51,7 +51,8 @@ def class_word_scores(
     place.draw(base.pipeline(), place.missing(pairs), settings.batch_size)
     table = Table({concept.token: concept.kind for concept in sequence.concepts})
     pictures = place.read(pairs)
-    table.add(pairs, judge.images(pictures), reference_vectors(sequence.concepts, judge), judge)
+    vectors, references = judge.images(pictures), reference_vectors(sequence.concepts, judge)
+    table.add(pairs, vectors, references, judge)
     if dino is not None:
         table.add_images("dino", pairs, dino.images(pictures), reference_vectors(sequence.concepts, dino))
-    return table.result()
+    return {**table.result(), "same_class": likeness_within_class(sequence.concepts, pairs, vectors, references)}

@@ -99,8 +99,8 @@ class Evaluation:
             asked, count = self.singles(stage), self.settings.matrix_pictures
         elif stage != BASE:
             asked = [*self.questions(self.last), *asked]
-            count = max(count, self.settings.matrix_pictures)
-        return [(question, seed) for question in asked for seed in range(count)]
+        counts = {"single": max(count, self.settings.matrix_pictures)}
+        return [(question, seed) for question in asked for seed in range(counts.get(question.group, count))]
 
     def singles(self, stage: int) -> list[Question]:
         """Lists the prompts that name one concept, of those learned by a stage."""
@@ -244,7 +244,7 @@ def likeness_within_class(
 ) -> dict[str, dict[str, float]]:
     """Gives, for concepts that share their class word, how alike the pictures of one are to those of each: CLIP-I.
 
-    Where another's is as high as its own, two concepts are drawn as one.
+    Where another's is as high as its own, two concepts are drawn alike, or neither is learned.
 
     Args:
         concepts: of the sequence.

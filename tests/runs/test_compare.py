@@ -1,17 +1,23 @@
 """`compare` on the tiny model: the table is that of the runs' own files, and a second call repeats nothing."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
+from cns_lightning.cli.compare import check, check_goes_on
+from cns_lightning.cli.fit import checked_configuration, comparable
 from cns_lightning.cli.main import main
-from cns_lightning.compare import Run
+from cns_lightning.compare import Comparison, Run, runs_of
 from cns_lightning.compare_table import figures_of, row, rows_within_class
 from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.errors import UserError
+from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
@@ -55,7 +61,7 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_pat
 
 
 def test_table_of_two_methods(
-    comparison: Path, tiny_judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    comparison: Path, tiny_judge: Path, tiny_dino: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     command = ["compare", "--config", str(comparison), "--out", str(out), "--jobs", "2"]
@@ -83,7 +89,13 @@ def test_table_of_two_methods(
     ]  # fmt: skip
     assert float(rows[3]["single_clip_i"]) == pytest.approx(sum(likeness) / 2, abs=1e-6)
     assert all(each["single_dino"] for each in rows)
-    assert float(rows[0]["multi_dino"]) == pytest.approx(scores["groups"]["double"]["dino"])
+    dino, drawn = DinoEncoder(tiny_dino), out / "cns" / "sequence" / "seed-0" / "evaluation" / "images" / "stage-01"
+    both = dino.images([Image.open(drawn / "double-00-seed-0.png")])
+    expected = [
+        float((both @ dino.images([each.image for each in read_concept_pictures(concept)]).T).mean())
+        for concept in concepts
+    ]
+    assert float(rows[0]["multi_dino"]) == pytest.approx(sum(expected) / 2, abs=1e-5)
     assert all(float(rows[0][name]) > 0 for name in ("trained_numbers", "training_seconds", "peak_memory_mb"))
     by_run = list(csv.DictReader((out / "runs.csv").open(encoding="utf-8")))
     assert [(each["method"], each["learned"]) for each in by_run if each["method"] == "alone"] == [
@@ -103,8 +115,15 @@ def test_table_of_two_methods(
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written
     assert list(csv.DictReader((out / "table.csv").open(encoding="utf-8"))) == rows
-    # A run whose scores are gone is scored again.
-    (out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json").unlink()
+    # A run whose scores are gone, or were written by an older version, is scored again.
+    gone = out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json"
+    older = out / "textual_inversion" / "sequence" / "seed-0"
+    gone.unlink()
+    write_json(older / "compared.json", {name: value for name, value in read_json(older / "compared.json").items() if name != "scores"})
+    write_json(older / "evaluation" / "scores.json", {"seconds_per_picture": 1.0})
+    assert main(command) == 0
+    assert gone.exists()
+    assert "same_class" in read_json(older / "evaluation" / "scores.json")
     # Other prompts: nothing is learned again, the new one is asked of all.
     sequence = Path(yaml.safe_load(comparison.read_text("utf-8"))["sets"][0])
     sequence.write_text(sequence.read_text("utf-8").replace("  - a <new2> dog", "  - a <new2> dog\n  - <new1> at night"))
@@ -132,12 +151,39 @@ def test_means_and_spread_by_hand() -> None:
 
 def test_likeness_within_a_class_is_the_mean_over_seeds(tmp_path: Path) -> None:
     runs = []
-    for seed, alike in enumerate((0.5, 0.7)):
+    for seed, (own, alike) in enumerate(((0.5, 0.7), (0.6, 0.9))):
         folder = tmp_path / f"seed-{seed}"
-        write_json(folder / "evaluation" / "scores.json", {"same_class": {"<new4>": {"<new4>": 0.6, "<new1>": alike}}})
+        write_json(folder / "evaluation" / "scores.json", {"same_class": {"<new4>": {"<new4>": own, "<new1>": alike}}})
         runs.append(Run("cns", "set", seed, folder, "set.yaml", (), (), ()))
-    found = [tuple(each.values()) for each in rows_within_class(runs)]
-    assert found == [("cns", "set", "<new4>", "<new4>", 2, 0.6), ("cns", "set", "<new4>", "<new1>", 2, 0.6)]
+    bound = {"same_class": {"<new4>": {"<new4>": 0.2, "<new1>": 0.3}}}
+    found = [tuple(each.values()) for each in rows_within_class(runs, [("set", bound)])]
+    assert found == [
+        ("cns", "set", "<new4>", "<new4>", 2, pytest.approx(0.55)),
+        ("cns", "set", "<new4>", "<new1>", 2, pytest.approx(0.8)),
+        ("class word", "set", "<new4>", "<new4>", 1, 0.2),
+        ("class word", "set", "<new4>", "<new1>", 1, 0.3),
+    ]
+
+
+def test_runs_begun_otherwise_are_refused_wherever_they_are(comparison: Path, tmp_path: Path) -> None:
+    file = Comparison.read(comparison)
+    runs = runs_of(file, tmp_path / "out")
+    settings = comparable(checked_configuration([*runs[1].fit_arguments(), "--trainer.devices", "1"]))
+    folder = RunFolder(runs[1].folder)
+    folder.create()
+    kept = {**settings, "trainer.devices": 4, "trainer.strategy.class_path": "some.Strategy", "trainer.accelerator": "gpu"}
+    del kept["trainer.strategy"]
+    sequence = Sequence.read(Path(runs[1].sequence)).plain()
+    open_accelerator = {**settings, "trainer.accelerator": "auto"}
+    folder.config.write_text(yaml.safe_dump({"settings": kept, "sequence": sequence}), "utf-8")
+    check_goes_on(runs[1], open_accelerator)  # other devices are none of its business
+    with pytest.raises(UserError, match=r"trainer.accelerator was 'gpu' and is 'cpu'"):
+        check_goes_on(runs[1], settings)
+    with pytest.raises(UserError, match="seed_everything was 0 and is 1"):
+        check_goes_on(replace(runs[1], seed=1), open_accelerator)
+    # The first run of the comparison is a new one: the second is looked at all the same.
+    with pytest.raises(UserError, match=r"trainer.accelerator was 'gpu' and is 'cpu'"):
+        check(comparison, runs)
 
 
 def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +196,8 @@ def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().err
     assert "nowhere.yaml: there is no such file" in said
     assert "none of the methods" in said
-    path.write_text("stack: [configs/hardware/cpu.yaml]\nmethods: {class_word: [configs/methods/cns.yaml]}\n", "utf-8")
-    assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "methods.class_word: is the name of a bound" in capsys.readouterr().err
+    for name in ("alone", "class_word", "class word"):
+        path.write_text(f"stack: [configs/hardware/cpu.yaml]\nmethods: {{{name}: [configs/methods/cns.yaml]}}\n", "utf-8")
+        assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert f"methods.{name}: is the name of a bound" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -117,7 +117,22 @@ def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, t
     assert main(command(run, tiny_judge, "--matrix-pictures", "3")) == 0
     more = read_json(run / "evaluation" / "scores.json")
     assert more["groups"] == again["groups"]
+    # One more of the 3 single prompts, two more of the 2 after stage 0, none of the others.
+    assert len(times(run)) == len(after) + 3 + 2 * 2
     assert more["matrix"] != again["matrix"]
+
+
+def test_a_kept_prompt_in_the_wrong_list_is_said_before_anything_is_drawn(
+    run: Path, tiny_judge: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    content["sequence"]["prompts"]["single"].append("a photo of a house")
+    (run / "config.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert main(command(run, tiny_judge)) == 2
+    said = capsys.readouterr().err
+    assert "prompts.single[3]: names 0 concepts" in said
+    assert "--sequence FILE" in said
+    assert not (run / "evaluation").exists()
 
 
 def test_after_a_rollback_the_figures_are_of_what_is_left(run: Path, tiny_judge: Path) -> None:

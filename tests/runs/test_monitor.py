@@ -1,5 +1,6 @@
 """The monitor draws what `test` would draw, in its places, while a run is going on."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,25 @@ def test_evaluation_finds_the_pictures_of_the_monitor(
     assert set(seen["stages"][0]["groups"]) == {"single"}
     assert seen["forgetting_from_learned"] == scores["forgetting_from_learned"]
     assert "CLIP-I after stage 1: <new1>" in (run / "log.txt").read_text("utf-8")
+
+
+def test_rows_that_were_scored_otherwise_are_dropped(
+    sequence: Path, tiny_base_model: Path, tiny_judge: Path, tmp_path: Path
+) -> None:
+    both = yaml.safe_load(sequence.read_text("utf-8"))
+    only = {"single": PROMPTS["single"][:1], "double": [], "triple": []}
+    for name, judge in (("same", tiny_judge), ("other", tmp_path / "judge")):
+        sequence.write_text(yaml.safe_dump({**both, "concepts": both["concepts"][:1], "prompts": only}), "utf-8")
+        more = ("--monitor.pictures", "1", "--monitor.judge")
+        assert main(arguments(tiny_base_model, sequence, tmp_path / name, *more, str(tiny_judge))) == 0
+        sequence.write_text(yaml.safe_dump(both), "utf-8")
+        shutil.copytree(tiny_judge, tmp_path / "judge", dirs_exist_ok=True)
+        assert main(arguments(tiny_base_model, sequence, tmp_path / name, *more, str(judge))) == 0
+    rows = {name: read_json(tmp_path / name / "evaluation" / "monitor.json") for name in ("same", "other")}
+    assert [row["stage"] for row in rows["same"]["stages"]] == [0, 1]
+    assert "forgetting_from_best" in rows["same"]
+    assert [row["stage"] for row in rows["other"]["stages"]] == [1]
+    assert "forgetting_from_best" not in rows["other"]
 
 
 def test_a_stopped_run_ends_with_the_same_rows(
