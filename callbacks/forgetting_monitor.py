@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from cns_lightning.evaluation.evaluate import Evaluation, Settings, Table, figures_of_matrix, reference_vectors
+from cns_lightning.evaluation.evaluate import (
+    Evaluation,
+    Settings,
+    Table,
+    figures_of_matrix,
+    likeness,
+    reference_vectors,
+)
 from cns_lightning.evaluation.judges import clip_encoder, judge_of
 from cns_lightning.fusion import fusion_text
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.storage import read_json, write_json
+from cns_lightning.storage import read_json, sha256_of_facts, write_json
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -87,7 +92,7 @@ class ForgettingMonitor(Callback):
         """Gives a checksum of what the figures after a stage depend on besides the model."""
         prompts = [(each.group, each.number, each.prompt, each.text) for each in evaluation.questions(stage)]
         facts = [judge, self.steps, self.guidance, prompts]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return sha256_of_facts(facts)
 
     def _settings(self, module: ContinualPersonalization) -> Settings:
         return Settings(
@@ -105,11 +110,11 @@ class ForgettingMonitor(Callback):
         earlier: list[dict[str, Any]] = read_json(path)["stages"] if path.exists() else []
         concepts = [each for each in evaluation.sequence.concepts if each.token in evaluation.tokens]
         references = reference_vectors(concepts, self._encoder)
-        scores = evaluation.matrix_row(evaluation.last, self._encoder, references)
-        table, pairs = Table({concept.token: concept.kind for concept in concepts}), self._pairs(evaluation)
+        table, pairs, vectors = Table({each.token: each.kind for each in concepts}), self._pairs(evaluation), None
         if pairs:
             vectors = self._encoder.images(evaluation.pictures_of(evaluation.last).read(pairs))
             table.add(pairs, vectors, references, self._encoder)
+        scores = [likeness(token, pairs, vectors, references[token]) for token in evaluation.tokens]
         # Rows of a run that was undone since, or scored otherwise, are dropped.
         kept = {
             row["stage"]: row

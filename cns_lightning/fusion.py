@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cns_lightning.errors import UserError
-from cns_lightning.storage import read_tensors, write_tensors
+from cns_lightning.storage import read_tensors, sha256_of_facts, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +84,7 @@ def weights_after(
         return registry.weights(upto=entries[-1].token, base=base_weights)
     path = folder.fused_after(count)
     facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], fusion_facts(method)]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    key = sha256_of_facts(facts)
     if path.exists():
         tensors, found = read_tensors(path)
         if found.get(KEY) == key:

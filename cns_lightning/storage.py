@@ -141,6 +141,11 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
+def sha256_of_facts(facts: list[Any]) -> str:
+    """Gives the SHA-256 of plain values, as hexadecimal: what something was made from, as a key to find it again."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Packs tensors and text into the safetensors format.
 

@@ -109,8 +109,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     Raises:
         UserError: naming all faults of the first run that would be refused.
     """
-    from cns_lightning.cli.fit import checked_configuration, comparable
-    from cns_lightning.cli.test import parser as test_parser
+    from cns_lightning.cli.fit import comparable
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
 
     judges: set[tuple[str, str | None]] = set()
@@ -119,28 +118,45 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         stack = (run.files, run.fit)
         # Sets and seeds change nothing that could be refused in a new folder.
         if stack not in parsed:
-            # As in a new folder of its own, on one device, as the run will see it.
-            elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
-            try:
-                config = checked_configuration(elsewhere.fit_arguments())
-            except UserError as error:
-                faults: list[UserError] = getattr(error, "faults", [error])
-                raise SeveralUserErrors(
-                    [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
-                ) from error
+            config, asked = new_configuration(path, run), arguments_of_test(path, run)
             parsed[stack] = comparable(config)
-            try:
-                asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
-            except argparse.ArgumentError as error:
-                raise UserError(f"{path}: test", str(error), "See python -m cns_lightning test --help") from error
-            if unknown:
-                problem = f"has {' '.join(unknown)}, which test does not know"
-                raise UserError(f"{path}: test", problem, "See python -m cns_lightning test --help")
             judges.add((asked.judge or judge_of(str(config.model.base_model)), asked.dino))
         check_goes_on(run, parsed[stack])
     for judge, dino in judges:
         clip_encoder(judge, "cpu", f"{path}: test: --judge")
         dino_encoder(dino, "cpu", f"{path}: test: --dino")
+
+
+def new_configuration(path: Path, run: Run) -> Any:
+    """Gives the configuration of a run as in a new folder of its own, on one device, as the run will see it.
+
+    Raises:
+        UserError: if `fit` would refuse it.
+    """
+    from cns_lightning.cli.fit import checked_configuration
+
+    elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
+    try:
+        return checked_configuration(elsewhere.fit_arguments())
+    except UserError as error:
+        faults: list[UserError] = getattr(error, "faults", [error])
+        raise SeveralUserErrors(
+            [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
+        ) from error
+
+
+def arguments_of_test(path: Path, run: Run) -> argparse.Namespace:
+    """Gives what `test` is asked; raises UserError if it does not know it."""
+    from cns_lightning.cli.test import parser as test_parser
+
+    try:
+        asked, unknown = test_parser(exit_on_error=False).parse_known_args(run.test_arguments())
+    except argparse.ArgumentError as error:
+        raise UserError(f"{path}: test", str(error), "See python -m cns_lightning test --help") from error
+    if unknown:
+        problem = f"has {' '.join(unknown)}, which test does not know"
+        raise UserError(f"{path}: test", problem, "See python -m cns_lightning test --help")
+    return asked
 
 
 def check_goes_on(run: Run, settings: dict[str, Any]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from cns_lightning.data.templates import class_training_prompt
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.storage import read_tensors, write_tensors
+from cns_lightning.storage import read_tensors, sha256_of_facts, write_tensors
 
 if TYPE_CHECKING:
     from cns_lightning.data.templates import PromptTemplates
@@ -52,7 +50,7 @@ def prior_latents(trainer: Any, concept: Concept, templates: PromptTemplates, pr
     module, folder = trainer.lightning_module, RunFolder(trainer.default_root_dir)
     prompt = class_training_prompt(concept, templates)
     facts = [module.registry.base_fingerprint, prompt, prior.pictures, prior.steps, prior.guidance, module.base_dtype]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    digest = sha256_of_facts(facts)[:12]
     path = folder.prior / f"{re.sub(r'[^A-Za-z0-9]+', '-', concept.class_word)}-{digest}.safetensors"
     if trainer.strategy.broadcast(path.exists()):
         return read_tensors(path)[0]["latents"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_fr
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
+from cns_lightning.storage import sha256_of_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +87,7 @@ class Evaluation:
         facts = [self.registry.base_fingerprint, *(entry.sha256 for entry in entries)]
         if self.settings.fusion:
             facts.append(self.settings.fusion)
-        model = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        model = sha256_of_facts(facts)
         name = "base" if stage == BASE else f"stage-{stage:02d}"
         return PictureFolder(self.folder / name, model, self.settings.steps, self.settings.guidance)
 
@@ -209,7 +208,7 @@ class Evaluation:
         """Gives CLIP-I of every concept after a stage, on its single prompts; None for one without."""
         pairs = [(each, seed) for each in self.singles(stage) for seed in range(self.settings.matrix_pictures)]
         vectors = judge.images(self.pictures_of(stage).read(pairs)) if pairs else None
-        return [_own(token, pairs, vectors, references[token]) for token in self.tokens[: stage + 1]]
+        return [likeness(token, pairs, vectors, references[token]) for token in self.tokens[: stage + 1]]
 
 
 def figures_of_matrix(matrix: Sequence[Sequence[float | None]]) -> dict[str, float | None]:
@@ -230,7 +229,15 @@ def reference_vectors(concepts: Iterable[Concept], encoder: ClipEncoder | DinoEn
     }
 
 
-def _own(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: Tensor) -> float | None:
+def likeness(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: Tensor) -> float | None:
+    """Gives CLIP-I of the pictures that were drawn of one concept alone; None where there are none.
+
+    Args:
+        token: of the concept.
+        pairs: what was drawn.
+        vectors: of the drawn pictures, (pairs, width).
+        references: of the pictures to compare with, (pictures, width).
+    """
     mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
     if not mine or vectors is None:
         return None
@@ -263,10 +270,10 @@ def likeness_within_class(
     found: dict[str, dict[str, float]] = {}
     for tokens in of_class.values():
         for token in tokens if len(tokens) > 1 else ():
-            mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
-            if mine:
-                others = (token, *(each for each in tokens if each != token))
-                found[token] = {each: float((vectors[mine] @ references[each].T).mean()) for each in others}
+            of_class_too = (token, *(each for each in tokens if each != token))
+            alike = {each: likeness(token, pairs, vectors, references[each]) for each in of_class_too}
+            if known := {each: value for each, value in alike.items() if value is not None}:
+                found[token] = known
     return found
 
 

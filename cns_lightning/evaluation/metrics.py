@@ -80,7 +80,7 @@ class ImageAlignment(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, generated: Tensor, references: Tensor) -> None:
-        """Adds pictures; both of shape (pictures, width), unit length, on any device."""
+        """Adds pictures; both of shape (pictures, width), unit length or means of such, on any device."""
         cosines = generated.to(self.device).double() @ references.to(self.device).double().T
         self.total += cosines.sum()
         self.count += cosines.numel()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cns_lightning.diffusion.sampling import generate_pairs
-from cns_lightning.storage import write_atomically
+from cns_lightning.storage import sha256_of_facts, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +42,7 @@ class PictureFolder:
     def key(self, question: Question, seed: int) -> str:
         """Gives the checksum of all that a picture is drawn from."""
         facts = [self.model, question.prompt, seed, self.steps, self.guidance]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return sha256_of_facts(facts)
 
     def missing(self, wanted: Sequence[tuple[Question, int]]) -> list[tuple[Question, int]]:
         """Lists the pictures that are not there, or were drawn from something else."""
