@@ -16,7 +16,7 @@ def read_calibration_prompts(name: str) -> tuple[str, ...]:
     """
     path = Path(name)
     if not path.exists():
-        path = Path(str(files("cns_lightning") / "configs" / "calibration" / f"{name}.txt"))
+        path = _shipped() / f"{name}.txt"
     if not path.exists():
         shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
         raise UserError("calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
@@ -25,3 +25,12 @@ def read_calibration_prompts(name: str) -> tuple[str, ...]:
     if not prompts:
         raise UserError(str(path), "holds no descriptions", "Write one a line; about 100 are usual")
     return prompts
+
+
+def shipped_descriptions() -> tuple[str, ...]:
+    """Returns the descriptions of every file that ships."""
+    return tuple(prompt for path in sorted(_shipped().glob("*.txt")) for prompt in read_calibration_prompts(path.stem))
+
+
+def _shipped() -> Path:
+    return Path(str(files("cns_lightning") / "configs" / "calibration"))

@@ -23,6 +23,7 @@ from cns_lightning.diffusion.text import ConceptTokens
 from cns_lightning.errors import UserError
 from cns_lightning.fusion import weights_after
 from cns_lightning.methods.base import Method, StageContext
+from cns_lightning.methods.token_starts import rare_words_of, token_starts
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
@@ -61,6 +62,8 @@ class ContinualPersonalization(LightningModule):
         seed: of every draw.
         base_dtype: precision in which the frozen base model is loaded.
         gradient_checkpointing: trades time for memory in the UNet.
+        rare_words: words from which tokens start, best first, for methods that start them so; ``auto`` ranks those of
+            the base model's vocabulary when a run begins.
     """
 
     def __init__(
@@ -70,9 +73,10 @@ class ContinualPersonalization(LightningModule):
         seed: int = 0,
         base_dtype: str = "float32",
         gradient_checkpointing: bool = False,
+        rare_words: list[str] | str = "auto",
     ) -> None:
         super().__init__()
-        self.method, self.base_model, self.seed = method, base_model, seed
+        self.method, self.base_model, self.seed, self.rare_words = method, base_model, seed, rare_words
         self.base_dtype, self.gradient_checkpointing = base_dtype, gradient_checkpointing
         self.stage, self.step, self.done_stages = -1, 0, 0
         self.concept_neurons: dict[str, NeuronMask] = {}
@@ -133,20 +137,16 @@ class ContinualPersonalization(LightningModule):
         parameters = sum(parameter.numel() for parameter in base.unet.parameters())
         kind = type(self.method)
         fused_by = f"{kind.__module__}.{kind.__qualname__}" if kind.fuses else None
-        return NeuronRegistry.create(folder, self.base_model, fingerprint, self.base_weights, parameters, fused_by)
+        words = rare_words_of(self.method, base, self.rare_words, self.trainer.strategy.root_device)
+        return NeuronRegistry.create(
+            folder, self.base_model, fingerprint, self.base_weights, parameters, fused_by, words
+        )
 
     def _introduce_tokens(self) -> None:
-        """Adds the tokens of the whole sequence at their initial embeddings.
-
-        All at once, before anything is learned: a token that cannot be used stops the run here, not after hours.
-        """
+        """Adds all tokens of the sequence at once: one that cannot be used stops the run here, not after hours."""
         assert self.base is not None
-        self.tokens.add_all(
-            {
-                concept.token: self.method.initial_embedding(self.base, concept, self.seed)
-                for concept in self.sequence.concepts
-            }
-        )
+        self.starts = token_starts(self.method, self.base, self.sequence.concepts, self.registry, self.seed)
+        self.tokens.add_all(self.starts.embeddings)
         if self.layerwise is not None:
             for token in self.tokens.names:
                 self.layerwise.add(self.tokens.rows(token))
@@ -203,6 +203,7 @@ class ContinualPersonalization(LightningModule):
                 ),
                 calibration_prompts=self.calibration_prompts,
                 seed=self.seed,
+                rare_words=self.starts.rare_words.get(concept.token, ()),
             )
         )
 
@@ -340,7 +341,7 @@ class ContinualPersonalization(LightningModule):
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = group[FULL_RATE] * (1 - self.step / self.data.steps)
         super().optimizer_step(*arguments, **keywords)
-        self.method.after_step()
+        self.method.after_step(self.step)
         self.notices.publish(self.step)
         self.step += 1
         # On a stage's last batch nothing may stay behind: the stage is about to be finished.

@@ -47,7 +47,7 @@ def denoising_loss(
         noisy.to(base.dtype),
         timesteps,
         encoder_hidden_states=states.states.to(base.dtype),
-        added_cond_kwargs=_added_conditions(base, latents, states),
+        added_cond_kwargs=added_conditions(base, latents, states),
         return_dict=False,
     )[0]
     error = (predicted.float() - _target(base, latents, noise, timesteps).float()).square().mean(1, keepdim=True)
@@ -68,7 +68,7 @@ def _target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) 
     return latents
 
 
-def _added_conditions(base: BaseModel, latents: Tensor, states: TextStates) -> dict[str, Tensor] | None:
+def added_conditions(base: BaseModel, latents: Tensor, states: TextStates) -> dict[str, Tensor] | None:
     """Gives what SDXL reads besides: the pooled text, and original size, crop corner and target size in pixels."""
     if not base.is_xl:
         return None

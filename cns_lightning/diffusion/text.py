@@ -285,17 +285,18 @@ def _add_to_vocabulary(tokenizer: CLIPTokenizer, token: str, where: str) -> int:
     if token.lower() in known:
         raise UserError(where, f"already has the token {token} (upper and lower case are one)", remedy)
     unknown = tokenizer.unk_token_id
-    if len(split := _token_ids(tokenizer, token)) <= 1 and split != [unknown]:
+    if len(split := token_ids(tokenizer, token)) <= 1 and split != [unknown]:
         reason = "which is a word it knows" if split else "of which nothing is left when it is read"
         raise UserError(where, f"cannot take {token} for a new token, {reason}", remedy)
     tokenizer.add_tokens(token)
     identifier = cast("int", tokenizer.convert_tokens_to_ids(token))
-    if identifier == unknown or _token_ids(tokenizer, f"a photo of {token} cat").count(identifier) != 1:
+    if identifier == unknown or token_ids(tokenizer, f"a photo of {token} cat").count(identifier) != 1:
         raise UserError(where, f"does not keep {token} in one piece", remedy)
     return identifier
 
 
-def _token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+def token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+    """Returns the ids of a text without start and end token."""
     return cast("list[int]", tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -339,7 +340,7 @@ def word_embedding(base: BaseModel, class_word: str, token: str) -> list[Tensor]
     """
     vectors = []
     for number, tokenizer in enumerate(base.tokenizers):
-        ids = _token_ids(tokenizer, class_word)
+        ids = token_ids(tokenizer, class_word)
         if not ids:
             raise UserError(f"class_word of {token}", f"{class_word!r} holds no word", "Say what it is, such as cat")
         rows = base.embedding_table(number).weight.detach().float().cpu()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.text import TextStates, initial_embedding, text_states
-from cns_lightning.registry.record import LAYERS, ConceptRecord
+from cns_lightning.registry.record import LAYERS, RARE_WORDS, ConceptRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,8 @@ class StageContext:
         mask: the concept neurons, or None where the run selects none.
         prompts: for every earlier concept and this one, in order, the prompts that name it.
         calibration_prompts: descriptions of anything else; empty where the run selects no neurons.
-        seed: of the run.
+        seed: base random seed.
+        rare_words: the words from which the concept's token started; empty where it started from something else.
     """
 
     stage: int
@@ -65,6 +66,7 @@ class StageContext:
     prompts: tuple[tuple[str, ...], ...]
     calibration_prompts: tuple[str, ...]
     seed: int
+    rare_words: tuple[str, ...] = ()
 
 
 class Method(nn.Module, ABC):
@@ -95,6 +97,9 @@ class Method(nn.Module, ABC):
     learning_rate_falls = False
     """Whether learning rates fall in a straight line, to 0 at a stage's end."""
 
+    starts_from_rare_word = False
+    """Whether a concept's token starts from a rare word of the base model (`diffusion.rare_words`)."""
+
     context: StageContext
 
     def projections(self, base: BaseModel) -> dict[str, nn.Linear]:
@@ -123,7 +128,10 @@ class Method(nn.Module, ABC):
         return {}
 
     def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
-        """Gives where a concept's token starts, for each encoder, shape (vectors, width), float32, on the CPU.
+        """Returns where a token starts that starts from no rare word: from its class word.
+
+        Returns:
+            For each encoder, shape (vectors, width), float32, on the CPU.
 
         Raises:
             UserError: if nothing is left of the class word when it is read.
@@ -150,8 +158,8 @@ class Method(nn.Module, ABC):
         """Gives what is added to the denoising loss, a scalar, or None for nothing."""
         return None
 
-    def after_step(self) -> None:
-        """Acts after an optimizer step, while the gradients still stand."""
+    def after_step(self, step: int) -> None:
+        """Acts after an optimizer step, while the gradients still stand; ``step`` counts from 0 in every stage."""
 
     @abstractmethod
     def finish_stage(self) -> ConceptRecord:
@@ -176,6 +184,10 @@ class Method(nn.Module, ABC):
             values=values.detach().half().cpu(),
             factors=factors or {},
             extra=extra or {},
-            metadata={LAYERS: str(self.context.tokens.layers)} if self.is_layerwise else {},
+            metadata=self._metadata(),
             embeddings=[row.detach().float().cpu().clone() for row in rows],
         )
+
+    def _metadata(self) -> dict[str, str]:
+        layers = {LAYERS: str(self.context.tokens.layers)} if self.is_layerwise else {}
+        return layers | ({RARE_WORDS: " ".join(self.context.rare_words)} if self.context.rare_words else {})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 Regularization = Literal["split", "plain", "continual_lora", "function_space", "none"]
+TokenStart = Literal["rare_word", "class_word"]
 
 
 def anchor_strengths(overlapping: Tensor, prior: float, pretrained: float) -> Tensor:
@@ -105,13 +106,15 @@ class ConceptNeuronSelection(Method):
     Args:
         learning_rate: of the values on the concept neurons.
         token_learning_rate: of the concept's token embedding.
+        token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
+            concepts of one class share nearly all neurons.
         regularization: form of L_reg; ``function_space`` ties the keys and values of earlier concepts' prompts to what
             they were before the stage, and those of the calibration prompts to the pretrained ones.
-        prior_strength: strength of the first tie; in function space of one such tie for every earlier concept.
-        pretrained_strength: strength of the second tie.
-        regularization_weight: factor on the automatically balanced L_reg; 0 switches it off.
-        reference_displacement: the displacement at which the median gradient of a tie of strength one shall equal that
-            of the denoising loss.
+        prior_strength: weight of the tie to earlier concepts; in function space the mean over them.
+        pretrained_strength: weight of the tie to the pretrained weights.
+        regularization_weight: factor on the balanced L_reg; it acts from step ``balance_steps`` on, 0 switches it off.
+        reference_displacement: root mean square displacement of the neurons at which the median gradient of a tie of
+            strength one equals that of the denoising loss.
         balance_steps: optimizer steps over which the denoising gradient is measured; L_reg acts after them.
         detach_first_token: leave keys and values of the first token untrained, so that the unconditional prediction
             keeps its anchor.
@@ -123,15 +126,14 @@ class ConceptNeuronSelection(Method):
     earlier_shift: Tensor
     weight: Tensor
     gradient_sum: Tensor
-    counter: Tensor
-    reference_gradient: Tensor
     prior_gram: Tensor
     general_gram: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - they are YAML keys
         self,
         learning_rate: float = 1e-4,
         token_learning_rate: float = 5e-4,
+        token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
         prior_strength: float = 10.0,
         pretrained_strength: float = 1.0,
@@ -142,6 +144,7 @@ class ConceptNeuronSelection(Method):
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
+        self.starts_from_rare_word = token_start == "rare_word"
         self.regularization: Regularization = regularization
         self.prior_strength, self.pretrained_strength = prior_strength, pretrained_strength
         self.regularization_weight, self.reference_displacement = regularization_weight, reference_displacement
@@ -162,12 +165,10 @@ class ConceptNeuronSelection(Method):
         self.register_buffer("earlier_shift", shift, persistent=False)
         strengths = anchor_strengths(overlapping, self.prior_strength, self.pretrained_strength)
         self.register_buffer("strengths", strengths, persistent=False)
-        for name in ("weight", "gradient_sum", "counter"):
+        for name in ("weight", "gradient_sum"):
             self.register_buffer(name, torch.zeros((), device=device))
         if self.regularization == "function_space":
             self._prepare_function_space(context)
-        # Once a stage, not once a step: a boolean index waits for the device.
-        self.register_buffer("reference_gradient", self._reference_gradient(), persistent=False)
 
     def _prepare_function_space(self, context: StageContext) -> None:
         # A learned concept's states never change again: each is encoded once, and a stage costs the same at any length.
@@ -177,7 +178,9 @@ class ConceptNeuronSelection(Method):
             problem = "is function_space, which needs the descriptions of the selection of neurons, and there are none"
             raise UserError("model.method.regularization", problem, "Use split, or select by ImportanceScoring")
         general = self._gram_of(context, context.calibration_prompts)
-        self.register_buffer("prior_gram", sum(prior, torch.zeros_like(general)), persistent=False)
+        # The mean, not the sum: else a concept could move less the more were learned before it.
+        mean = torch.stack(prior).mean(0) if prior else torch.zeros_like(general)
+        self.register_buffer("prior_gram", mean, persistent=False)
         self.register_buffer("general_gram", general, persistent=False)
         device = context.base.device
         self.base_matrices = BufferList([context.base_weights[name].to(device) for name in self.delta.names])
@@ -224,35 +227,42 @@ class ConceptNeuronSelection(Method):
         pretrained = function_space_regularization(matrices, list(self.base_matrices), self.general_gram)
         return self.prior_strength * prior + self.pretrained_strength * pretrained
 
-    def after_step(self) -> None:
+    def after_step(self, step: int) -> None:
         """Measures the denoising gradient over the first steps and sets the weight of L_reg from it.
 
-        The weight makes the median gradient of a tie of strength one at the reference displacement equal the median
-        gradient of the denoising loss (docs/methods.md 1.8, scale). No value leaves the device.
+        The weight makes the median gradient of a tie of strength one equal the median gradient of the denoising loss
+        when the neurons have moved by the reference displacement, in the direction in which they have moved so far
+        (docs/methods.md 1.8, scale). No value leaves the device.
         """
         gradient = self.delta.values.grad
-        if gradient is None:
+        if gradient is None or step >= self.balance_steps:
             return
-        measuring = self.counter < self.balance_steps
-        self.counter += 1
-        self.gradient_sum += torch.where(measuring, gradient.abs().median(), 0.0)
-        reached = self.counter == self.balance_steps
-        balanced = self.regularization_weight * self.gradient_sum / self.balance_steps / self.reference_gradient
-        self.weight.copy_(torch.where(reached, balanced, self.weight))
+        self.gradient_sum += gradient.abs().median()
+        if step == self.balance_steps - 1 and self.regularization != "none":
+            denoising = self.gradient_sum / self.balance_steps
+            self.weight.copy_(self.regularization_weight * denoising / self._reference_gradient())
 
     def _reference_gradient(self) -> Tensor:
-        """Gives the median gradient of a tie of strength one at the reference displacement.
+        """Returns the median gradient of a tie of strength one at the reference displacement, a scalar.
 
-        Of one tie, not of all of L_reg: the sum grows with the earlier concepts and with their overlap, and a weight
-        that made up for that would protect them least where they need it most.
+        Of one tie, not of all of L_reg: a weight that made up for earlier concepts would protect them less. At the
+        displacement of the first steps, scaled: neurons that move together pull the tie harder than each by itself.
         """
-        step = self.reference_displacement
-        if self.regularization == "continual_lora":
-            moved = self.earlier_shift[self.earlier_shift != 0]
-            return 2 * step * (moved.square().median() if len(moved) else torch.ones_like(self.weight))
-        if self.regularization == "function_space":
-            return 2 * step * self.general_gram.diagonal().median()
-        return torch.full_like(self.weight, 2 * step)
+        with torch.enable_grad():
+            values = self.delta.values
+            if self.regularization == "continual_lora":
+                tie = continual_lora_regularization(values, self.earlier_shift)
+            elif self.regularization == "function_space":
+                moved = list(self.delta.weights().values())
+                tie = function_space_regularization(moved, list(self.prior_matrices), self.general_gram)
+            else:
+                tie = values.square().sum()
+            (gradient,) = torch.autograd.grad(tie, [values])
+        # Entries that a tie leaves free have no gradient and no say; the first stage may have no others.
+        median = torch.where(gradient != 0, gradient.abs(), torch.nan).nanmedian()
+        displacement = values.detach().square().mean().sqrt()
+        reference = median * self.reference_displacement / displacement
+        return torch.where(reference > 0, reference, 1.0)
 
     def finish_stage(self) -> ConceptRecord:
         """Keeps mask, values in half precision and the token."""

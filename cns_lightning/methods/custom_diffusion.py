@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cns_lightning.calibration import read_calibration_prompts
-from cns_lightning.diffusion.text import random_embedding, text_states
+from cns_lightning.diffusion.text import text_states
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
 from cns_lightning.methods.deltas import SparseDelta
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.registry.record import ConceptRecord
-    from cns_lightning.sequence import Concept
 
 
 class CustomDiffusion(Method):
@@ -40,6 +39,7 @@ class CustomDiffusion(Method):
     """
 
     fuses = True
+    starts_from_rare_word = True
 
     def __init__(
         self,
@@ -54,16 +54,6 @@ class CustomDiffusion(Method):
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
         self.prior_weight, self.detaches_first_token = prior_weight, detach_first_token
         self.captions, self.ridge = captions, ridge
-
-    def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
-        """Starts the token at random, in place of the published code's rare tokens, which not every model has.
-
-        From the class word, two concepts of one class would have almost equal states; the merge, which must give each
-        its own keys and values there, would answer with weights many times as large as the pretrained ones.
-
-        Source: docs/methods.md 4.3.
-        """
-        return random_embedding(base, seed, concept.token)
 
     def start_stage(self, context: StageContext) -> None:
         """Lays a delta on every key and value weight of the pretrained model."""

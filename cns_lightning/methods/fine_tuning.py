@@ -20,6 +20,8 @@ class FineTuning(Method):
         detach_first_token: leave keys and values of the first token untrained.
     """
 
+    starts_from_rare_word = True
+
     def __init__(
         self, learning_rate: float = 4e-5, token_learning_rate: float = 4e-5, detach_first_token: bool = True
     ) -> None:

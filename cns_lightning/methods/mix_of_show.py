@@ -113,7 +113,7 @@ class MixOfShow(Method):
         return self.delta.weights(self.delta.products())
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, step: int) -> None:
         """Keeps the vectors where they are once they are long enough; no value leaves the device."""
         if not self.largest_norm:
             return

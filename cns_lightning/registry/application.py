@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 _REMEDY = "Use a pipeline of the base model that the concepts were learned on"
 
 
+def pretrained_weights(source: str) -> tuple[str, dict[str, Tensor]]:
+    """Loads a base model and returns its fingerprint and its key and value weights by parameter name.
+
+    Raises:
+        UserError: if there is no such base model.
+    """
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.diffusion.cross_attention import key_value_projections
+
+    base = BaseModel.load(source)
+    return base.fingerprint(), {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
+
+
 def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[ConceptRecord]) -> None:
     """Teaches a pipeline's tokenizers and text encoders the tokens; those they know get their embeddings anew.
 

@@ -101,6 +101,7 @@ class Index:
         base_fingerprint: of its weights.
         unet_parameters: of the base model's UNet, if it was told.
         fused_by: class path of the method that makes one model of the concepts; None where they simply add up.
+        rare_words: words of the base model from which tokens start, best first; empty where none does.
     """
 
     base_model: str
@@ -109,6 +110,7 @@ class Index:
     general: GeneralEntry | None = None
     concepts: tuple[ConceptEntry, ...] = ()
     fused_by: str | None = None
+    rare_words: tuple[str, ...] = ()
 
     def entries(self) -> list[ConceptEntry | GeneralEntry]:
         """Gives every file's entry."""
@@ -230,6 +232,7 @@ def write_index(folder: Path, index: Index) -> None:
                 "id": index.base_model,
                 "fingerprint": index.base_fingerprint,
                 "unet_parameters": index.unet_parameters,
+                **({"rare_words": list(index.rare_words)} if index.rare_words else {}),
             },
             "general": vars(index.general) if index.general else None,
             "concepts": [vars(entry) for entry in index.concepts],
@@ -288,6 +291,7 @@ def _index_of(content: dict[str, Any], source: str) -> Index:
             general=GeneralEntry(**general) if general else None,
             concepts=tuple(ConceptEntry(**entry) for entry in content["concepts"]),
             fused_by=content.get("fused_by"),
+            rare_words=tuple(content["base_model"].get("rare_words", ())),
         )
     except (KeyError, TypeError) as error:
         raise UserError(source, f"is no registry ({error})", "Restore the file from a copy") from error

@@ -22,6 +22,9 @@ from cns_lightning.neurons.mask import NeuronMask
 LAYERS = "layers"
 """Key of the metadata: into how many layers the vectors of a layer-wise token fall."""
 
+RARE_WORDS = "rare_words"
+"""Key of the metadata: the words from which the token started."""
+
 
 @dataclass(eq=False)
 class ConceptRecord:
@@ -86,6 +89,11 @@ class ConceptRecord:
     def layers(self) -> int:
         """Gives into how many layers the embeddings' vectors fall; 1 for a token that every layer reads alike."""
         return int(self.metadata.get(LAYERS, "1"))
+
+    @property
+    def rare_words(self) -> tuple[str, ...]:
+        """Returns the words from which the token started; empty where it started from something else."""
+        return tuple(self.metadata.get(RARE_WORDS, "").split())
 
     def moved(self) -> NeuronMask | None:
         """Gives the neurons that the concept moves: those of its mask, or all of a matrix with factors."""

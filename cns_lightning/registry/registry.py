@@ -11,13 +11,13 @@ from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.overlap import overlap_of
 from cns_lightning.registry import files
-from cns_lightning.registry.application import write_tokens
+from cns_lightning.registry.application import pretrained_weights, write_tokens
 from cns_lightning.registry.files import ConceptEntry, GeneralNeurons, Index
 from cns_lightning.registry.replay import Replay
 from cns_lightning.registry.store import Records, RecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -33,9 +33,7 @@ class NeuronRegistry:
 
     On disk a change is a new ``registry.json``, written after the files it names and before others are deleted:
     whatever moment a process dies at, the old or the new state is whole. One process writes (``write=True``); others
-    that must know the same keep it in memory (``write=False``).
-
-    Made by `create` and `load`.
+    that must know the same keep it in memory (``write=False``). Made by `create` and `load`.
     """
 
     def __init__(self, folder: Path | None, index: Index, written: Index | None) -> None:
@@ -54,6 +52,7 @@ class NeuronRegistry:
         weights: Mapping[str, Tensor] | None = None,
         unet_parameters: int | None = None,
         fused_by: str | None = None,
+        rare_words: Sequence[str] = (),
     ) -> NeuronRegistry:
         """Makes an empty registry; nothing is written before the first concept or the general neurons are.
 
@@ -64,8 +63,9 @@ class NeuronRegistry:
             weights: the base model's key and value weights; without them they are loaded when they are needed.
             unet_parameters: of the base model, only to tell shares of it.
             fused_by: class path of the method that makes one model of the concepts; None where they add up.
+            rare_words: words from which the concepts' tokens start, best first.
         """
-        index = Index(base_model, base_fingerprint, unet_parameters, fused_by=fused_by)
+        index = Index(base_model, base_fingerprint, unet_parameters, fused_by=fused_by, rare_words=tuple(rare_words))
         registry = cls(Path(folder) if folder is not None else None, index, None)
         registry._base_weights = dict(weights) if weights is not None else None
         return registry
@@ -108,6 +108,11 @@ class NeuronRegistry:
     def fused_by(self) -> str | None:
         """Gives the class path of the method that makes one model of the concepts; None where they add up."""
         return self._index.fused_by
+
+    @property
+    def rare_words(self) -> tuple[str, ...]:
+        """Returns the words of the base model from which tokens start, best first."""
+        return self._index.rare_words
 
     @property
     def entries(self) -> tuple[ConceptEntry, ...]:
@@ -364,14 +369,9 @@ class NeuronRegistry:
 
     def _loaded_base_weights(self) -> dict[str, Tensor]:
         if self._base_weights is None:
-            from cns_lightning.diffusion.base_model import BaseModel
-            from cns_lightning.diffusion.cross_attention import key_value_projections
-
-            base = BaseModel.load(self.base_model)
-            self.check_base(base.fingerprint(), "what is found there now")
-            self._base_weights = {
-                name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()
-            }
+            fingerprint, weights = pretrained_weights(self.base_model)
+            self.check_base(fingerprint, "what is found there now")
+            self._base_weights = weights
         return self._base_weights
 
     def apply(self, pipe: Any, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> None:

@@ -36,10 +36,14 @@ def test_the_table(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[0].split("  ")[0] == "token"
     rows = [line.split() for line in lines[1:4]]
     size = NeuronRegistry.load(run_folder / "registry").entries[0].bytes / 1000
-    assert rows[0] == ["<new1>", "cat", "animal", "2", "10.00", "0.20", f"{size:.1f}", "kB", "-"]
+    assert rows[0] == ["<new1>", "cat", "animal", "2", "10.00", "0.20", "1.0000", f"{size:.1f}", "kB", "-"]
     assert rows[1][3:6] == ["4", "20.00", "0.40"]
     assert [row[-1] for row in rows] == ["-", "25.00", "50.00"]
-    assert lines[-1].startswith("3 concepts on miniature, ")
+    assert lines[5].startswith("3 concepts on miniature, ")
+    # By hand: 2, 4 and 2 of 20; 1 of 5, 1 of 3 and 0 of 6 in common, all of one class; nothing is in all three.
+    assert lines[6] == "share of the key and value weights: 13.3% on average (paper: about 5%)"
+    assert lines[7] == "overlap (IoU) of two concepts: 0.18 on average (paper: 0.24); two of one class 0.18"
+    assert lines[8] == "overlap (IoU) of all 3 together: 0.000 (paper, of seven: 0.02)"
     assert len({line.index("kB") for line in lines[1:4]}) == 1, "columns are aligned"
 
 
@@ -50,6 +54,8 @@ def test_json(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["token"] for row in facts["concepts"]] == ["<new1>", "<new2>", "<new3>"]
     assert facts["concepts"][1]["seen_before_share"] == 0.25
     assert facts["concepts"][1]["unet_share"] == 0.004
+    assert facts["concepts"][1]["mean_shift"] == 1
+    assert facts["overlap"]["mean_within_class"] == pytest.approx((1 / 5 + 1 / 3) / 3)
 
 
 def test_what_is_not_known_is_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +64,7 @@ def test_what_is_not_known_is_a_dash(tmp_path: Path, capsys: pytest.CaptureFixtu
     registry.add(plain)
     assert run(["--run", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert [out.splitlines()[1].split()[place] for place in (3, 4, 5, 8)] == ["0", "-", "-", "-"]
+    assert [out.splitlines()[1].split()[place] for place in (3, 4, 5, 6, 9)] == ["0", "-", "-", "-", "-"]
     assert "1 concept on" in out
 
 

@@ -7,6 +7,7 @@ import torch
 
 from cns_lightning.methods.cns import (
     ConceptNeuronSelection,
+    Regularization,
     anchor_strengths,
     continual_lora_regularization,
     function_space_regularization,
@@ -61,23 +62,30 @@ def test_function_space_form_is_the_mean_change_of_outputs() -> None:
     )
 
 
+def _balanced(form: Regularization, values: torch.Tensor, **buffers: torch.Tensor) -> ConceptNeuronSelection:
+    """Returns a method whose neurons stand at the given values, without a run around it."""
+    method = ConceptNeuronSelection(
+        regularization=form, regularization_weight=2.0, reference_displacement=0.05, balance_steps=3
+    )
+    method.delta = SimpleNamespace(values=torch.nn.Parameter(values))  # type: ignore[assignment]
+    for name in ("weight", "gradient_sum"):
+        method.register_buffer(name, torch.zeros(()))
+    for name, buffer in buffers.items():
+        method.register_buffer(name, buffer)
+    return method
+
+
 @pytest.mark.parametrize("overlapping", [[False, False, False], [True, True, False]])
 def test_the_weight_balances_one_tie_whatever_overlaps(overlapping: list[bool]) -> None:
-    method = ConceptNeuronSelection(
-        regularization="split", regularization_weight=2.0, reference_displacement=0.05, balance_steps=3
-    )
-    values = torch.nn.Parameter(torch.zeros(3))
-    method.delta = SimpleNamespace(values=values)  # type: ignore[assignment]
-    for name in ("weight", "gradient_sum", "counter"):
-        method.register_buffer(name, torch.zeros(()))
-    method.register_buffer("strengths", anchor_strengths(torch.tensor(overlapping), 10.0, 1.0))
-    method.register_buffer("reference_gradient", method._reference_gradient())
-    for gradient in ([1.0, -3.0, 8.0], [2.0, 4.0, -9.0], [-5.0, 0.0, 6.0], [1e6, 1e6, 1e6]):
+    strengths = anchor_strengths(torch.tensor(overlapping), 10.0, 1.0)
+    method = _balanced("split", torch.tensor([0.02, -0.02, 0.02]), strengths=strengths)
+    values = method.delta.values
+    for step, gradient in enumerate(([1.0, -3.0, 8.0], [2.0, 4.0, -9.0], [-5.0, 0.0, 6.0], [1e6, 1e6, 1e6])):
         before = method.penalty()
         assert before is not None
-        assert before.item() == 0
+        assert (before.item() == 0) == (step < 3)
         values.grad = torch.tensor(gradient)
-        method.after_step()
+        method.after_step(step)
     with torch.no_grad():
         values.fill_(0.05)
     values.grad = None
@@ -89,16 +97,30 @@ def test_the_weight_balances_one_tie_whatever_overlaps(overlapping: list[bool]) 
     assert torch.allclose(values.grad, 2.0 * 4.0 * torch.where(torch.tensor(overlapping), 10.0, 1.0))
 
 
-def test_other_forms_are_balanced_at_their_own_scale() -> None:
-    shift = torch.tensor([0.0, 3.0, -1.0, 2.0])
-    for form, expected in (("plain", 0.02), ("continual_lora", 0.02 * 4.0)):
-        method = ConceptNeuronSelection(regularization=form)  # type: ignore[arg-type]
-        method.register_buffer("weight", torch.zeros(()))
-        method.register_buffer("earlier_shift", shift)
+def test_forms_are_balanced_at_their_own_scale() -> None:
+    moved, shift = torch.full((4,), 0.01), torch.tensor([0.0, 3.0, -1.0, 2.0])
+    for form, expected in (("plain", 2 * 0.05), ("continual_lora", 2 * 0.05 * 4.0)):
+        method = _balanced(form, moved, earlier_shift=shift)  # type: ignore[arg-type]
         assert method._reference_gradient().item() == pytest.approx(expected), form
+    nothing_moved = _balanced("continual_lora", moved, earlier_shift=torch.zeros(4))
+    assert nothing_moved._reference_gradient().item() == 1, "no tie, and no division by nothing"
 
 
-def test_every_earlier_concept_has_a_tie_of_its_own_in_function_space() -> None:
+def test_function_space_is_balanced_along_what_has_moved() -> None:
+    """One matrix of two inputs that always fire together: moved alike, they pull the tie twice as hard as one alone."""
+    together = torch.ones(2, 2)
+    for direction, expected in (([1.0, 1.0], 2 * 2 * 0.05), ([1.0, -1.0], 1.0)):
+        method = _balanced("function_space", 0.01 * torch.tensor(direction), general_gram=together)
+        delta = method.delta
+        method.delta = SimpleNamespace(  # type: ignore[assignment]
+            values=delta.values, weights=lambda delta=delta: {"any": delta.values[None]}
+        )
+        method.prior_matrices = [torch.zeros(1, 2)]  # type: ignore[assignment]
+        # In the second direction keys and values do not change at all.
+        assert method._reference_gradient().item() == pytest.approx(expected)
+
+
+def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(2, 7, 5, generator=generator) for _ in range(3)]
     grams = iter([gram(states[0]), gram(states[1]), gram(states[2])])
@@ -111,6 +133,5 @@ def test_every_earlier_concept_has_a_tie_of_its_own_in_function_space() -> None:
         base=SimpleNamespace(device="cpu"),
     )  # fmt: skip
     method._prepare_function_space(context)  # type: ignore[arg-type]
-    assert torch.allclose(method.prior_gram, gram(states[0]) + gram(states[1]))
+    assert torch.allclose(method.prior_gram, (gram(states[0]) + gram(states[1])) / 2)
     assert torch.allclose(method.general_gram, gram(states[2]))
-    assert method._reference_gradient() == pytest.approx(0.02 * gram(states[2]).diagonal().median().item())

@@ -11,10 +11,12 @@ from cns_lightning.cli.main import main
 from cns_lightning.determinism import normal
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.rare_words import chosen_rare_words
 from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
 from cns_lightning.errors import UserError
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
 from cns_lightning.methods.custom_diffusion import CustomDiffusion, states_of_captions, states_of_words
+from cns_lightning.methods.token_starts import token_starts
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.sequence import Concept
@@ -74,9 +76,9 @@ def test_seven_concepts_of_the_miniature_keep_their_keys_and_values() -> None:
     base = BaseModel.load("miniature")
     words = ["cat", "dog", "style", "car", "cup", "style", "cat"]
     classes = {f"<c{number}>": word for number, word in enumerate(words)}
-    concepts = {token: Concept(token, word, "object", Path()) for token, word in classes.items()}
-    method = CustomDiffusion()
-    own = {token: method.initial_embedding(base, concept, 0) for token, concept in concepts.items()}
+    concepts = [Concept(token, word, "object", Path()) for token, word in classes.items()]
+    registry = NeuronRegistry.create(None, "miniature", base.fingerprint(), rare_words=chosen_rare_words(base, "auto"))
+    own = token_starts(CustomDiffusion(), base, concepts, registry, seed=0).embeddings
     violation, drift, moved = _merge_of_seven(own, classes)
     assert violation < 1e-4
     assert drift < 0.01

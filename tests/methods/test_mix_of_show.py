@@ -111,6 +111,6 @@ def test_vectors_stay_once_they_are_long_enough() -> None:
     for length in (0.5, 1.0, 3.0, 0.1):
         with torch.no_grad():
             method.token[0].fill_(length / 2)
-        method.after_step()
+        method.after_step(0)
         lengths.append(float(method.token[0].detach().norm(dim=-1).mean()))
     assert lengths == [0.5, 1.0, 1.0, 1.0]

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.text import initial_embedding
+from cns_lightning.diffusion.rare_words import rare_word_embedding
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import learn
 
@@ -36,7 +36,8 @@ def top_share(weight: numpy.ndarray, feature_norms: numpy.ndarray) -> numpy.ndar
 def test_masks_equal_an_independent_recomputation(token: str, tiny_base_model: Path, tmp_path: Path) -> None:
     registry = NeuronRegistry.load(learn("cns", tiny_base_model, tmp_path) / "registry")
     record = registry.record(token)
-    start = initial_embedding(BaseModel.load(str(tiny_base_model)), record.class_word, 0, token)[0]
+    assert record.rare_words == (registry.rare_words[registry.tokens.index(token)],)
+    start = rare_word_embedding(BaseModel.load(str(tiny_base_model)), record.rare_words)[0]
     pipe = StableDiffusionPipeline.from_pretrained(tiny_base_model, safety_checker=None)
     pipe.tokenizer.add_tokens(token)
     pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer), mean_resizing=False)
