@@ -14,7 +14,9 @@ from cns_lightning.evaluation.evaluate import (
     likeness,
     reference_vectors,
 )
+from cns_lightning.evaluation.identity import identity_scores
 from cns_lightning.evaluation.judges import clip_encoder, judge_of
+from cns_lightning.evaluation.scored_with import judged_by
 from cns_lightning.fusion import fusion_text
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder
@@ -43,6 +45,8 @@ class ForgettingMonitor(Callback):
         batch_size: pictures drawn at once.
         steps: of the sampler; that of the samples.
         guidance: scale of classifier-free guidance; that of the samples.
+        look_alikes: pictures of every class of a learned concept in the gallery of `identity_scores`, drawn with the
+            pretrained weights; 0 keeps stages cheap, with a gallery of the user's photos alone.
     """
 
     def __init__(
@@ -52,10 +56,12 @@ class ForgettingMonitor(Callback):
         batch_size: int = 8,
         steps: int = 25,
         guidance: float = 7.5,
+        look_alikes: int = 0,
     ) -> None:
         self.pictures, self.judge, self.batch_size = pictures, judge, batch_size
-        self.steps, self.guidance = steps, guidance
+        self.steps, self.guidance, self.look_alikes = steps, guidance, look_alikes
         self._encoder: ClipEncoder | None = None
+        self._judged_by: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Loads the judge, so that a wrong one stops the run before any long work.
@@ -66,6 +72,7 @@ class ForgettingMonitor(Callback):
         if self.pictures and trainer.is_global_zero:
             name = self.judge or judge_of(_continual(pl_module).base_model)
             self._encoder = clip_encoder(name, pl_module.device, "monitor.judge")
+            self._judged_by = judged_by(name, self._encoder)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and scores the stage that has just ended."""
@@ -80,9 +87,22 @@ class ForgettingMonitor(Callback):
         share = evaluation.pictures_of(stage).missing(pairs[trainer.global_rank :: trainer.world_size])
         assert module.base is not None
         evaluation.draw_state(stage, module.base.pipeline(), share)
+        self._draw_look_alikes(module, evaluation, trainer.global_rank, trainer.world_size)
         trainer.strategy.barrier("pictures of the monitor")
         if trainer.is_global_zero:
             self._write(folder, evaluation, self.judge or judge_of(module.base_model))
+
+    def _draw_look_alikes(
+        self, module: ContinualPersonalization, evaluation: Evaluation, rank: int, ranks: int
+    ) -> None:
+        place, pairs = evaluation.look_alikes.place, evaluation.look_alikes.pairs(evaluation.tokens)
+        missing = place.missing(pairs[rank::ranks])
+        for start in range(0, len(missing), self.batch_size):
+            batch = missing[start : start + self.batch_size]
+            asked = [(question.prompt, seed) for question, seed in batch]
+            drawn = module.draw_as_pretrained(asked, self.steps, self.guidance)
+            for (question, seed), picture in zip(batch, drawn, strict=True):
+                place.write(question, seed, picture)
 
     def _pairs(self, evaluation: Evaluation) -> list[Pair]:
         asked = evaluation.questions(evaluation.last)
@@ -91,7 +111,8 @@ class ForgettingMonitor(Callback):
     def _asked(self, evaluation: Evaluation, stage: int, judge: str) -> str:
         """Gives a checksum of what the figures after a stage depend on besides the model."""
         prompts = [(each.group, each.number, each.prompt, each.text) for each in evaluation.questions(stage)]
-        facts = [judge, self.steps, self.guidance, prompts]
+        alike = [(each.prompt, seed) for each, seed in evaluation.look_alikes.pairs(evaluation.tokens[: stage + 1])]
+        facts = [judge, self.steps, self.guidance, prompts, alike]
         return sha256_of_facts(facts)
 
     def _settings(self, module: ContinualPersonalization) -> Settings:
@@ -102,6 +123,8 @@ class ForgettingMonitor(Callback):
             batch_size=self.batch_size,
             names_class_word=module.method.names_class_word,
             fusion=fusion_text(module.method),
+            look_alikes=self.look_alikes,
+            templates=module.data.templates,
         )
 
     def _write(self, folder: RunFolder, evaluation: Evaluation, name: str) -> None:
@@ -114,6 +137,9 @@ class ForgettingMonitor(Callback):
         if pairs:
             vectors = self._encoder.images(evaluation.pictures_of(evaluation.last).read(pairs))
             table.add(pairs, vectors, references, self._encoder)
+        alike = evaluation.look_alikes.encode(evaluation.tokens, self._encoder)
+        gallery = evaluation.look_alikes.gallery(evaluation.tokens, references, alike)
+        identity = identity_scores(pairs, vectors, gallery)
         scores = [likeness(token, pairs, vectors, references[token]) for token in evaluation.tokens]
         # Rows of a run that was undone since, or scored otherwise, are dropped.
         kept = {
@@ -127,17 +153,19 @@ class ForgettingMonitor(Callback):
             "stage": evaluation.last, "model": evaluation.pictures_of(evaluation.last).model,
             "asked": self._asked(evaluation, evaluation.last, name),
             "pictures": self.pictures, "clip_i": scores, "groups": table.result()["groups"],
+            "identity": identity,
         }  # fmt: skip
         rows = [kept[stage] for stage in sorted(kept)]
         is_whole = len(rows) == evaluation.last + 1 and all(row["pictures"] == self.pictures for row in rows)
         figures = figures_of_matrix([row["clip_i"] for row in rows]) if is_whole else {}
-        write_json(path, {"stages": rows, **figures})
+        write_json(path, {"scored_with": self._judged_by, "stages": rows, **figures})
         told = " ".join(
             f"{token} {score:.3f}" for token, score in zip(evaluation.tokens, scores, strict=True) if score is not None
         )
         fallen = figures.get("forgetting_from_learned")
         lost = "" if fallen is None else f"; forgetting {fallen:+.3f}"
-        ProgressDisplay(folder.log).event(f"CLIP-I after stage {evaluation.last}: {told}{lost}")
+        found = "" if identity["top1"] is None else f"; identity top-1 {identity['top1']:.3f}"
+        ProgressDisplay(folder.log).event(f"CLIP-I after stage {evaluation.last}: {told}{lost}{found}")
 
 
 def _continual(module: LightningModule) -> ContinualPersonalization:

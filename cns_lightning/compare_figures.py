@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP*X"
 LINES = ("-", "--", ":")
 """Beyond as many methods as there are colours."""
+LEAST_SHARE = 0.15
+"""From which on a share is written into a heat map's cell; on the diagonal every share is."""
 HEADING = 1.9
 """Height of the headings of a table, in lines."""
 FIGURES = ("clip_i", "forgetting_from_best", "forgetting_from_learned")
@@ -46,6 +50,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("multi_clip_t", "CLIP-T\nseveral", "up"),
         ("forgetting_from_best", "forgetting\n(CLIP-I)", "down"),
         ("drift_clip_t", "drift\n(CLIP-T)", "up"),
+        ("identity_top1", "identity\n(top-1)", "up"),
     ),
     "cost of a concept": (
         ("trained_numbers", "trained\nnumbers", "down"),
@@ -190,6 +195,46 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
     # Adding 0 makes a negative zero a plain one.
     shown = f"{round(value, 3) + 0:.3f}"
     return f"{shown} ± {spread:.3f}" if spread is not None else shown
+
+
+# ---- what concepts are taken for ------------------------------------------------------------------------------------
+
+
+def draw_confusion(rows: Listing[Mapping[str, Any]]) -> bytes:
+    """Draws what pictures of each concept are taken for, a heat map for each method; a PNG.
+
+    A hatched cell stands for a label that the gallery of the method does not have.
+
+    Args:
+        rows: rows of one set, from `rows_of_confusion`.
+    """
+    methods, asked, seen = (list(dict.fromkeys(row[name] for row in rows)) for name in ("method", "asked", "seen_as"))
+    across = min(3, len(methods))
+    down = -(-len(methods) // across)
+    size = (1.4 + across * (1.6 + 0.36 * len(seen)), 0.8 + down * (1.5 + 0.3 * len(asked)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels: Any = figure.subplots(down, across, squeeze=False)
+    for panel in panels.flat[len(methods) :]:
+        panel.set_axis_off()
+    image: Any = None
+    for panel, method in zip(panels.flat, methods, strict=False):
+        shares = {(row["asked"], row["seen_as"]): row["share"] for row in rows if row["method"] == method}
+        cells = [[shares.get((one, other), math.nan) for other in seen] for one in asked]
+        # Its lightness falls all the way, so that it reads the same in grey.
+        image = panel.imshow(cells, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for line, column in product(range(len(asked)), range(len(seen))):
+            share = cells[line][column]
+            if share >= LEAST_SHARE or (asked[line] == seen[column] and not math.isnan(share)):
+                colour = "white" if share > 0.55 else "black"
+                panel.text(column, line, f"{share:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        panel.patch.set(hatch="////", edgecolor="#B0B0B0")
+        panel.set_title(readable(method), fontsize=10)
+        panel.set_xticks(range(len(seen)), seen, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        panel.set_yticks(range(len(asked)), asked, fontsize=8)
+        panel.set_xlabel("nearest picture shows", fontsize=9)
+        panel.set_ylabel("asked for", fontsize=9)
+    figure.colorbar(image, ax=panels, label="share of pictures", shrink=0.6)
+    return as_png(figure)
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cns_lightning.compare import Run
 
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 QUALITY = (
     "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base", "single_dino", "multi_dino",
+    "identity_top1", "identity_map", "drift_cmmd",
 )  # fmt: skip
 COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
 OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "resident_memory_mb", "seconds_per_picture")
 RUN_COLUMNS = ("method", "set", "seed", "learned", *QUALITY, *COSTS, DEVICE)
 KIND_COLUMNS = ("method", "set", "kind", "runs", "single_clip_i", "single_clip_t", "several_clip_i", "several_clip_t")
 SAME_CLASS_COLUMNS = ("method", "set", "asked", "compared_with", "runs", "clip_i")
+CONFUSION_COLUMNS = ("method", "set", "asked", "seen_as", "runs", "share")
 COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{each}_spread")), *COSTS)
 
 
 def figures_of(scores: dict[str, Any]) -> Figures:
     """Gives the quality figures of one evaluation; ``multi`` is the mean of double and triple."""
-    groups, drift = scores["groups"], scores.get("drift", {})
+    groups, drift, identity = scores["groups"], scores.get("drift", {}), scores.get("identity", {})
     several = [groups[name] for name in ("double", "triple") if name in groups]
     found: Figures = {}
     for figure in ("clip_i", "clip_t", "dino"):
@@ -44,7 +46,8 @@ def figures_of(scores: dict[str, Any]) -> Figures:
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         found[name] = scores.get(name)
     found |= {"drift_clip_t": drift.get("clip_t_change"), "likeness_to_base": drift.get("likeness_to_base")}
-    return found
+    found |= {"identity_top1": identity.get("top1"), "identity_map": identity.get("mean_average_precision")}
+    return {**found, "drift_cmmd": drift.get("cmmd")}
 
 
 def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:
@@ -115,14 +118,36 @@ def rows_within_class(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[
         class_word: sets, and scores of the class word on the base model for each: what there is before anything is
             learned.
     """
+    return _rows_of_two(runs, class_word, lambda scores: scores["same_class"], SAME_CLASS_COLUMNS)
+
+
+def rows_of_confusion(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Returns a row for each method, set, asked concept and label that its pictures can be taken for.
+
+    The share of pictures is the mean over runs.
+
+    Args:
+        runs: finished runs.
+        class_word: sets, and scores of the class word on the base model for each.
+    """
+    return _rows_of_two(runs, class_word, lambda scores: scores["identity"]["confusion"], CONFUSION_COLUMNS)
+
+
+def _rows_of_two(
+    runs: Iterable[Run],
+    class_word: Iterable[tuple[str, dict[str, Any]]],
+    part: Callable[[dict[str, Any]], dict[str, dict[str, float]]],
+    columns: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Returns the means over runs of a part of the scores that has a figure for two names, in the given columns."""
     found: dict[tuple[str, str, str, str], list[float]] = {}
     scored = [(run.method, run.set_name, scores_of(run)) for run in runs]
     for method, name, scores in [*scored, *((CLASS_WORD, name, scores) for name, scores in class_word)]:
-        for asked, of_class in scores["same_class"].items():
-            for other, value in of_class.items():
+        for asked, figures in part(scores).items():
+            for other, value in figures.items():
                 found.setdefault((method, name, asked, other), []).append(value)
     return [
-        dict(zip(SAME_CLASS_COLUMNS, (*names, len(values), statistics.fmean(values)), strict=True))
+        dict(zip(columns, (*names, len(values), statistics.fmean(values)), strict=True))
         for names, values in found.items()
     ]
 

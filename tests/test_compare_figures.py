@@ -10,8 +10,16 @@ import yaml
 from PIL import Image
 
 from cns_lightning.compare import CLASS_WORD, Run
-from cns_lightning.compare_figures import best_line, curves_as_csv, curves_of, draw_curves, draw_grid, draw_table
-from cns_lightning.compare_table import COSTS, QUALITY
+from cns_lightning.compare_figures import (
+    best_line,
+    curves_as_csv,
+    curves_of,
+    draw_confusion,
+    draw_curves,
+    draw_grid,
+    draw_table,
+)
+from cns_lightning.compare_table import CONFUSION_COLUMNS, COSTS, QUALITY
 from tests.runs.learning import write_sequence
 
 MATRIX = [[0.8], [0.5, 0.6], [0.7, 0.2, 0.9]]
@@ -50,7 +58,12 @@ def test_the_best_method_is_no_bound() -> None:
 def test_drawings_are_pictures_and_the_same_again() -> None:
     rows = [_row("cns", 0.5), _row(CLASS_WORD, None)]
     curves = {"cns": [curves_of(MATRIX)]}
-    for drawn, again in ((draw_table(rows), draw_table(rows)), (draw_curves(curves), draw_curves(curves))):
+    names = dict.fromkeys(CONFUSION_COLUMNS, "<new1>")
+    # The second method is one whose gallery lacks a label.
+    shares = [{**names, "method": "cns", "share": 0.9}, {**names, "method": "cns", "seen_as": "any cat", "share": 0.1}]
+    shares.append({**names, "method": "alone", "share": 1.0})
+    drawings = (lambda: draw_table(rows), lambda: draw_curves(curves), lambda: draw_confusion(shares))
+    for drawn, again in ((draw(), draw()) for draw in drawings):
         assert drawn == again
         pixels = numpy.asarray(Image.open(io.BytesIO(drawn)).convert("L"))
         assert min(pixels.shape) > 100

@@ -22,8 +22,8 @@ DEVICES, ACCELERATOR = ("trainer.devices", "trainer.strategy"), "trainer.acceler
 SEEDS = ("seed_everything", "model.seed", "data.seed")
 _EXPLANATION = """\
 Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
-DIR/runs.csv a row a run, DIR/kinds.csv a row a kind of concept, DIR/same_class.csv a row two concepts of one class;
-docs/comparison.md names the columns.
+DIR/runs.csv a row a run, DIR/kinds.csv a row a kind of concept, DIR/same_class.csv a row two concepts of one class,
+DIR/confusion.csv what pictures of a concept are taken for; docs/comparison.md names the columns.
 """
 
 
@@ -82,6 +82,7 @@ def run(argv: list[str]) -> int:
     write_atomically(
         out / "same_class.csv", table.as_csv(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
     )
+    write_confusion(table.rows_of_confusion(runs, bound.items()), out)
     rows = table.rows_of(by_run, list(bound.values()))
     text = table.as_markdown(rows)
     write_atomically(out / "table.csv", table.as_csv(rows))
@@ -191,6 +192,18 @@ def places_of(jobs: int) -> list[dict[str, str]]:
     return environments(jobs, torch.cuda.device_count(), cores, os.environ)
 
 
+def write_confusion(rows: list[dict[str, Any]], out: Path) -> None:
+    """Writes what pictures of concepts are taken for: a table, and a sheet of heat maps for each set."""
+    from cns_lightning.compare_figures import draw_confusion
+    from cns_lightning.compare_table import CONFUSION_COLUMNS, as_csv
+    from cns_lightning.storage import write_atomically
+
+    write_atomically(out / "confusion.csv", as_csv(rows, CONFUSION_COLUMNS))
+    for name in dict.fromkeys(row["set"] for row in rows):
+        drawn = draw_confusion([row for row in rows if row["set"] == name])
+        write_atomically(out / f"confusion-{name}.png", drawn)
+
+
 def write_grids(runs: list[Run], out: Path) -> None:
     """Draws one sheet a set, of its first seed."""
     import io
@@ -211,7 +224,10 @@ def write_grids(runs: list[Run], out: Path) -> None:
 
 def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
+    import yaml
+
     from cns_lightning.cli.generate import available_device
+    from cns_lightning.cli.test import templates_of
     from cns_lightning.compare import ALONE, CLASS_WORD_FOLDER
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import class_word_scores
@@ -225,7 +241,13 @@ def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     first = next(run for run in runs if run.set_name == name and run.method != ALONE)
     folder = RunFolder(first.folder)
     known = read_json(folder.evaluation / "scores.json")
-    settings = Settings(pictures=known["pictures"], steps=known["steps"], guidance=known["guidance"])
+    settings = Settings(
+        pictures=known["pictures"],
+        steps=known["steps"],
+        guidance=known["guidance"],
+        look_alikes=known["look_alikes"],
+        templates=templates_of(yaml.safe_load(folder.config.read_text("utf-8"))),
+    )
     device, place = available_device(None), out / CLASS_WORD_FOLDER / name
     base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
     base.to(device=device)

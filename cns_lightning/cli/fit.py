@@ -53,7 +53,7 @@ AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint
 LEAST = {
     **dict.fromkeys(("data.steps", "data.batch_size", "data.augmentation.variants"), 1),
     **dict.fromkeys(("checkpoint.every_steps", "metrics.every_steps", "samples.steps"), 1),
-    **{"samples.pictures": 0, "monitor.pictures": 0, "monitor.batch_size": 1},
+    **{"samples.pictures": 0, "monitor.pictures": 0, "monitor.batch_size": 1, "monitor.look_alikes": 0},
 }
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 # A changed value of these may continue a run: they touch nothing that is learned.

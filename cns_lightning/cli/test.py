@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from diffusers import DiffusionPipeline
 
+    from cns_lightning.data.templates import PromptTemplates
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.sequence import Sequence as ConceptSequence
 
@@ -42,6 +43,12 @@ def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
     made.add_argument("--pictures", type=at_least(1), metavar="N", help="of every prompt (4)")
     made.add_argument("--matrix-pictures", type=at_least(0), metavar="N", help="after each earlier stage; 0: none (1)")
+    made.add_argument(
+        "--look-alikes",
+        type=at_least(0),
+        metavar="N",
+        help="pictures of every class in the gallery of identity; 0: none (8)",
+    )
     made.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler (those of the run's own samples)")
     made.add_argument(
         "--guidance", type=float, metavar="G", help="how closely prompts are followed (as in the samples)"
@@ -76,6 +83,7 @@ def run(argv: list[str]) -> int:
     from cns_lightning.evaluation.costs import costs_of
     from cns_lightning.evaluation.evaluate import BASE, Evaluation
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
+    from cns_lightning.evaluation.scored_with import scored_with
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.storage import read_json, write_json
@@ -111,7 +119,8 @@ def run(argv: list[str]) -> int:
     seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known.get("seconds_per_picture")
     scores = {
         "judge": name, "dino": arguments.dino,
-        "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures,
+        "scored_with": scored_with(name, judges[0], arguments.dino, judges[1]),
+        "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures, "look_alikes": settings.look_alikes,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
         "costs": costs_of(folder, registry), **evaluation.scores(*judges, references),
     }  # fmt: skip
@@ -141,6 +150,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     try:
         kept = yaml.safe_load(folder.config.read_text("utf-8"))
         sequence = Sequence.read(sequence_path(path)) if path else Sequence.from_plain(kept["sequence"])
+        templates = templates_of(kept)
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(str(folder.config), "is damaged", "Restore it from a copy") from error
     faults = Faults()
@@ -165,7 +175,24 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         batch_size=arguments.batch_size,
         names_class_word=kind.names_class_word,
         fusion=fusion_text(kind(**given)),
+        look_alikes=8 if arguments.look_alikes is None else arguments.look_alikes,
+        templates=templates,
     )
+
+
+def templates_of(kept: dict[str, Any]) -> PromptTemplates:
+    """Returns the training templates of a run, the usual ones where its configuration has none.
+
+    Args:
+        kept: content of the run's ``config.yaml``.
+
+    Raises:
+        KeyError: if it does not hold the whole configuration.
+        TypeError: if a template is for an unknown kind of concept.
+    """
+    from cns_lightning.data.templates import PromptTemplates
+
+    return PromptTemplates(**kept["whole"].get("data", {}).get("templates", {}))
 
 
 def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:
@@ -221,9 +248,21 @@ def as_text(scores: dict[str, Any]) -> str:
         drift = scores["drift"]
         lines.append(
             f"prompts that name no concept: CLIP-T {drift['clip_t_change']:+.1%}, "
-            f"likeness to the base model's pictures {drift['likeness_to_base']:.3f}"
+            f"likeness to the base model's pictures {drift['likeness_to_base']:.3f}, CMMD {drift['cmmd']:.3f}"
         )
+    lines += _identity_lines(scores)
     return "\n".join(lines)
+
+
+def _identity_lines(scores: dict[str, Any]) -> list[str]:
+    identity = scores.get("identity", {})
+    if identity.get("top1") is None:
+        return []
+    rows = {"identity": identity, **{f"identity of {token}": row for token, row in identity["concepts"].items()}}
+    return [
+        f"{name}: top-1 {row['top1']:.3f}, mean average precision {row['mean_average_precision']:.3f}"
+        for name, row in rows.items()
+    ]
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.evaluation.evaluate import Table, likeness_within_class, reference_vectors
+from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import questions
 
@@ -48,11 +49,21 @@ def class_word_scores(
         for seed in range(settings.pictures)
     ]
     place = PictureFolder(folder, base.fingerprint(), settings.steps, settings.guidance)
-    place.draw(base.pipeline(), place.missing(pairs), settings.batch_size)
+    look_alikes, pipe = LookAlikes(folder, base.fingerprint(), sequence.concepts, settings), base.pipeline()
+    for each, wanted in ((place, pairs), (look_alikes.place, look_alikes.pairs(tokens))):
+        each.draw(pipe, each.missing(wanted), settings.batch_size)
     table = Table({concept.token: concept.kind for concept in sequence.concepts})
     pictures = place.read(pairs)
     vectors, references = judge.images(pictures), reference_vectors(sequence.concepts, judge)
     table.add(pairs, vectors, references, judge)
     if dino is not None:
         table.add_images("dino", pairs, dino.images(pictures), reference_vectors(sequence.concepts, dino))
-    return {**table.result(), "same_class": likeness_within_class(sequence.concepts, pairs, vectors, references)}
+    gallery = look_alikes.gallery(tokens, references, look_alikes.encode(tokens, judge))
+    return {
+        **table.result(),
+        "same_class": likeness_within_class(sequence.concepts, pairs, vectors, references),
+        "identity": {
+            **identity_scores(pairs, vectors, gallery),
+            "confusion": confusion(pairs, vectors, gallery),
+        },
+    }

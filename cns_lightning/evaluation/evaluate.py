@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.templates import DEFAULT_TEMPLATES, PromptTemplates
+from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
+from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
@@ -36,6 +39,8 @@ PARTS = ("groups", "kinds", "kinds_of_several", "concepts")
 """Of the scores of a state: each has rows by name, each row its figures by name."""
 BASE = -1
 """The state before the first stage."""
+LOOK_ALIKES = -2
+"""Stands for the pictures of classes among the states; the base model draws them."""
 ALL_HERE = {"sync_on_compute": False}
 """For metrics: one process sees all pictures; in a run of several, waiting for the others would never end."""
 
@@ -53,6 +58,9 @@ class Settings:
         batch_size: pictures drawn at once.
         names_class_word: whether the method's prompts say what a concept is.
         fusion: what the fused weights depend on besides the concepts; empty where nothing is fused.
+        look_alikes: pictures of every class of a learned concept, for the gallery of `identity_scores`; 0 leaves a
+            gallery of the user's photos alone.
+        templates: training templates of the run, from which the prompts of the classes are made.
     """
 
     pictures: int = 4
@@ -63,6 +71,8 @@ class Settings:
     batch_size: int = 8
     names_class_word: bool = True
     fusion: str = ""
+    look_alikes: int = 8
+    templates: PromptTemplates = DEFAULT_TEMPLATES
 
 
 class Evaluation:
@@ -79,10 +89,13 @@ class Evaluation:
         self.folder, self.sequence, self.registry, self.settings = folder, sequence, registry, settings
         self.tokens = registry.tokens
         self.last = len(self.tokens) - 1
+        self.look_alikes = LookAlikes(folder, registry.base_fingerprint, sequence.concepts, settings)
         self.seconds, self.drawn = 0.0, 0
 
     def pictures_of(self, stage: int) -> PictureFolder:
-        """Gives the folder of the pictures after a stage, or of the base model's."""
+        """Returns the folder of the pictures after a stage, of the base model's, or of the look-alikes."""
+        if stage == LOOK_ALIKES:
+            return self.look_alikes.place
         entries = self.registry.entries[: stage + 1]
         facts = [self.registry.base_fingerprint, *(entry.sha256 for entry in entries)]
         if self.settings.fusion:
@@ -93,6 +106,8 @@ class Evaluation:
 
     def wanted(self, stage: int) -> list[Pair]:
         """Lists the pictures of a state."""
+        if stage == LOOK_ALIKES:
+            return self.look_alikes.pairs(self.tokens)
         asked, count = untouched_questions(list(self.settings.untouched)), self.settings.pictures
         if stage != BASE and stage < self.last:
             asked, count = self.singles(stage), self.settings.matrix_pictures
@@ -112,7 +127,7 @@ class Evaluation:
     def states(self) -> list[int]:
         """Lists the states that are drawn, the last one first: it is what a user waits for."""
         earlier = range(self.last) if self.settings.matrix_pictures else ()
-        return [self.last, BASE, *earlier]
+        return [self.last, BASE, LOOK_ALIKES, *earlier]
 
     def draw(
         self, load: Loader, share: tuple[int, int] = (0, 1), progress: Callable[[str], None] | None = None
@@ -127,11 +142,13 @@ class Evaluation:
         Raises:
             UserError: if pictures cannot be written.
         """
+        # The base model draws two of the states, one after the other: it is loaded once.
+        load = lru_cache(maxsize=1)(load)
         for stage in self.states():
             place, (number, count) = self.pictures_of(stage), share
             missing = place.missing(self.wanted(stage)[number::count])
             if missing:
-                pipe, begin = load(stage), time.monotonic()
+                pipe, begin = load(max(stage, BASE)), time.monotonic()
                 self.draw_state(stage, pipe, missing, progress)
                 self.seconds, self.drawn = self.seconds + time.monotonic() - begin, self.drawn + len(missing)
 
@@ -171,7 +188,8 @@ class Evaluation:
         table = Table({concept.token: concept.kind for concept in self.sequence.concepts})
         # The matrix may ask for more pictures than these figures are of.
         pairs = [pair for pair in self.wanted(self.last) if pair[1] < self.settings.pictures]
-        same_class = {}
+        same_class, vectors = {}, None
+        alike = self.look_alikes.encode(self.tokens, judge)
         if pairs:
             pictures = self.pictures_of(self.last).read(pairs)
             vectors = judge.images(pictures)
@@ -180,10 +198,15 @@ class Evaluation:
             if dino is not None:
                 table.add_images("dino", pairs, dino.images(pictures), references[1])
         scores: dict[str, Any] = {"learned": self.tokens, **table.result(), "same_class": same_class}
+        gallery = self.look_alikes.gallery(self.tokens, references[0], alike)
+        scores["identity"] = {
+            **identity_scores(pairs, vectors, gallery),
+            "confusion": confusion(pairs, vectors, gallery),
+        }
         if self.settings.untouched:
             scores["drift"] = self._drift(judge)
         if self.settings.matrix_pictures:
-            scores |= self._matrix(judge, references[0])
+            scores |= self._by_stage(judge, references[0], alike)
         return scores
 
     def _drift(self, judge: ClipEncoder) -> dict[str, float]:
@@ -196,19 +219,22 @@ class Evaluation:
             "clip_t": aligned[1],
             "clip_t_change": aligned[1] / aligned[0] - 1,
             "likeness_to_base": float((before * after).sum(-1).mean()),
+            "cmmd": cmmd(before, after),
         }
 
-    def _matrix(self, judge: ClipEncoder, references: dict[str, Tensor]) -> dict[str, Any]:
-        matrix = []
+    def _by_stage(
+        self, judge: ClipEncoder, references: dict[str, Tensor], alike: Mapping[Question, Tensor]
+    ) -> dict[str, Any]:
+        """Scores the single prompts after every stage: CLIP-I as a matrix, None for a concept without; and identity."""
+        matrix, identity = [], []
         for stage in range(self.last + 1):
-            matrix.append(self.matrix_row(stage, judge, references))
-        return {"matrix": matrix, **figures_of_matrix(matrix)}
-
-    def matrix_row(self, stage: int, judge: ClipEncoder, references: Mapping[str, Tensor]) -> list[float | None]:
-        """Gives CLIP-I of every concept after a stage, on its single prompts; None for one without."""
-        pairs = [(each, seed) for each in self.singles(stage) for seed in range(self.settings.matrix_pictures)]
-        vectors = judge.images(self.pictures_of(stage).read(pairs)) if pairs else None
-        return [likeness(token, pairs, vectors, references[token]) for token in self.tokens[: stage + 1]]
+            pairs = [(each, seed) for each in self.singles(stage) for seed in range(self.settings.matrix_pictures)]
+            vectors, learned = None, self.tokens[: stage + 1]
+            if pairs:
+                vectors = judge.images(self.pictures_of(stage).read(pairs))
+            matrix.append([likeness(token, pairs, vectors, references[token]) for token in learned])
+            identity.append(identity_scores(pairs, vectors, self.look_alikes.gallery(learned, references, alike)))
+        return {"matrix": matrix, **figures_of_matrix(matrix), "identity_by_stage": identity}
 
 
 def figures_of_matrix(matrix: Sequence[Sequence[float | None]]) -> dict[str, float | None]:

@@ -74,14 +74,22 @@ class PictureFolder:
                 pipe, [(question.prompt, seed) for question, seed in batch], self.steps, self.guidance, batch_size
             )
             for (question, seed), picture in zip(batch, drawn, strict=True):
-                note = PngInfo()
-                note.add_text(KEY, self.key(question, seed))
-                note.add_text("prompt", question.prompt)
-                buffer = io.BytesIO()
-                picture.save(buffer, "PNG", pnginfo=note)
-                write_atomically(self.path(question, seed), buffer.getvalue())
+                self.write(question, seed, picture)
             if progress is not None:
                 progress(start + len(batch), len(pairs))
+
+    def write(self, question: Question, seed: int, picture: Image.Image) -> None:
+        """Writes a picture with its prompt and the checksum of what it was drawn from.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        note = PngInfo()
+        note.add_text(KEY, self.key(question, seed))
+        note.add_text("prompt", question.prompt)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", pnginfo=note)
+        write_atomically(self.path(question, seed), buffer.getvalue())
 
     def read(self, pairs: Sequence[tuple[Question, int]]) -> list[Image.Image]:
         """Reads pictures that are all there.

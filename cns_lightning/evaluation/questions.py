@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 BASE_PROMPTS = ("a photo of a cat", "a photo of a dog in the snow", "a sketch of a boat")
 """Prompts that name no concept, where none are given: what becomes of them shows drift."""
 UNTOUCHED = "untouched"
+TEXT_RULE = (
+    "The judge reads the prompt with each token and its class word replaced by the class word alone; "
+    "words that name a style are left out."
+)
+"""What `scoring_text` does, in one sentence for readers of scores."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Question:
     """One prompt.
 
     Attributes:
-        group: ``single``, ``double``, ``triple``, or ``untouched`` for one that names no concept.
+        group: ``single``, ``double``, ``triple``; ``untouched`` for one that names no concept, ``lookalike`` for one
+            that names a class.
         number: within its group, from 0.
         prompt: as the model gets it.
         text: as the judge gets it.

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_pat
                 "alone": "textual_inversion",
                 "sets": [str(sequence)],
                 "fit": ["--steps", 2],
-                "test": ["--pictures", 1, "--judge", str(tiny_judge), "--dino", str(tiny_dino)],
+                "test": ["--pictures", 1, "--look-alikes", 2, "--judge", str(tiny_judge), "--dino", str(tiny_dino)],
             }
         ),
         "utf-8",
@@ -72,6 +73,20 @@ def test_table_of_two_methods(
     assert float(rows[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
     assert float(rows[0]["multi_clip_t"]) == pytest.approx(scores["groups"]["double"]["clip_t"])
     assert float(rows[0]["forgetting_from_learned"]) == pytest.approx(scores["forgetting_from_learned"])
+    assert float(rows[0]["identity_top1"]) == pytest.approx(scores["identity"]["top1"])
+    assert float(rows[0]["identity_map"]) == pytest.approx(scores["identity"]["mean_average_precision"])
+    assert float(rows[0]["drift_cmmd"]) == pytest.approx(scores["drift"]["cmmd"])
+    assert scores["scored_with"]["dino"] == str(tiny_dino)
+    by_label = list(csv.DictReader((out / "confusion.csv").open(encoding="utf-8")))
+    labels = ["<new1>", "<new2>", "any cat", "any dog"]
+    of_method = [each for each in by_label if each["method"] == "cns"]
+    assert [(each["asked"], each["seen_as"]) for each in of_method] == list(product(labels[:2], labels))
+    assert [float(each["share"]) for each in of_method] == [
+        scores["identity"]["confusion"][asked][label] for asked, label in product(labels[:2], labels)
+    ]
+    assert [(each["asked"], each["seen_as"]) for each in by_label if each["method"] == "alone"] == [
+        ("<new1>", "<new1>"), ("<new1>", "any cat"), ("<new2>", "<new2>"), ("<new2>", "any dog"),
+    ]  # fmt: skip
     alone = [
         read_json(out / "alone" / "sequence" / "seed-0" / f"concept-{number}" / "evaluation" / "scores.json")
         for number in (0, 1)
@@ -88,6 +103,11 @@ def test_table_of_two_methods(
         for number, concept in enumerate(concepts)
     ]  # fmt: skip
     assert float(rows[3]["single_clip_i"]) == pytest.approx(sum(likeness) / 2, abs=1e-6)
+    assert rows[3]["identity_top1"]
+    # The bound draws look-alikes as the runs did, in the run's own words.
+    own = out / "cns" / "sequence" / "seed-0" / "evaluation" / "images"
+    for name in ("lookalike-00-seed-0.png", "lookalike-01-seed-1.png"):
+        assert (bound / "look-alikes" / name).read_bytes() == (own / "look-alikes" / name).read_bytes()
     assert all(each["single_dino"] for each in rows)
     dino, drawn = DinoEncoder(tiny_dino), out / "cns" / "sequence" / "seed-0" / "evaluation" / "images" / "stage-01"
     both = dino.images([Image.open(drawn / "double-00-seed-0.png")])
@@ -110,7 +130,7 @@ def test_table_of_two_methods(
     assert float(by_kind[0]["several_clip_i"]) == pytest.approx(scores["groups"]["double"]["clip_i"])
     assert by_kind[2]["several_clip_i"] == ""
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
-    assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png"}
+    assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png", "confusion-sequence.png"}
     (out / "table.csv").unlink()
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written

@@ -11,9 +11,10 @@ from PIL import Image
 from cns_lightning.cli.main import main
 from cns_lightning.cli.test import as_text
 from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.sequence import Sequence
-from cns_lightning.storage import read_json
+from cns_lightning.storage import fingerprint, read_json
 from tests.runs.learning import arguments, write_sequence
 
 PROMPTS = {
@@ -31,6 +32,7 @@ def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     content = yaml.safe_load(sequence.read_text("utf-8"))
     sequence.write_text(yaml.safe_dump({**content, "prompts": PROMPTS}), "utf-8")
     more = ("--samples.base_prompts", '["a photo of a house", "a boat"]')
+    more += ("--data.templates.animal", "a picture of a {token} {class_word}")
     assert main(arguments(tiny_base_model, sequence, folder / "run", *more)) == 0
     return tiny_base_model, sequence, folder / "run"
 
@@ -49,7 +51,8 @@ def test_likeness_within_a_class_is_said() -> None:
 
 def command(run: Path, judge: Path, *more: str) -> list[str]:
     """Gives the command line of a small evaluation."""
-    return ["test", "--run", str(run), "--judge", str(judge), "--pictures", "2", "--device", "cpu", *more]
+    few = ("--pictures", "2", "--look-alikes", "2")
+    return ["test", "--run", str(run), "--judge", str(judge), "--device", "cpu", *few, *more]
 
 
 def times(run: Path) -> dict[str, int]:
@@ -62,7 +65,8 @@ def test_figures_are_those_of_the_pictures_on_disk(
     finished: tuple[Path, Path, Path], run: Path, tiny_judge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(run, tiny_judge)) == 0
-    assert "CLIP-I" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "CLIP-I" in told
     scores = read_json(run / "evaluation" / "scores.json")
     sizes = [path.stat().st_size for path in (run / "registry").glob("*-new*.safetensors")]
     assert scores["costs"]["kilobytes"] == pytest.approx(sum(sizes) / len(sizes) / 1e3)
@@ -91,6 +95,38 @@ def test_figures_are_those_of_the_pictures_on_disk(
     same = drawn(*(f"base/untouched-0{number}-seed-{seed}" for number in (0, 1) for seed in (0, 1)))
     later = drawn(*(f"stage-01/untouched-0{number}-seed-{seed}" for number in (0, 1) for seed in (0, 1)))
     assert scores["drift"]["likeness_to_base"] == pytest.approx(float((same * later).sum(1).mean()), abs=1e-6)
+    assert scores["drift"]["cmmd"] == pytest.approx(cmmd(same, later), abs=1e-4)
+    alikes = [drawn(*(f"look-alikes/lookalike-0{number}-seed-{seed}" for seed in (0, 1))) for number in (0, 1)]
+    second = drawn("stage-01/single-01-seed-0", "stage-01/single-01-seed-1")
+    gallery = torch.cat([*references, *alikes])
+    labels = [*["<new1>"] * 3, *["<new2>"] * 3, *["any cat"] * 2, *["any dog"] * 2]
+    nearest = {
+        token: [labels[int(each)] for each in (queries @ gallery.T).argmax(1)]
+        for token, queries in (("<new1>", first), ("<new2>", second))
+    }
+    identity = scores["identity"]
+    assert identity["confusion"] == {
+        token: {label: listed.count(label) / len(listed) for label in dict.fromkeys(labels)}
+        for token, listed in nearest.items()
+    }
+    hits = {token: listed.count(token) for token, listed in nearest.items()}
+    assert identity["top1"] == pytest.approx(sum(hits.values()) / 6)
+    assert {token: row["top1"] for token, row in identity["concepts"].items()} == pytest.approx(
+        {"<new1>": hits["<new1>"] / 4, "<new2>": hits["<new2>"] / 2}
+    )
+    assert f"identity of <new2>: top-1 {hits['<new2>'] / 2:.3f}" in told
+    # After the first stage the second concept and its class are not in the gallery.
+    early = (then @ torch.cat([references[0], alikes[0]]).T).argmax(1)
+    assert [list(row["concepts"]) for row in scores["identity_by_stage"]] == [["<new1>"], ["<new1>", "<new2>"]]
+    assert scores["identity_by_stage"][0]["top1"] == pytest.approx(float((early < 3).float().mean()))
+    with Image.open(images / "look-alikes" / "lookalike-01-seed-0.png") as alike:
+        assert alike.info["prompt"] == "a picture of a dog"
+    how = scores["scored_with"]
+    assert how["judge_sha256"] == fingerprint(judge.model.state_dict())
+    assert how["processor"]["image_mean"] == pytest.approx(list(judge.processor.image_mean))
+    assert how["processor"]["crop_size"] == {side: judge.processor.crop_size[side] for side in ("height", "width")}
+    assert how["versions"]["torch"] == torch.__version__
+    assert "dino" not in how
 
 
 def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, tiny_judge: Path) -> None:
@@ -100,8 +136,9 @@ def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, t
     before = times(run)
     assert main(command(run, tiny_judge)) == 0
     after = times(run)
-    # 2 pictures of 4 prompts and of 2 that name no concept, the latter also of the base model, 1 of 2 after stage 0.
-    assert len(after) == 2 * 4 + 2 * 2 + 2 * 2 + 2
+    # 2 pictures of 4 prompts and of 2 that name no concept, the latter also of the base model, 1 of 2 after stage 0, 2 of
+    # each of 2 classes.
+    assert len(after) == 2 * 4 + 2 * 2 + 2 * 2 + 2 + 2 * 2
     assert len(before) < len(after)
     assert all(after[name] == time for name, time in before.items())
     images = run / "evaluation" / "images"

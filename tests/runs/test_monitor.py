@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import yaml
+from PIL import Image
 
 from cns_lightning.cli.main import main
 from cns_lightning.storage import read_json
@@ -34,15 +36,17 @@ def test_evaluation_finds_the_pictures_of_the_monitor(
     method: str, sequence: Path, tiny_base_model: Path, tiny_judge: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    more = ("--monitor.pictures", "1", "--monitor.judge", str(tiny_judge))
+    more = ("--monitor.pictures", "1", "--monitor.look_alikes", "1", "--monitor.judge", str(tiny_judge))
     assert main(arguments(tiny_base_model, sequence, run, *more, method=method)) == 0
     drawn = _times(run)
     assert set(drawn) == {
         "stage-00/single-00-seed-0.png", "stage-01/single-00-seed-0.png", "stage-01/single-01-seed-0.png",
-        "stage-01/double-00-seed-0.png",
+        "stage-01/double-00-seed-0.png", "look-alikes/lookalike-00-seed-0.png", "look-alikes/lookalike-01-seed-0.png",
     }  # fmt: skip
     seen: dict[str, Any] = read_json(run / "evaluation" / "monitor.json")
-    assert main(["test", "--run", str(run), "--pictures", "1", "--judge", str(tiny_judge), "--device", "cpu"]) == 0
+    command = ["test", "--run", str(run), "--judge", str(tiny_judge), "--device", "cpu"]
+    command += ["--pictures", "1", "--look-alikes", "1"]
+    assert main(command) == 0
     assert {name: time for name, time in _times(run).items() if name in drawn} == drawn
     scores = read_json(run / "evaluation" / "scores.json")
     for row, expected in zip(seen["stages"], scores["matrix"], strict=True):
@@ -50,7 +54,20 @@ def test_evaluation_finds_the_pictures_of_the_monitor(
     assert seen["stages"][1]["groups"] == scores["groups"]
     assert set(seen["stages"][0]["groups"]) == {"single"}
     assert seen["forgetting_from_learned"] == pytest.approx(scores["forgetting_from_learned"], abs=1e-6)
-    assert "CLIP-I after stage 1: <new1>" in (run / "log.txt").read_text("utf-8")
+    for row, expected in zip(seen["stages"], scores["identity_by_stage"], strict=True):
+        assert row["identity"] == expected
+    assert seen["scored_with"]["judge_sha256"] == scores["scored_with"]["judge_sha256"]
+    said = (run / "log.txt").read_text("utf-8")
+    assert "CLIP-I after stage 1: <new1>" in said
+    assert f"identity top-1 {seen['stages'][1]['identity']['top1']:.3f}" in said
+    # What was drawn in a run that has learned, with the pretrained weights, is what the base model draws.
+    alikes = sorted((run / "evaluation" / "images" / "look-alikes").glob("*.png"))
+    before = [numpy.asarray(Image.open(path)).astype(int) for path in alikes]
+    for path in alikes:
+        path.unlink()
+    assert main([*command, "--share", "0/1"]) == 0
+    for path, pixels in zip(alikes, before, strict=True):
+        assert abs(numpy.asarray(Image.open(path)).astype(int) - pixels).max() <= 1
 
 
 def test_rows_that_were_scored_otherwise_are_dropped(
@@ -95,6 +112,8 @@ def test_two_processes_share_the_drawing(
     more = ("--monitor.pictures", "2", "--monitor.judge", str(tiny_judge))
     assert two_processes(tiny_base_model, sequence, run, "0:0:SIGTERM", *more)[0] == 0
     rows = read_json(run / "evaluation" / "monitor.json")["stages"]
+    # Without look-alikes the only photos after the first stage are those of the one concept.
+    assert rows[0]["identity"]["top1"] == 1.0
     assert [len(row["clip_i"]) for row in rows] == [1, 2]
     assert len(_times(run)) == 2 + 6
 
