@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from cns_lightning.calibration import read_calibration_prompts
 from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.text import text_states
+from cns_lightning.errors import UserError
 from cns_lightning.neurons.importance import importance_scores, text_feature_norms
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.selection import (
@@ -24,13 +27,25 @@ from cns_lightning.neurons.selection import (
     mean_general_neurons,
     vote_counts,
 )
+from cns_lightning.sequence import KINDS, Concept
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from lightning.pytorch import LightningModule, Trainer
 
     from cns_lightning.module import ContinualPersonalization
 
 Positions = Literal["all", "without_start", "concept"]
+
+REFERENCE_CLASSES = {
+    "animal": ["cat", "dog", "bird"],
+    "object": ["car", "cup", "flower"],
+    "scene": ["scene"],
+    "style": ["style"],
+}
+STAND_INS = 3
+"""Of every kind of concept, to measure the density on."""
 
 
 class ImportanceScoring(Callback):
@@ -49,8 +64,9 @@ class ImportanceScoring(Callback):
         general_rule: ``vote`` (active for at least a share of the descriptions), ``intersection`` (for all) or ``mean``
             (by the pooled score).
         vote_threshold: the share of ``vote``; ``auto`` aims at the published density of about 5 %.
-        reference_classes: classes on which ``auto`` measures the density. Not the sequence's own concepts: the general
-            neurons must not change when concepts are appended.
+        reference_classes: by kind of concept, class words of the stand-ins on which ``auto`` measures the density, as
+            many for every kind. Not the sequence's own concepts: the general neurons must not change when concepts are
+            appended.
         positions: tokens that count: all the layers see, all but the start, or from the concept's token to the end.
         normalize_tokens: give every token state unit length first.
         include_unconditional: mix in the empty prompt, as scoring during guided sampling would.
@@ -62,20 +78,28 @@ class ImportanceScoring(Callback):
         share: float = 0.30,
         general_rule: Literal["vote", "intersection", "mean"] = "vote",
         vote_threshold: float | Literal["auto"] = "auto",
-        reference_classes: list[str] | None = None,
+        reference_classes: dict[str, list[str]] | None = None,
         positions: Positions = "all",
         normalize_tokens: bool = False,
         include_unconditional: bool = False,
     ) -> None:
         self.calibration, self.share = calibration, share
         self.general_rule, self.vote_threshold = general_rule, vote_threshold
-        self.reference_classes = reference_classes or ["cat", "dog", "bird", "car", "cup", "flower"]
+        self.reference_classes = reference_classes or REFERENCE_CLASSES
         self.positions: Positions = positions
         self.normalize_tokens = normalize_tokens
         self.include_unconditional = include_unconditional
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reads the calibration prompts."""
+        """Reads the calibration prompts and checks the settings before anything slow starts.
+
+        Raises:
+            UserError: if there are no prompts, or a kind of the reference classes is unknown or has no class.
+        """
+        wrong = [kind for kind, words in self.reference_classes.items() if kind not in KINDS or not words]
+        if wrong or not self.reference_classes:
+            problem = f"needs class words by kind, {', '.join(KINDS)}; check {', '.join(wrong) or 'the empty mapping'}"
+            raise UserError("ImportanceScoring.reference_classes", problem, "Write for example animal: [cat, dog]")
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
         module.calibration_prompts = read_calibration_prompts(self.calibration)
 
@@ -118,11 +142,12 @@ class ImportanceScoring(Callback):
         counts = vote_counts(module.base_weights, prompt_norms, self.share)
         threshold = 1.0 if self.general_rule == "intersection" else self.vote_threshold
         if threshold == "auto":
-            references = []
-            for word in self.reference_classes:
-                stand_in = module.data.templates.object.format(token=word, class_word=word, prefix="")
-                norms = self._norms(module, [stand_in])
-                references.append(self._base_neurons(module.base_weights, norms))
+            references = [
+                self._base_neurons(
+                    module.base_weights, self._norms(module, scoring_prompts(each, module.data.templates))
+                )
+                for each in stand_ins(self.reference_classes, module.registry.rare_words)
+            ]
             threshold, density = automatic_threshold(counts, references, len(prompt_norms))
             facts["expected_density"] = f"{density:.4f}"
         facts["threshold"] = f"{threshold:.4f}"
@@ -131,8 +156,26 @@ class ImportanceScoring(Callback):
     def _fingerprint(self, module: ContinualPersonalization) -> str:
         # Not all of vars(self): Lightning puts things of its own there, which change from stage to stage.
         settings = {name: str(getattr(self, name)) for name in sorted(signature(type(self)).parameters)}
-        text = json.dumps([module.registry.base_fingerprint, list(module.calibration_prompts), settings])
+        words, templates = module.registry.rare_words, asdict(module.data.templates)
+        facts = [module.registry.base_fingerprint, list(module.calibration_prompts), settings, words, templates]
+        text = json.dumps(facts)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stand_ins(classes: Mapping[str, Sequence[str]], rare_words: Sequence[str]) -> list[Concept]:
+    """Returns made-up concepts to measure the density of concept neurons on, as many of every kind.
+
+    Args:
+        classes: class words by kind.
+        rare_words: words in place of tokens; without any the class word stands in for the token, too.
+    """
+    found = []
+    for kind, words in classes.items():
+        for number in range(STAND_INS):
+            word = words[number % len(words)]
+            token = rare_words[number % len(rare_words)] if rare_words else word
+            found.append(Concept(token, word, kind, Path()))
+    return found
 
 
 def counted_positions(token_ids: Tensor, positions: Positions, own: list[int]) -> Tensor:

@@ -15,6 +15,7 @@ from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import BufferList, SparseDelta, gather_masked
 from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.sequence import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +106,8 @@ class ConceptNeuronSelection(Method):
 
     Args:
         learning_rate: of the values on the concept neurons.
+        learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
+            that are not named.
         token_learning_rate: of the concept's token embedding.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
             concepts of one class share nearly all neurons.
@@ -118,6 +121,9 @@ class ConceptNeuronSelection(Method):
         balance_steps: optimizer steps over which the denoising gradient is measured; L_reg acts after them.
         detach_first_token: leave keys and values of the first token untrained, so that the unconditional prediction
             keeps its anchor.
+
+    Raises:
+        UserError: if a factor is not positive, or is for an unknown kind of concept.
     """
 
     needs_neurons = True
@@ -133,6 +139,7 @@ class ConceptNeuronSelection(Method):
         self,
         learning_rate: float = 1e-4,
         token_learning_rate: float = 5e-4,
+        learning_rate_factors: dict[str, float] | None = None,
         token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
         prior_strength: float = 10.0,
@@ -144,6 +151,11 @@ class ConceptNeuronSelection(Method):
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
+        self.learning_rate_factors = learning_rate_factors or {}
+        if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
+                     if kind not in KINDS or rate <= 0]:  # fmt: skip
+            problem = f"has {', '.join(wrong)}, and needs positive numbers by kind of concept"
+            raise UserError("model.method.learning_rate_factors", problem, f"Kinds are {', '.join(KINDS)}")
         self.starts_from_rare_word = token_start == "rare_word"
         self.regularization: Regularization = regularization
         self.prior_strength, self.pretrained_strength = prior_strength, pretrained_strength
@@ -196,8 +208,9 @@ class ConceptNeuronSelection(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
+        rate = self.learning_rate * self.learning_rate_factors.get(self.context.concept.kind, 1.0)
         return [
-            ParameterGroup("neurons", [self.delta.values], self.learning_rate),
+            ParameterGroup("neurons", [self.delta.values], rate),
             ParameterGroup("token", list(self.token), self.token_learning_rate),
         ]
 
