@@ -158,7 +158,7 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
             for number in range(len(sequence.concepts)):
                 single = alone_path(out, name, number)
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
-                test = (*comparison.test, "--matrix-pictures", "0")
+                test = (*comparison.test, "--matrix-pictures", "0", "--curve-pictures", "0")
                 found.append(Run(ALONE, name, seed, folder, str(single), stacked, fit, test))
     return found
 

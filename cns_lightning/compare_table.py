@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.compare import ALONE, CLASS_WORD
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
 from cns_lightning.evaluation.costs import DEVICE
+from cns_lightning.evaluation.curves import HEADLINE
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import read_json
 
@@ -24,6 +25,7 @@ QUALITY = (
     "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base", "single_dino", "multi_dino",
     "identity_top1", "identity_map", "drift_cmmd",
+    *HEADLINE,
 )  # fmt: skip
 COSTS = (*COSTS_OF_A_RUN, "seconds_per_picture")
 OF_A_DEVICE = ("training_seconds", "fusion_seconds", "peak_memory_mb", "resident_memory_mb", "seconds_per_picture")
@@ -35,7 +37,10 @@ COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{ea
 
 
 def figures_of(scores: dict[str, Any]) -> Figures:
-    """Gives the quality figures of one evaluation; ``multi`` is the mean of double and triple."""
+    """Gives the quality figures of one evaluation; ``multi`` is the mean of double and triple.
+
+    Those of the curve are there for the class word alone: a run's depend on it (`compare_curves.with_headline`).
+    """
     groups, drift, identity = scores["groups"], scores.get("drift", {}), scores.get("identity", {})
     several = [groups[name] for name in ("double", "triple") if name in groups]
     found: Figures = {}
@@ -45,6 +50,7 @@ def figures_of(scores: dict[str, Any]) -> Figures:
         found[f"multi_{figure}"] = statistics.fmean(values) if values else None
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         found[name] = scores.get(name)
+    found |= {name: scores.get(name) for name in HEADLINE}
     found |= {"drift_clip_t": drift.get("clip_t_change"), "likeness_to_base": drift.get("likeness_to_base")}
     found |= {"identity_top1": identity.get("top1"), "identity_map": identity.get("mean_average_precision")}
     return {**found, "drift_cmmd": drift.get("cmmd")}

@@ -90,6 +90,17 @@ class ExperimentFile:
             return ()
         return tuple(value)
 
+    def count(self, key: str, value: Any, least: int, usual: int) -> int:
+        """Returns a whole number of at least ``least``; the usual one for nothing."""
+        if value is None:
+            return usual
+        if type(value) is not int or value < least:
+            self.add(
+                key, f"is {value!r} where a whole number of at least {least} is needed", f"Write {key}: {least + 1}"
+            )
+            return usual
+        return value
+
     def files(self, key: str, value: Any) -> tuple[str, ...]:
         """Gives a list of files that exist, at least one."""
         found = self.words(key, value)

@@ -24,6 +24,7 @@ def load_pipeline(
     base_model: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    snapshot: int | None = None,
 ) -> DiffusionPipeline:
     """Loads the base model of a run and writes what was learned into it.
 
@@ -35,17 +36,19 @@ def load_pipeline(
         base_model: where the base model is now, when it is not where the run had it.
         dtype: of every part; the concepts are added in float32 first.
         device: of every part.
+        snapshot: takes the concepts as they stood after so many optimizer steps of their own stages; None as they stood
+            at the end. What is fused of a snapshot is not kept.
 
     Raises:
-        UserError: if the folder is no run folder or damaged, there is no such concept, or the base model is not to be
-            found or is another one.
+        UserError: if the folder is no run folder or damaged, there is no such concept or snapshot, or the base model
+            is not to be found or is another one.
     """
-    registry = NeuronRegistry.load(RunFolder.existing(Path(run_dir)).registry)
+    folder = RunFolder.existing(Path(run_dir))
+    registry = NeuronRegistry.load(folder.registry if snapshot is None else folder.snapshot(snapshot))
     source = base_model or registry.base_model
     base = BaseModel.load(source)
     registry.check_base(base.fingerprint(), source)
     pipe = base.pipeline()
-    folder = RunFolder(Path(run_dir))
     if registry.fused_by is None or not registry.tokens:
         pretrained = {name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()}
         registry.apply(pipe, upto, base=pretrained)
@@ -57,6 +60,6 @@ def load_pipeline(
         # A fusion that is not kept is made on the device: it may take minutes.
         base.to(device=device)
         count = registry.tokens.index(upto) + 1 if upto is not None else len(registry.tokens)
-        write_weights(pipe, weights_after(count, folder, registry, method, base, pretrained))
+        write_weights(pipe, weights_after(count, folder, registry, method, base, pretrained, snapshot is None))
     base.to(dtype=dtype, device=device)
     return pipe

@@ -26,6 +26,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.registry = self.path / "registry"
+        self.snapshots = self.path / "snapshots"
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.fused = self.path / "fused"
@@ -43,6 +44,15 @@ class RunFolder:
     def fused_after(self, count: int) -> Path:
         """Gives the file of the weights fused of the first concepts."""
         return self.fused / f"after-{count - 1:03d}.safetensors"
+
+    def snapshot(self, steps: int) -> Path:
+        """Returns the registry of the concepts as they stood after some optimizer steps of their own stages."""
+        return self.snapshots / f"step-{steps:05d}"
+
+    def snapshot_steps(self) -> list[int]:
+        """Returns the numbers of optimizer steps after which snapshots were kept, ascending."""
+        found = self.snapshots.glob("step-*/registry.json")
+        return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
     def stage_checkpoint(self, stage: int) -> Path:
         """Gives the checkpoint that was written right after a stage."""

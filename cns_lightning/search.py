@@ -1,6 +1,7 @@
 """A search for a method's settings: every method tries as many, and all are scored alike.
 
-The runs are those of a comparison, one for each setting; what is finished is not repeated.
+The runs are those of a comparison, one for each setting; what is finished is not repeated. After the grid a search may
+be widened: every method then tries as many neighbours of its best setting, round by round.
 """
 
 from __future__ import annotations
@@ -8,20 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cns_lightning.compare import Comparison, Run, as_arguments, sequences_of
-from cns_lightning.compare_table import figures_of
+from cns_lightning.compare_table import figures_of, scores_of
+from cns_lightning.evaluation.curves import best_steps, headline
 from cns_lightning.experiment_file import ExperimentFile
-from cns_lightning.run_folder import RunFolder
-from cns_lightning.storage import read_json
+from cns_lightning.widening import axes_of, edges_of, next_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     Setting = dict[str, Any]
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 EXAMPLE = "configs/experiments/search.yaml"
 BEST = "best"
 """Folder of the best settings, beside those of the methods."""
-KEYS = ("stack", "methods", "sets", "seeds", "fit", "test")
-SHOWN = ("single_clip_i", "multi_clip_i", "single_clip_t", "multi_clip_t")
+KEYS = ("stack", "methods", "sets", "seeds", "fit", "test", "widen", "per_round")
+ON_CURVES = ("single_clip_i_at_90", "multi_clip_i_at_90")
+"""The figures whose mean is the objective, read off the curves of runs with snapshots."""
+AT_THE_END = ("single_clip_i", "multi_clip_i")
+"""The same where runs keep no snapshots."""
+SHOWN = (*ON_CURVES, *AT_THE_END, "single_clip_t", "multi_clip_t", "drift_clip_t")
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,19 @@ class Search:
 
     Attributes:
         comparison: files, sets, seeds and arguments, as of a comparison.
-        settings: by method, what is tried: values by configuration key.
+        settings: by method, what is tried: values by configuration key; the grid's, then those of each round.
+        grids: by method, the values that the grid is made of, by configuration key.
+        widen: rounds after the grid, at most.
+        per_round: settings that every method tries in a round.
+        ends: how many settings each method had tried after the grid and after each round.
     """
 
     comparison: Comparison
     settings: dict[str, list[Setting]]
+    grids: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    widen: int = 0
+    per_round: int = 2
+    ends: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Search:
@@ -55,6 +69,9 @@ class Search:
         file = ExperimentFile(path, KEYS, EXAMPLE)
         files: dict[str, tuple[str, ...]] = {}
         settings: dict[str, list[Setting]] = {}
+        grids: dict[str, dict[str, list[Any]]] = {}
+        widen = file.count("widen", file.content.get("widen"), 0, 0)
+        per_round = file.count("per_round", file.content.get("per_round"), 1, 2)
         for name, given in file.mapping("methods", file.content.get("methods")).items():
             if name == BEST:
                 file.add(f"methods.{name}", "is the folder of what is found best", "Call it otherwise")
@@ -67,15 +84,29 @@ class Search:
                 key: file.values(f"methods.{name}.grid.{key}", values)
                 for key, values in file.mapping(f"methods.{name}.grid", given.get("grid")).items()
             }
+            if widen and grid and not axes_of(grid):
+                problem = "has no key with two or more numbers above 0, so it cannot be widened"
+                file.add(f"methods.{name}.grid", problem, "Give one such (YAML reads 1e-4 as a word: write 1.0e-4)")
+            grids[name] = grid
             settings[name] = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         if len(counts := {len(tried) for tried in settings.values()}) > 1:
             told = ", ".join(f"{name} {len(tried)}" for name, tried in settings.items())
             file.add("methods", f"try different numbers of settings ({told})", f"Let all try {max(counts)}")
-        return cls(Comparison.of(file, files), settings)
+        comparison, ends = Comparison.of(file, files), tuple({len(tried) for tried in settings.values()})
+        return cls(comparison, settings, grids, widen, per_round, ends)
+
+    def round_of(self, setting: int) -> int:
+        """Returns the round in which a setting was tried, by its number; 0 for the grid."""
+        return bisect_right(self.ends, setting)
 
 
-def runs_of(search: Search, out: Path) -> list[tuple[int, Run]]:
+def runs_of(search: Search, out: Path, first: int = 0) -> list[tuple[int, Run]]:
     """Lists the runs, each with the number of its setting.
+
+    Args:
+        search: what is tried.
+        out: folder of everything.
+        first: number of the first setting whose runs are listed.
 
     Raises:
         UserError: if a sequence file is wrong.
@@ -84,7 +115,7 @@ def runs_of(search: Search, out: Path) -> list[tuple[int, Run]]:
     for (path, _), seed in product(sequences_of(comparison), comparison.seeds):
         for name, tried in search.settings.items():
             stacked = (*comparison.stack, *comparison.methods[name])
-            for number, setting in enumerate(tried):
+            for number, setting in list(enumerate(tried))[first:]:
                 folder = out / name / f"setting-{number:02d}" / path.stem / f"seed-{seed}"
                 fit = (*comparison.fit, *as_arguments(setting))
                 run = Run(name, path.stem, seed, folder, str(path.absolute()), stacked, fit, comparison.test)
@@ -92,36 +123,92 @@ def runs_of(search: Search, out: Path) -> list[tuple[int, Run]]:
     return found
 
 
-def objective(figures: dict[str, float | None]) -> float:
-    """Gives what a setting is chosen by: the mean of CLIP-I on prompts with one concept and on those with several.
+def objective(figures: Mapping[str, float | None], names: tuple[str, ...] = AT_THE_END) -> float:
+    """Computes what a setting is chosen by: the mean of CLIP-I for one concept and for several.
 
-    CLIP-T is not in it: whatever is learned lowers it, so the best would be to learn nothing. A setting that ruins the
-    words around a concept loses its neighbour in prompts with several, and so CLIP-I there.
+    On curves it is read where 90 % of the class word's CLIP-T are left, so it does not depend on how many steps a
+    setting was given: whatever is learned costs CLIP-T, and likeness is compared at the same price. Without curves
+    CLIP-T is not in it, else the best would be to learn nothing.
+
+    Args:
+        figures: by name; what does not exist, as for a sequence without prompts of several, does not count.
+        names: of the figures.
     """
-    values = [figures.get("single_clip_i"), figures.get("multi_clip_i")]
-    return statistics.fmean(value for value in values if value is not None)
+    return statistics.fmean(value for value in map(figures.get, names) if value is not None)
 
 
-def rows_of(search: Search, runs: Iterable[tuple[int, Run]]) -> list[dict[str, Any]]:
-    """Gives one row a setting, the best of each method first; figures are means over sets and seeds."""
+def has_curves(runs: Iterable[tuple[int, Run]]) -> bool:
+    """Says whether all finished runs have a curve, so that settings can be compared by it."""
+    return all(scores_of(run).get("curve") for _, run in runs)
+
+
+def rows_of(
+    search: Search, runs: Iterable[tuple[int, Run]], starts: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Returns a row a setting, the best of each method first; figures are means over sets and seeds.
+
+    Args:
+        search: what was tried.
+        runs: finished ones, each with the number of its setting.
+        starts: by set, the class word's figures, where the curves start; None compares without curves.
+    """
     found: dict[tuple[str, int], list[dict[str, float | None]]] = {}
+    curves: dict[tuple[str, int], list[tuple[Any, Mapping[str, Any]]]] = {}
     for number, run in runs:
-        scores = read_json(RunFolder(run.folder).evaluation / "scores.json")
-        found.setdefault((run.method, number), []).append(figures_of(scores))
+        scores = scores_of(run)
+        figures = figures_of(scores)
+        if starts is not None:
+            figures |= headline(scores["curve"], starts[run.set_name])
+            curves.setdefault((run.method, number), []).append((scores["curve"], starts[run.set_name]))
+        found.setdefault((run.method, number), []).append(figures)
+    names = AT_THE_END if starts is None else ON_CURVES
     rows = []
     for (method, number), figures in found.items():
         cells: dict[str, Any] = {
             "method": method,
             "setting": number,
-            "objective": statistics.fmean(map(objective, figures)),
+            "round": search.round_of(number),
+            "objective": statistics.fmean(objective(each, names) for each in figures),
+            "best_steps": best_steps(curves[method, number]) if starts is not None else None,
         }
-        for name in (*SHOWN, "drift_clip_t"):
+        for name in SHOWN:
             values = [value for value in (each.get(name) for each in figures) if value is not None]
             cells[name] = statistics.fmean(values) if values else None
+        cells["at_edge"] = ""
         cells["values"] = " ".join(f"{key}={value}" for key, value in search.settings[method][number].items())
         rows.append(cells)
     order = list(search.settings)
-    return sorted(rows, key=lambda cells: (order.index(cells["method"]), -cells["objective"]))
+    rows.sort(key=lambda cells: (order.index(cells["method"]), -cells["objective"], cells["setting"]))
+    for method, setting in best_of(search, rows).items():
+        first = next(cells for cells in rows if cells["method"] == method)
+        edges = edges_of(search.grids[method], search.settings[method], setting)
+        first["at_edge"] = " ".join(key for key, _ in edges) or "no"
+    return rows
+
+
+def widened(search: Search, rows: Iterable[dict[str, Any]]) -> Search | None:
+    """Returns the search with the settings of one more round; None where it is at its end.
+
+    It ends after `Search.widen` rounds, when no method's best setting lies at an edge any more, or when there is
+    nothing new to try. Every method gets as many new settings.
+
+    Args:
+        search: whose settings are all scored.
+        rows: from `rows_of`.
+    """
+    best = best_of(search, rows)
+    is_at_edge = any(edges_of(search.grids[name], search.settings[name], setting) for name, setting in best.items())
+    if len(search.ends) > search.widen or not is_at_edge:
+        return None
+    new = {
+        name: next_settings(search.grids[name], search.settings[name], setting, search.per_round)
+        for name, setting in best.items()
+    }
+    count = min(map(len, new.values()))
+    if count == 0:
+        return None
+    settings = {name: [*tried, *new[name][:count]] for name, tried in search.settings.items()}
+    return replace(search, settings=settings, ends=(*search.ends, search.ends[-1] + count))
 
 
 def best_of(search: Search, rows: Iterable[dict[str, Any]]) -> dict[str, Setting]:
@@ -154,8 +241,18 @@ def as_csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def as_text(rows: list[dict[str, Any]]) -> str:
-    """Gives the rows for a terminal and for Markdown."""
+def as_text(rows: list[dict[str, Any]], is_on_curves: bool = False) -> str:
+    """Gives the rows for a terminal and for Markdown, and says what the objective is.
+
+    Args:
+        rows: from `rows_of`.
+        is_on_curves: whether the objective was read off curves.
+    """
+    told = (
+        "objective: CLIP-I where 90 % of the class word's CLIP-T are left, mean of one concept and of several"
+        if is_on_curves
+        else "objective: CLIP-I at the end, mean of one concept and of several; the runs have no snapshots"
+    )
     names = list(rows[0])
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * len(names) + "|"]
     for cells in rows:
@@ -164,4 +261,4 @@ def as_text(rows: list[dict[str, Any]]) -> str:
             for value in cells.values()
         ]
         lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join([*lines, ""])
+    return "\n".join([told, "", *lines, ""])

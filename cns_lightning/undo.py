@@ -1,4 +1,4 @@
-"""Taking concepts out of a run folder so that `fit` can go on from there: registry, checkpoint, configuration, rows.
+"""Taking concepts out of a run folder so that `fit` goes on from there: registry, snapshots, checkpoint, config, rows.
 
 The registry changes first and by itself; the rest follows from it. A process that dies in between leaves a folder that
 `fit` refuses and a second `--rollback` puts right.
@@ -44,6 +44,7 @@ def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
     state = _state_after(folder, count)
     restarted = _running(folder, registry)
     removed = registry.rollback(token)
+    _follow_in_snapshots(folder, registry)
     if state is not None:
         for stage in range(count, len(_concepts(folder))):
             folder.sample_sheet(stage).unlink(missing_ok=True)
@@ -67,6 +68,7 @@ def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
     restarted = _running(folder, registry)
     ahead = _concepts(folder)[count + 1 :]
     registry.remove(token)
+    _follow_in_snapshots(folder, registry)
     if _has_state(folder):
         _follow(folder, registry, ahead)
         _go_back(folder, state, count)
@@ -98,6 +100,15 @@ def _follow(folder: RunFolder, registry: NeuronRegistry, ahead: list[dict[str, A
         learned = {concept["token"]: concept for concept in whole["sequence"]["concepts"]}
         whole["sequence"]["concepts"] = [learned[token] for token in tokens if token in learned] + ahead
         write_atomically(folder.config, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
+
+
+def _follow_in_snapshots(folder: RunFolder, registry: NeuronRegistry) -> None:
+    """Takes out of every snapshot what the registry does not hold, a concept that was being learned included."""
+    for steps in folder.snapshot_steps():
+        snapshot = NeuronRegistry.load(folder.snapshot(steps), check_files=False)
+        for token in snapshot.tokens:
+            if token not in registry.tokens:
+                snapshot.remove(token)
 
 
 def _has_state(folder: RunFolder) -> bool:

@@ -13,13 +13,13 @@ from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import TEXT_PREFIX
 from cns_lightning.errors import Faults
 from cns_lightning.pipeline import load_pipeline
+from cns_lightning.registry.registry import NeuronRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.run_folder import RunFolder
 
 REMEDY = "Restore it from a copy"
@@ -41,14 +41,14 @@ class Verified:
 
 
 def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
-    """Reads every file of registry and checkpoints, builds the learned model, and compares it with the base model.
+    """Reads all files of registry, snapshots and checkpoints, builds the learned model and compares it with the base.
 
     Raises:
         UserError: naming every file that is missing or damaged, or if the base model is not the one that was learned
             on.
         RuntimeError: if a weight outside the masks differs, never the user's fault.
     """
-    files = registry.verify() + _verify_checkpoints(folder)
+    files = registry.verify() + _verify_snapshots(folder) + _verify_checkpoints(folder)
     base = BaseModel.load(registry.base_model)
     registry.check_base(base.fingerprint(), f"{registry.base_model} as it is now")
     pipe = load_pipeline(folder.path)
@@ -68,6 +68,11 @@ def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
     if wrong:
         raise RuntimeError(f"weights outside every mask differ from the base model's: {', '.join(wrong[:10])}")
     return Verified(files, weights, moved)
+
+
+def _verify_snapshots(folder: RunFolder) -> int:
+    steps = folder.snapshot_steps()
+    return sum(NeuronRegistry.load(folder.snapshot(each), check_files=False).verify() for each in steps)
 
 
 def _verify_checkpoints(folder: RunFolder) -> int:

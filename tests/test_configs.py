@@ -35,7 +35,7 @@ def test_search(tmp_path: Path) -> None:
     for name, tried in search.settings.items():
         stack = (*search.comparison.stack, *search.comparison.methods[name])
         words = [word for key, value in tried[-1].items() for word in (f"--{key}", str(value))]
-        _accepted(stack, tmp_path / name, *words)
+        _accepted(stack, tmp_path / name, *search.comparison.fit, *words)
 
 
 def test_all_methods_have_a_config_of_the_miniature_and_are_compared() -> None:

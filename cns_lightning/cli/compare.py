@@ -59,6 +59,7 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
+    from cns_lightning import compare_curves
     from cns_lightning import compare_table as table
     from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
     from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
@@ -75,9 +76,9 @@ def run(argv: list[str]) -> int:
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
-    by_run = table.rows_by_run(runs)
-    write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
     bound = {name: class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
+    by_run = compare_curves.with_headline(table.rows_by_run(runs), runs, bound)
+    write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
     write_atomically(out / "kinds.csv", table.as_csv(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
     write_atomically(
         out / "same_class.csv", table.as_csv(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
@@ -88,6 +89,7 @@ def run(argv: list[str]) -> int:
     write_atomically(out / "table.csv", table.as_csv(rows))
     write_atomically(out / "table.md", text.encode())
     write_atomically(out / "table.png", draw_table(rows))
+    compare_curves.write_curves(runs, bound, out)
     curves = curves_by_method(runs)
     write_atomically(out / "forgetting.csv", curves_as_csv(curves))
     if curves:
@@ -121,6 +123,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         if stack not in parsed:
             config, asked = new_configuration(path, run), arguments_of_test(path, run)
             parsed[stack] = comparable(config)
+            check_snapshots(path, run, config, asked)
             judges.add((asked.judge or judge_of(str(config.model.base_model)), asked.dino))
         check_goes_on(run, parsed[stack])
     for judge, dino in judges:
@@ -158,6 +161,23 @@ def arguments_of_test(path: Path, run: Run) -> argparse.Namespace:
         problem = f"has {' '.join(unknown)}, which test does not know"
         raise UserError(f"{path}: test", problem, "See python -m cns_lightning test --help")
     return asked
+
+
+def check_snapshots(path: Path, run: Run, config: Any, asked: argparse.Namespace) -> None:
+    """Refuses a curve of runs that keep no snapshots.
+
+    Args:
+        path: of the file that describes the runs, for the message.
+        run: one of them.
+        config: its configuration.
+        asked: of `test`.
+
+    Raises:
+        UserError: if `test` is asked for what `fit` does not keep.
+    """
+    if asked.curve_pictures and not config.snapshots.steps:
+        problem = f"has --curve-pictures {asked.curve_pictures}, and the runs of {run.method} keep no snapshots"
+        raise UserError(f"{path}: test", problem, 'Write --snapshots.steps, "[50, 100]" under fit')
 
 
 def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
@@ -229,6 +249,7 @@ def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     from cns_lightning.cli.generate import available_device
     from cns_lightning.cli.test import templates_of
     from cns_lightning.compare import ALONE, CLASS_WORD_FOLDER
+    from cns_lightning.compare_table import scores_of
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import class_word_scores
     from cns_lightning.evaluation.evaluate import Settings
@@ -238,9 +259,10 @@ def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     from cns_lightning.sequence import Sequence
     from cns_lightning.storage import read_json, write_json
 
-    first = next(run for run in runs if run.set_name == name and run.method != ALONE)
-    folder = RunFolder(first.folder)
+    own = [run for run in runs if run.set_name == name and run.method != ALONE]
+    first, folder = own[0], RunFolder(own[0].folder)
     known = read_json(folder.evaluation / "scores.json")
+    curve_pictures = max(scores_of(run).get("curve_pictures", 0) for run in own)
     settings = Settings(
         pictures=known["pictures"],
         steps=known["steps"],
@@ -253,6 +275,6 @@ def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
     base.to(device=device)
     sequence, judge = Sequence.read(Path(first.sequence)), clip_encoder(known["judge"], device)
     dino = dino_encoder(known["dino"], device)
-    scores = class_word_scores(place / "images", sequence, base, settings, judge, dino)
+    scores = class_word_scores(place / "images", sequence, base, settings, judge, dino, curve_pictures)
     write_json(place / "scores.json", scores)
     return scores

@@ -24,6 +24,7 @@ from cns_lightning.callbacks.metrics_table import MetricsTable
 from cns_lightning.callbacks.run_timer import RunTimer
 from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
+from cns_lightning.callbacks.snapshots import Snapshots, note_wrong_steps
 from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
 from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.cli.config_errors import ConfigurationMistake, explained
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
 
 # The keys of the callbacks that every run has, in the order in which Lightning shall call them; those of the method
 # (selection, freezing) come after the progress display and before the samples.
-# Signals after metrics: the state saved at a signal must hold the sums of the step just taken.
+# Signals after metrics: the state saved at a signal must hold the sums of the step just taken. Snapshots before what
+# saves and leaves: the step would not be taken again.
 BEFORE_METHOD = {
     "timer": RunTimer,
     "progress": SequenceProgress,
     "metrics": MetricsTable,
+    "snapshots": Snapshots,
     "finite": FiniteLoss,
     "signals": StopSignals,
 }
@@ -58,7 +61,8 @@ LEAST = {
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 # A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (
-    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals", "data.sequence"),
+    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals"),
+    *("snapshots", "data.sequence"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
 )
 
@@ -172,7 +176,7 @@ def checked_configuration(arguments: list[str]) -> Namespace:
 
 
 def check_counts(config: Namespace) -> None:
-    """Refuses numbers that count something and are too small.
+    """Refuses numbers that count something and are too small, and snapshots that cannot be taken.
 
     Raises:
         UserError: naming every one of them.
@@ -185,6 +189,7 @@ def check_counts(config: Namespace) -> None:
                 f"is {config[key]}, at least {least} is needed",
                 "Correct it on the command line or in the YAML file",
             )
+    note_wrong_steps(faults, config.snapshots.steps, config.data.steps)
     faults.raise_if_any()
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cns_lightning.cli.arguments import at_least
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from cns_lightning.compare import Run
+    from cns_lightning.search import Search
 
 _EXPLANATION = """\
 Every setting is a run folder below DIR; called again, the search goes on where it stopped. DIR/search.csv has a row a
@@ -44,21 +49,64 @@ def run(argv: list[str]) -> int:
     from cns_lightning.cli.compare import check, places_of
     from cns_lightning.compare import carry_out
     from cns_lightning.run_folder import make_folder
-    from cns_lightning.search import BEST, Search, as_csv, as_text, as_yaml, best_of, rows_of, runs_of
-    from cns_lightning.storage import write_atomically
+    from cns_lightning.search import Search, runs_of, widened
 
     search, out = Search.read(arguments.config), arguments.out.absolute()
     runs = runs_of(search, out)
     check(arguments.config, [run for _, run in runs])
     make_folder(out, f"--out {out}")
     display = ProgressDisplay(out / "log.txt")
-    display.event(f"{len(runs)} runs below {out}")
-    carry_out([run for _, run in runs], places_of(arguments.jobs), display.event)
-    rows = rows_of(search, runs)
-    write_atomically(out / "search.csv", as_csv(rows))
-    write_atomically(out / "search.md", as_text(rows).encode())
-    for method, setting in best_of(search, rows).items():
-        write_atomically(out / BEST / f"{method}.yaml", as_yaml(setting))
-    sys.stdout.write(as_text(rows))
+    new, starts = runs, None
+    while True:
+        display.event(f"{len(new)} runs below {out}")
+        carry_out([run for _, run in new], places_of(arguments.jobs), display.event)
+        # Once: a set's first run stays the same, and so does what the class word is drawn like.
+        starts = starts or starts_of(runs, out)
+        rows, text = write_results(search, runs, starts, out)
+        wider = widened(search, rows)
+        if wider is None:
+            break
+        new = runs_of(wider, out, search.ends[-1])
+        check(arguments.config, [run for _, run in new])
+        search, runs = wider, [*runs, *new]
+        display.event(f"round {len(search.ends) - 1}: {search.ends[-1]} settings of every method")
+    sys.stdout.write(text)
     display.event(f"wrote {out / 'search.csv'} and {out / 'best'}")
     return EXIT_DONE
+
+
+def starts_of(runs: list[tuple[int, Run]], out: Path) -> dict[str, Any] | None:
+    """Returns where the curves of each set start, the class word's figures; None where runs have no curves."""
+    from cns_lightning.cli.compare import class_word
+    from cns_lightning.search import has_curves
+
+    if not has_curves(runs):
+        return None
+    names = dict.fromkeys(run.set_name for _, run in runs)
+    return {name: class_word(name, [run for _, run in runs], out)["curve_start"] for name in names}
+
+
+def write_results(
+    search: Search, runs: list[tuple[int, Run]], starts: dict[str, Any] | None, out: Path
+) -> tuple[list[dict[str, Any]], str]:
+    """Writes the tables and the best settings so far; returns the rows, and the table as text.
+
+    Args:
+        search: what was tried.
+        runs: finished ones, each with the number of its setting.
+        starts: from `starts_of`.
+        out: folder of everything.
+
+    Raises:
+        UserError: if files cannot be written.
+    """
+    from cns_lightning.search import BEST, as_csv, as_text, as_yaml, best_of, rows_of
+    from cns_lightning.storage import write_atomically
+
+    rows = rows_of(search, runs, starts)
+    text = as_text(rows, starts is not None)
+    write_atomically(out / "search.csv", as_csv(rows))
+    write_atomically(out / "search.md", text.encode())
+    for method, setting in best_of(search, rows).items():
+        write_atomically(out / BEST / f"{method}.yaml", as_yaml(setting))
+    return rows, text

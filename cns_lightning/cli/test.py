@@ -49,6 +49,9 @@ def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
         metavar="N",
         help="pictures of every class in the gallery of identity; 0: none (8)",
     )
+    made.add_argument(
+        "--curve-pictures", type=at_least(0), metavar="N", help="with each snapshot; 0: none (1 if there are snapshots)"
+    )
     made.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler (those of the run's own samples)")
     made.add_argument(
         "--guidance", type=float, metavar="G", help="how closely prompts are followed (as in the samples)"
@@ -81,12 +84,13 @@ def run(argv: list[str]) -> int:
     from cns_lightning.cli.generate import available_device
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.costs import costs_of
+    from cns_lightning.evaluation.curves import Curve
     from cns_lightning.evaluation.evaluate import BASE, Evaluation
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
     from cns_lightning.evaluation.scored_with import scored_with
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.storage import read_json, write_json
+    from cns_lightning.storage import write_json
 
     registry = NeuronRegistry.load(folder.registry)
     if not registry.tokens:
@@ -95,17 +99,17 @@ def run(argv: list[str]) -> int:
     source, device = arguments.base_model or registry.base_model, available_device(arguments.device)
     check_covers(sequence, registry.tokens, arguments.sequence or str(folder.config))
     evaluation = Evaluation(folder.evaluation / "images", sequence, registry, settings)
-    name = arguments.judge or judge_of(registry.base_model)
-    is_share = arguments.share is not None
+    curve = Curve.of(folder, evaluation, arguments.curve_pictures)
+    name, is_share = arguments.judge or judge_of(registry.base_model), arguments.share is not None
     # Before anything is drawn: what cannot be scored should not take hours first.
     judges = None if is_share else (clip_encoder(name, device), dino_encoder(arguments.dino, device))
     references = None if judges is None else evaluation.references(*judges)
     make_folder(folder.evaluation, f"--run {folder.path}")
     display = ProgressDisplay(folder.evaluation / "log.txt")
 
-    def load(stage: int) -> DiffusionPipeline:
+    def load(stage: int, snapshot: int | None = None) -> DiffusionPipeline:
         if stage != BASE:
-            return load_pipeline(folder.path, registry.tokens[stage], source, device=device)
+            return load_pipeline(folder.path, registry.tokens[stage], source, device=device, snapshot=snapshot)
         base = BaseModel.load(source)
         base.to(device=device)
         return base.pipeline()
@@ -113,21 +117,30 @@ def run(argv: list[str]) -> int:
     if arguments.devices > 1 and not is_share:
         draw_side_by_side(argv, arguments.devices, device)
     evaluation.draw(load, arguments.share or (0, 1), display.status)
+    curve.draw(lambda steps: load(evaluation.last, steps), arguments.share or (0, 1), display.status)
     if judges is None or references is None:
         return EXIT_DONE
-    known = read_json(folder.evaluation / "scores.json") if (folder.evaluation / "scores.json").exists() else {}
-    seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known.get("seconds_per_picture")
+    seconds = evaluation.seconds / evaluation.drawn if evaluation.drawn else known_seconds(folder)
     scores = {
         "judge": name, "dino": arguments.dino,
         "scored_with": scored_with(name, judges[0], arguments.dino, judges[1]),
         "pictures": settings.pictures, "matrix_pictures": settings.matrix_pictures, "look_alikes": settings.look_alikes,
         "steps": settings.steps, "guidance": settings.guidance, "seconds_per_picture": seconds,
         "costs": costs_of(folder, registry), **evaluation.scores(*judges, references),
+        **curve.scores(judges[0], references[0]),
     }  # fmt: skip
     write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")
     display.event(f"wrote {folder.evaluation / 'scores.json'}")
     return EXIT_DONE
+
+
+def known_seconds(folder: RunFolder) -> float | None:
+    """Returns the seconds a picture took when pictures were drawn last; None where no earlier scores say so."""
+    from cns_lightning.storage import read_json
+
+    path = folder.evaluation / "scores.json"
+    return read_json(path).get("seconds_per_picture") if path.exists() else None
 
 
 def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settings]:
@@ -228,6 +241,7 @@ def check_covers(sequence: ConceptSequence, tokens: Sequence[str], where: str) -
 
 def as_text(scores: dict[str, Any]) -> str:
     """Gives the figures as a table."""
+    from cns_lightning.evaluation.curves import GROUPS
     from cns_lightning.evaluation.evaluate import PARTS
 
     has_dino = any("dino" in row for row in scores["groups"].values())
@@ -237,6 +251,9 @@ def as_text(scores: dict[str, Any]) -> str:
             shown = [row["clip_i"], row["clip_t"], *([row["dino"]] if has_dino else [])]
             label = f"{name} (several)" if part == "kinds_of_several" else name
             lines.append(f"{label:<18}" + "".join(f"{value:>8.3f}" for value in shown))
+    for point in scores.get("curve", ()):
+        told = [f"{name} {point[name]['clip_i']:.3f} / {point[name]['clip_t']:.3f}" for name in GROUPS if name in point]
+        lines.append(f"after {point['steps']} steps of every stage, CLIP-I / CLIP-T: {', '.join(told)}")
     for token, row in scores["same_class"].items():
         own, *others = row
         alike = ", ".join(f"{row[each]:.3f} like those of {each}" for each in others)

@@ -70,18 +70,32 @@ def _is_one_token(base: BaseModel, word: str) -> bool:
     return all(len(token_ids(tokenizer, word)) == 1 for tokenizer in base.tokenizers)
 
 
-@torch.no_grad()
 def rank_rare_words(base: BaseModel, words: Sequence[str]) -> list[str]:
-    """Ranks words by how little they disturb the base model, least first.
+    """Ranks words by how little they disturb the base model, least first; equal ones stay in the order given.
 
-    The disturbance of a word is the mean change of the UNet's prediction when the word is put before both things of "a
-    photo of a cat next to a boat", relative to the change that dropping the whole prompt makes.
+    Args:
+        base: the model, with nothing learned; computes on its device.
+        words: each one token of the vocabulary.
+    """
+    found = disturbances(base, words)
+    return sorted(words, key=lambda word: found[word])
+
+
+@torch.no_grad()
+def disturbances(base: BaseModel, words: Sequence[str]) -> dict[str, float]:
+    """Measures how much words disturb a base model.
+
+    The disturbance of a word is the change of the UNet's prediction when the word is put before both things of "a photo
+    of a cat next to a boat", relative to the change that dropping the whole prompt makes.
 
     Args:
         base: the model, with nothing learned; computes on its device.
         words: each one token of the vocabulary.
 
-    Source: our choice; measured in docs/comparison.md, "Rare words".
+    Returns:
+        By word, rounded to four digits, so that the rounding of sums decides no ranking.
+
+    Source: our choice; docs/comparison.md, "Rare words".
     """
     plain = _predictions(base, [f"a photo of a {first} next to a {second}" for first, second in PROBES])
     dropped = (plain - _predictions(base, [""] * len(PROBES))).norm()
@@ -89,8 +103,7 @@ def rank_rare_words(base: BaseModel, words: Sequence[str]) -> list[str]:
     for word in words:
         prompts = [f"a photo of a {word} {first} next to a {word} {second}" for first, second in PROBES]
         found[word] = round(float((_predictions(base, prompts) - plain).norm() / dropped), 4)
-    # Words that are equal to four digits stay in the order given, so that rounding decides nothing.
-    return sorted(words, key=lambda word: found[word])
+    return found
 
 
 def _predictions(base: BaseModel, prompts: list[str]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.evaluation.curves import headline, point_of
 from cns_lightning.evaluation.evaluate import Table, likeness_within_class, reference_vectors
 from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
 from cns_lightning.evaluation.pictures import PictureFolder
@@ -27,6 +28,7 @@ def class_word_scores(
     settings: Settings,
     judge: ClipEncoder,
     dino: DinoEncoder | None = None,
+    curve_pictures: int = 0,
 ) -> dict[str, Any]:
     """Draws every prompt with class words in place of tokens on the base model, and scores it as a run is scored.
 
@@ -39,6 +41,8 @@ def class_word_scores(
         settings: as for the runs.
         judge: the same.
         dino: the same; None leaves DINO out.
+        curve_pictures: of every prompt for ``curve_start``, where the runs' curves start, and for what is read off a
+            curve that stays there; 0 leaves both out.
 
     Source: Mix-of-Show (arXiv 2305.18292), Table 1; docs/methods.md 2.2.
     """
@@ -46,24 +50,30 @@ def class_word_scores(
     pairs = [
         (replace(question, prompt=question.text), seed)
         for question in questions(sequence, tokens)
-        for seed in range(settings.pictures)
+        for seed in range(max(settings.pictures, curve_pictures))
     ]
     place = PictureFolder(folder, base.fingerprint(), settings.steps, settings.guidance)
     look_alikes, pipe = LookAlikes(folder, base.fingerprint(), sequence.concepts, settings), base.pipeline()
     for each, wanted in ((place, pairs), (look_alikes.place, look_alikes.pairs(tokens))):
         each.draw(pipe, each.missing(wanted), settings.batch_size)
-    table = Table({concept.token: concept.kind for concept in sequence.concepts})
-    pictures = place.read(pairs)
-    vectors, references = judge.images(pictures), reference_vectors(sequence.concepts, judge)
+    kinds = {concept.token: concept.kind for concept in sequence.concepts}
+    references = reference_vectors(sequence.concepts, judge)
+    start: dict[str, Any] = {}
+    if curve_pictures:
+        table, first = Table(kinds), [pair for pair in pairs if pair[1] < curve_pictures]
+        table.add(first, judge.images(place.read(first)), references, judge)
+        point = point_of(table.result()["groups"])
+        start = {"curve_start": point, **headline([], point)}
+    pairs = [pair for pair in pairs if pair[1] < settings.pictures]
+    table, pictures = Table(kinds), place.read(pairs)
+    vectors = judge.images(pictures)
     table.add(pairs, vectors, references, judge)
     if dino is not None:
         table.add_images("dino", pairs, dino.images(pictures), reference_vectors(sequence.concepts, dino))
     gallery = look_alikes.gallery(tokens, references, look_alikes.encode(tokens, judge))
     return {
         **table.result(),
+        **start,
         "same_class": likeness_within_class(sequence.concepts, pairs, vectors, references),
-        "identity": {
-            **identity_scores(pairs, vectors, gallery),
-            "confusion": confusion(pairs, vectors, gallery),
-        },
+        "identity": {**identity_scores(pairs, vectors, gallery), "confusion": confusion(pairs, vectors, gallery)},
     }

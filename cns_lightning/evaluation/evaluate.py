@@ -201,6 +201,7 @@ class Evaluation:
         gallery = self.look_alikes.gallery(self.tokens, references[0], alike)
         scores["identity"] = {
             **identity_scores(pairs, vectors, gallery),
+            "among_photos": identity_scores(pairs, vectors, {token: references[0][token] for token in self.tokens}),
             "confusion": confusion(pairs, vectors, gallery),
         }
         if self.settings.untouched:

@@ -163,7 +163,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def finish_stage(self) -> ConceptRecord:
-        """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this."""
+        """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this.
+
+        Without side effects, and of tensors of its own: `Snapshots` also calls it in the middle of a stage, on one
+        rank alone, and training goes on as if it had not.
+        """
 
     def record(
         self,

@@ -16,6 +16,7 @@ from cns_lightning.compare import Comparison, Run, runs_of
 from cns_lightning.compare_table import figures_of, row, rows_within_class
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.errors import UserError
+from cns_lightning.evaluation.curves import area, image_at_text, share_of
 from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.run_folder import RunFolder
@@ -52,7 +53,7 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_pat
                 "methods": {name: [f"configs/methods/{name}.yaml"] for name in ("cns", "textual_inversion")},
                 "alone": "textual_inversion",
                 "sets": [str(sequence)],
-                "fit": ["--steps", 2],
+                "fit": ["--steps", 2, "--snapshots.steps", "[1]"],
                 "test": ["--pictures", 1, "--look-alikes", 2, "--judge", str(tiny_judge), "--dino", str(tiny_dino)],
             }
         ),
@@ -129,8 +130,26 @@ def test_table_of_two_methods(
     assert float(by_kind[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
     assert float(by_kind[0]["several_clip_i"]) == pytest.approx(scores["groups"]["double"]["clip_i"])
     assert by_kind[2]["several_clip_i"] == ""
+    points = list(csv.DictReader((out / "curves.csv").open(encoding="utf-8")))
+    assert [(each["method"], each["steps"], each["group"]) for each in points if each["method"] != "cns"] == [
+        (method, steps, group)
+        for method, all_steps in (("textual_inversion", ("1", "2")), ("class word", ("0",)))
+        for steps in all_steps
+        for group in ("single", "several")
+    ]
+    own = [(float(each["clip_t"]), float(each["clip_i"])) for each in points if each["group"] == "single"]
+    # One picture a prompt everywhere: the curve ends at the run's own figures and starts at the class word's.
+    assert own[1] == pytest.approx((float(rows[0]["single_clip_t"]), float(rows[0]["single_clip_i"])))
+    assert own[-1] == pytest.approx((float(rows[3]["single_clip_t"]), float(rows[3]["single_clip_i"])))
+    curve = [own[-1], *own[:2]]
+    assert float(rows[0]["single_area"]) == pytest.approx(area(curve, curve[0][0]))
+    assert float(by_run[0]["single_clip_i_at_90"]) == pytest.approx(image_at_text(curve, share_of(curve[0][0], 0.9)))
+    assert rows[2]["single_area"] == ""
+    assert float(rows[3]["single_area"]) == pytest.approx(curve[0][1])
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")}
-    assert {path.name for path in out.glob("*.*")} >= {"table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png", "confusion-sequence.png"}
+    assert {path.name for path in out.glob("*.*")} >= {
+        "table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png", "confusion-sequence.png", "curves.png",
+    }  # fmt: skip
     (out / "table.csv").unlink()
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*-seed-*.png")} == written
@@ -204,6 +223,14 @@ def test_runs_begun_otherwise_are_refused_wherever_they_are(comparison: Path, tm
     # The first run of the comparison is a new one: the second is looked at all the same.
     with pytest.raises(UserError, match=r"trainer.accelerator was 'gpu' and is 'cpu'"):
         check(comparison, runs)
+
+
+def test_a_curve_of_runs_without_snapshots_is_refused(comparison: Path, tmp_path: Path) -> None:
+    run = runs_of(Comparison.read(comparison), tmp_path / "out")[0]
+    curve = (*run.test, "--curve-pictures", "1")
+    check(comparison, [replace(run, test=curve)])
+    with pytest.raises(UserError, match="keep no snapshots"):
+        check(comparison, [replace(run, test=curve, fit=("--steps", "2"))])
 
 
 def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

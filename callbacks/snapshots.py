@@ -1,0 +1,91 @@
+"""What every concept was after some steps of its own stage, kept beside what it became: points of a learning curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback
+
+from cns_lightning.errors import Faults
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from cns_lightning.module import ContinualPersonalization
+
+
+class Snapshots(Callback):
+    """Keeps, after some optimizer steps of every stage, what the method would keep if the stage ended there.
+
+    Each number of steps has a registry of its own in the run folder, ``snapshots/step-00100``, with every concept as it
+    stood after so many steps of its own stage. A later concept was learned on top of the earlier ones as they were when
+    their stages had ended, so a snapshot of several concepts mixes the two: it shows what stopping every stage early
+    would have kept of each concept, not a sequence that was learned with shorter stages.
+
+    Acts in ``on_train_batch_end``, before anything that saves the run and leaves; rank 0 writes, without a collective.
+    Keeps no state: a step that is taken again keeps an equal record in the same place. Touches nothing that is learned;
+    when a run is continued with other steps, the new registries lack the concepts of earlier stages, and `test` leaves
+    them out.
+
+    Args:
+        steps: optimizer steps of a stage, each smaller than ``data.steps``; None or an empty list keeps no snapshots.
+    """
+
+    def __init__(self, steps: list[int] | None = None) -> None:
+        self.steps = sorted(set(steps or ()))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens what is there already, so that a damaged snapshot stops the run before any long work.
+
+        Raises:
+            UserError: if files of a snapshot are missing or damaged.
+        """
+        if trainer.is_global_zero:
+            for steps in self.steps:
+                _registry(trainer, pl_module, steps)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Keeps the running concept if it is time.
+
+        Raises:
+            UserError: if the files cannot be written.
+        """
+        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        if module.step not in self.steps or trainer.fit_loop._should_accumulate() or not trainer.is_global_zero:
+            return
+        registry = _registry(trainer, pl_module, module.step)
+        # It may be ahead of a lost checkpoint; and it lacks earlier concepts if it was asked for after their stages.
+        earlier = [concept.token for concept in module.sequence.concepts[: module.stage]]
+        registry.truncate(sum(token in earlier for token in registry.tokens))
+        registry.add(module.method.finish_stage())
+
+
+def _registry(trainer: Trainer, pl_module: LightningModule, steps: int) -> NeuronRegistry:
+    module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+    folder, own = RunFolder(trainer.default_root_dir).snapshot(steps), module.registry
+    if (folder / "registry.json").exists():
+        registry = NeuronRegistry.load(folder)
+        registry.check_base(own.base_fingerprint)
+        return registry
+    return NeuronRegistry.create(
+        folder, own.base_model, own.base_fingerprint, module.base_weights, own.unet_parameters, own.fused_by,
+        own.rare_words,
+    )  # fmt: skip
+
+
+def note_wrong_steps(faults: Faults, steps: list[int] | None, stage_steps: int) -> None:
+    """Notes every number of steps after which no snapshot can be taken.
+
+    Args:
+        faults: takes the notes.
+        steps: that were asked for.
+        stage_steps: optimizer steps of a stage.
+    """
+    remedy = "Use whole numbers from 1, each smaller than data.steps: what a finished stage learned is kept anyway"
+    for each in steps or ():
+        if each < 1:
+            faults.add("--snapshots.steps", f"has {each}, at least 1 is needed", remedy)
+        elif each >= stage_steps:
+            faults.add("--snapshots.steps", f"has {each}, and a stage has {stage_steps} steps (data.steps)", remedy)
