@@ -109,6 +109,7 @@ class ConceptNeuronSelection(Method):
         learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
             that are not named.
         token_learning_rate: of the concept's token embedding.
+        learning_rate_falls: whether the learning rates fall in a straight line, to 0 at a stage's end.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
             concepts of one class share nearly all neurons.
         regularization: form of L_reg; ``function_space`` ties the keys and values of earlier concepts' prompts to what
@@ -140,6 +141,7 @@ class ConceptNeuronSelection(Method):
         learning_rate: float = 1e-4,
         token_learning_rate: float = 5e-4,
         learning_rate_factors: dict[str, float] | None = None,
+        learning_rate_falls: bool = False,
         token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
         prior_strength: float = 10.0,
@@ -151,7 +153,7 @@ class ConceptNeuronSelection(Method):
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
-        self.learning_rate_factors = learning_rate_factors or {}
+        self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors or {}, learning_rate_falls
         if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
                      if kind not in KINDS or rate <= 0]:  # fmt: skip
             problem = f"has {', '.join(wrong)}, and needs positive numbers by kind of concept"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cns_lightning.errors import UserError
 from cns_lightning.methods.cns import (
     ConceptNeuronSelection,
     Regularization,
@@ -135,3 +136,15 @@ def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
     method._prepare_function_space(context)  # type: ignore[arg-type]
     assert torch.allclose(method.prior_gram, (gram(states[0]) + gram(states[1])) / 2)
     assert torch.allclose(method.general_gram, gram(states[2]))
+
+
+def test_kinds_have_rates_of_their_own() -> None:
+    method = ConceptNeuronSelection(learning_rate=0.1, learning_rate_factors={"scene": 3.0})
+    method.delta = SimpleNamespace(values=torch.nn.Parameter(VALUES))  # type: ignore[assignment]
+    method.token = torch.nn.ParameterList()
+    for kind, rate in (("scene", 0.3), ("animal", 0.1)):
+        method.context = SimpleNamespace(concept=SimpleNamespace(kind=kind))  # type: ignore[assignment]
+        assert method.parameter_groups()[0].learning_rate == pytest.approx(rate)
+    for wrong in ({"sceen": 3.0}, {"scene": 0.0}):
+        with pytest.raises(UserError, match="learning_rate_factors: has sc"):
+            ConceptNeuronSelection(learning_rate_factors=wrong)
