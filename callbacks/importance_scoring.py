@@ -96,10 +96,11 @@ class ImportanceScoring(Callback):
         Raises:
             UserError: if there are no prompts, or a kind of the reference classes is unknown or has no class.
         """
-        wrong = [kind for kind, words in self.reference_classes.items() if kind not in KINDS or not words]
-        if wrong or not self.reference_classes:
-            problem = f"needs class words by kind, {', '.join(KINDS)}; check {', '.join(wrong) or 'the empty mapping'}"
-            raise UserError("ImportanceScoring.reference_classes", problem, "Write for example animal: [cat, dog]")
+        for kind, words in self.reference_classes.items():
+            if kind not in KINDS or not words:
+                problem = f"has no class word for {kind}" if kind in KINDS else f"has the unknown kind {kind}"
+                remedy = f"Write class words by kind, for example animal: [cat, dog]; kinds are {', '.join(KINDS)}"
+                raise UserError("ImportanceScoring.reference_classes", problem, remedy)
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
         module.calibration_prompts = read_calibration_prompts(self.calibration)
 

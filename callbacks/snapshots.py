@@ -42,9 +42,9 @@ class Snapshots(Callback):
         Raises:
             UserError: if files of a snapshot are missing or damaged.
         """
-        if trainer.is_global_zero:
-            for steps in self.steps:
-                _registry(trainer, pl_module, steps)
+        # On every rank, so that all of them stop.
+        for steps in self.steps:
+            _registry(trainer, pl_module, steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Keeps the running concept if it is time.
@@ -58,7 +58,8 @@ class Snapshots(Callback):
         registry = _registry(trainer, pl_module, module.step)
         # It may be ahead of a lost checkpoint; and it lacks earlier concepts if it was asked for after their stages.
         earlier = [concept.token for concept in module.sequence.concepts[: module.stage]]
-        registry.truncate(sum(token in earlier for token in registry.tokens))
+        for token in [each for each in registry.tokens if each not in earlier]:
+            registry.remove(token)
         registry.add(module.method.finish_stage())
 
 

@@ -118,18 +118,17 @@ class ContinualPersonalization(LightningModule):
         self.unet, self.vae, self.text_encoders = base.unet, base.vae, nn.ModuleList(base.text_encoders)
         self.projections = self.method.projections(base)
         self.base_weights = read_weights(self.projections)
-        # Cast after the weights were taken: the registry replays on single precision whatever the run computes in.
+        self.registry = self._open_registry(base)
+        # Cast after weights and rare words were taken: both come from single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))
         self.weights = dict(self.base_weights)
         self.layerwise = LayerwiseText.of(base) if self.method.is_layerwise else None
         self.tokens = ConceptTokens(base, self.layerwise.layers if self.layerwise is not None else 1)
         self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
-        self.registry = self._open_registry(base)
         self._introduce_tokens()
 
     def _open_registry(self, base: BaseModel) -> NeuronRegistry:
-        folder = RunFolder(self.trainer.default_root_dir).registry
-        fingerprint = base.fingerprint()
+        folder, fingerprint = RunFolder(self.trainer.default_root_dir).registry, base.fingerprint()
         if (folder / "registry.json").exists():
             registry = NeuronRegistry.load(folder)
             registry.check_base(fingerprint)
@@ -138,9 +137,12 @@ class ContinualPersonalization(LightningModule):
         kind = type(self.method)
         fused_by = f"{kind.__module__}.{kind.__qualname__}" if kind.fuses else None
         words = rare_words_of(self.method, base, self.rare_words, self.trainer.strategy.root_device)
-        return NeuronRegistry.create(
+        registry = NeuronRegistry.create(
             folder, self.base_model, fingerprint, self.base_weights, parameters, fused_by, words
         )
+        if words and self.trainer.is_global_zero:
+            registry.save()  # A run that is continued elsewhere must not rank anew, and differently.
+        return registry
 
     def _introduce_tokens(self) -> None:
         """Adds all tokens of the sequence at once: one that cannot be used stops the run here, not after hours."""
@@ -251,6 +253,7 @@ class ContinualPersonalization(LightningModule):
         strategy.check_agreement(
             {
                 "base model": self.registry.base_fingerprint,
+                "rare words": " ".join(self.registry.rare_words),
                 "place in the sequence": f"concept {self.stage + 1}, step {self.step}",
                 "registry": ", ".join(entry.sha256[:12] for entry in self.registry.entries),
                 "set of pictures": self.data.picture_checksum(self.stage) if is_running else "",

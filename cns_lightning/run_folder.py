@@ -62,6 +62,10 @@ class RunFolder:
         """Gives the sheet of pictures that was drawn after a stage."""
         return self.samples / f"stage-{stage}.png"
 
+    def has_begun(self) -> bool:
+        """Says whether a run has left more here than its configuration: a registry or a checkpoint."""
+        return (self.registry / "registry.json").exists() or any(self.checkpoints.glob("*"))
+
     def create(self) -> None:
         """Makes the folder and those of what a run writes.
 

@@ -272,7 +272,7 @@ def check_unchanged(
     Raises:
         UserError: naming every difference.
     """
-    if not folder.config.exists():
+    if not folder.config.exists() or not folder.has_begun():
         return
     kept = yaml.safe_load(folder.config.read_text("utf-8"))
     differences = [

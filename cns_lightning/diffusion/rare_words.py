@@ -67,7 +67,8 @@ def rare_word_candidates(base: BaseModel, count: int = CANDIDATES) -> list[str]:
 
 
 def _is_one_token(base: BaseModel, word: str) -> bool:
-    return all(len(token_ids(tokenizer, word)) == 1 for tokenizer in base.tokenizers)
+    ids = [(tokenizer, token_ids(tokenizer, word)) for tokenizer in base.tokenizers]
+    return all(len(each) == 1 and each[0] not in tokenizer.all_special_ids for tokenizer, each in ids)
 
 
 def rank_rare_words(base: BaseModel, words: Sequence[str]) -> list[str]:
@@ -93,7 +94,7 @@ def disturbances(base: BaseModel, words: Sequence[str]) -> dict[str, float]:
         words: each one token of the vocabulary.
 
     Returns:
-        By word, rounded to four digits, so that the rounding of sums decides no ranking.
+        By word, rounded to four digits, so that rounding hardly ever decides a ranking; a run keeps its own.
 
     Source: our choice; docs/comparison.md, "Rare words".
     """
@@ -141,11 +142,16 @@ def chosen_rare_words(base: BaseModel, given: Sequence[str] | str) -> tuple[str,
         return tuple(words)
     if isinstance(given, str):
         raise UserError(KEY, f"{given!r} is not a list of words", f"Write auto, or a list: --{KEY} [ktn, pll, ucd]")
-    split = [word for word in given if not _is_one_token(base, word)]
-    if split or not given or len(set(given)) < len(given):
-        problem = f"{', '.join(split)} is not one token of {base.source}" if split else "needs different words"
+    words = [word.strip().lower() for word in given]
+    if not words:
+        raise UserError(KEY, "is an empty list", f"Name words, or let the program choose: --{KEY} auto")
+    split = [word for word in words if not _is_one_token(base, word)]
+    if split:
+        problem = f"has {', '.join(split)}, and {base.source} reads each as another number of tokens than one"
         raise UserError(KEY, problem, f"Choose other words, or let the program choose: --{KEY} auto")
-    return tuple(given)
+    if len(set(words)) < len(words):
+        raise UserError(KEY, "names a word twice (upper and lower case are one)", "Name each word once")
+    return tuple(words)
 
 
 def starts(words: Sequence[str]) -> Iterator[tuple[str, ...]]:

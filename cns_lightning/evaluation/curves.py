@@ -128,18 +128,19 @@ def best_steps(runs: Sequence[tuple[Sequence[Mapping[str, Any]], Mapping[str, An
     class word's CLIP-T in both; without any, the point whose CLIP-T is nearest to that.
 
     Args:
-        runs: curve and class word's figures of each; the curves have the same steps.
+        runs: curve and class word's figures of each; steps that a curve lacks do not count.
     """
     groups = list(runs[0][1])
+    by_steps = [{int(point["steps"]): point for point in curve} for curve, _ in runs]
     ranked = []
-    for number, point in enumerate(runs[0][0]):
+    for steps in sorted(set.intersection(*map(set, by_steps))):
         images, missing = [], []
         for group in groups:
             text = statistics.fmean(share_of(start[group]["clip_t"], SHARE) for _, start in runs)
-            missing.append(text - statistics.fmean(curve[number][group]["clip_t"] for curve, _ in runs))
-            images.append(statistics.fmean(curve[number][group]["clip_i"] for curve, _ in runs))
+            missing.append(text - statistics.fmean(points[steps][group]["clip_t"] for points in by_steps))
+            images.append(statistics.fmean(points[steps][group]["clip_i"] for points in by_steps))
         qualifies = max(missing) <= 0
-        ranked.append((qualifies, statistics.fmean(images) if qualifies else -max(missing), -int(point["steps"])))
+        ranked.append((qualifies, statistics.fmean(images) if qualifies else -max(missing), -steps))
     return -max(ranked)[2]
 
 

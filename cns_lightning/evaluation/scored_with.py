@@ -37,7 +37,7 @@ def scored_with(name: str, judge: ClipEncoder, dino_name: str | None, dino: Dino
 
 def judged_by(name: str, judge: ClipEncoder) -> dict[str, Any]:
     """Returns the name of a judge, the SHA-256 of its weights and the versions of the packages that score."""
-    return {"judge": name, "judge_sha256": fingerprint(judge.model.state_dict()), "versions": versions()}
+    return {"judge": name, "judge_sha256": _fingerprint(judge), "versions": versions()}
 
 
 def versions() -> dict[str, str | None]:
@@ -58,9 +58,14 @@ def _encoder(key: str, processor_key: str, name: str, encoder: ClipEncoder | Din
     settings = {each: _plain(getattr(processor, each)) for each in PROCESSOR_KEYS}
     return {
         key: name,
-        f"{key}_sha256": fingerprint(encoder.model.state_dict()),
+        f"{key}_sha256": _fingerprint(encoder),
         processor_key: {"class": type(processor).__name__, **settings},
     }
+
+
+def _fingerprint(encoder: ClipEncoder | DinoEncoder) -> str:
+    # Parameters alone: which buffers a model saves changes between versions of transformers.
+    return fingerprint(dict(encoder.model.named_parameters()))
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ Source: CNS (arXiv 2510.02296) and its supplement, sections 8.3 and 9; where the
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -159,7 +160,7 @@ class ConceptNeuronSelection(Method):
         self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors or {}, learning_rate_falls
         self.token_norm_limit = token_norm_limit
         if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
-                     if kind not in KINDS or rate <= 0]:  # fmt: skip
+                     if kind not in KINDS or not 0 < rate < math.inf]:  # fmt: skip
             problem = f"has {', '.join(wrong)}, and needs positive numbers by kind of concept"
             raise UserError("model.method.learning_rate_factors", problem, f"Kinds are {', '.join(KINDS)}")
         self.starts_from_rare_word = token_start == "rare_word"
@@ -200,7 +201,7 @@ class ConceptNeuronSelection(Method):
             raise UserError("model.method.regularization", problem, "Use split, or select by ImportanceScoring")
         general = self._gram_of(context, context.calibration_prompts)
         # The mean, not the sum: else a concept could move less the more were learned before it.
-        mean = torch.stack(prior).mean(0) if prior else torch.zeros_like(general)
+        mean = sum(prior, torch.zeros_like(general)) / max(1, len(prior))
         self.register_buffer("prior_gram", mean, persistent=False)
         self.register_buffer("general_gram", general, persistent=False)
         device = context.base.device

@@ -48,6 +48,8 @@ def rare_words_of(
     """
     if not method.starts_from_rare_word:
         return ()
+    if given != "auto":
+        return chosen_rare_words(base, given)
     base.to(device=device)
     words = chosen_rare_words(base, given)
     base.to(device="cpu")

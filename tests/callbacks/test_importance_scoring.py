@@ -16,7 +16,10 @@ def test_every_kind_stands_in_as_often_under_names_of_its_own() -> None:
     assert [each.token for each in stand_ins({"animal": ["cat", "dog"]}, [])] == ["cat", "dog", "cat"]
 
 
-@pytest.mark.parametrize("wrong", [{"animals": ["cat"]}, {"animal": []}])
-def test_classes_of_unknown_kinds_are_refused(wrong: dict[str, list[str]]) -> None:
-    with pytest.raises(UserError, match="reference_classes: needs class words by kind, animal, object"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"animals": ["cat"]}, "has the unknown kind animals"), ({"animal": []}, "has no class word for animal")],
+)
+def test_classes_of_unknown_kinds_are_refused(wrong: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(UserError, match=said):
         ImportanceScoring(reference_classes=wrong).setup(None, None, "fit")  # type: ignore[arg-type]

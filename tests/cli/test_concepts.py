@@ -43,7 +43,7 @@ def test_the_table(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     # By hand: 2, 4 and 2 of 20; 1 of 5, 1 of 3 and 0 of 6 in common, all of one class; nothing is in all three.
     assert lines[6] == "share of the key and value weights: 13.3% on average (paper: about 5%)"
     assert lines[7] == "overlap (IoU) of two concepts: 0.18 on average (paper: 0.24); two of one class 0.18"
-    assert lines[8] == "overlap (IoU) of all 3 together: 0.000 (paper, of seven: 0.02)"
+    assert lines[8] == "overlap (IoU) of 3 together: 0.000 (paper, of seven: 0.02)"
     assert len({line.index("kB") for line in lines[1:4]}) == 1, "columns are aligned"
 
 

@@ -37,10 +37,13 @@ def test_a_word_that_means_something_is_minded_more(miniature: BaseModel) -> Non
     assert ranked.index("ucd") < ranked.index("pixel")
 
 
-def test_words_of_a_kind_stay_in_the_order_given(base: BaseModel) -> None:
+def test_a_ranking_does_not_depend_on_the_order_given_but_for_ties(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = rare_word_candidates(base)[:3]
     assert rank_rare_words(base, words) == rank_rare_words(base, list(reversed(words)))
-    assert set(rank_rare_words(base, words)) == set(words)
+    monkeypatch.setattr("cns_lightning.diffusion.rare_words.disturbances", lambda _, words: dict.fromkeys(words, 0.5))
+    assert rank_rare_words(base, words) == words
 
 
 def test_two_encoders_share_a_word(xl_base: BaseModel) -> None:
@@ -59,9 +62,11 @@ def test_given_words_are_taken_as_they_are(miniature: BaseModel) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["wug", "wugdax"], "wugdax is not one token of miniature"),
-        (["wug", "wug"], "needs different words"),
-        ([], "needs different words"),
+        (["wug", "wugdax"], "has wugdax, and miniature reads each as another number of tokens than one"),
+        (["wug", "<|endoftext|>"], "has <|endoftext|>, and miniature"),
+        (["wug", "WUG"], "names a word twice"),
+        (["wug", " wug"], "names a word twice"),
+        ([], "is an empty list"),
         ("wug", "'wug' is not a list of words"),
     ],
 )

@@ -12,6 +12,7 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.rare_words import chosen_rare_words
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, learn, write_sequence
+from tests.runs.stop_at import CALLBACK, StopAt
 
 
 def test_words_are_ranked_once_and_kept(
@@ -60,3 +61,31 @@ def test_two_of_one_class_share_what_the_paper_says(tmp_path: Path) -> None:
     table = torch.tensor(pairs.overlap()["pairwise"])
     # Rabbits, scenes and styles, three places apart; from their class words they would share 0.90.
     assert float(table.diagonal(-3).max()) <= 0.35
+
+
+def test_a_first_stage_that_was_interrupted_keeps_the_ranking(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = write_sequence(tmp_path / "one", ["cat"])
+    whole, other = (arguments(tiny_base_model, sequence, tmp_path / name, CALLBACK, method="fine_tuning") for name in "ab")
+    assert main(whole) == 0
+    monkeypatch.setattr(StopAt, "step", 2)
+    with pytest.raises(SystemExit):
+        main(other)
+    monkeypatch.setattr(StopAt, "step", None)
+    monkeypatch.setattr("cns_lightning.methods.token_starts.chosen_rare_words", None)
+    assert main(other) == 0
+    assert (tmp_path / "a/registry/registry.json").read_bytes() == (tmp_path / "b/registry/registry.json").read_bytes()
+
+
+def test_a_word_that_was_refused_can_be_corrected_in_the_same_folder(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence, run = write_sequence(tmp_path / "one", ["cat"]), tmp_path / "run"
+    words = tmp_path / "words.yaml"
+    command = arguments(tiny_base_model, sequence, run, "--config", str(words), steps=1)
+    words.write_text("model: {rare_words: [toy, toytoy]}", "utf-8")
+    assert main(command) == 2
+    assert "model.rare_words: has toytoy" in capsys.readouterr().err
+    words.write_text("model: {rare_words: [toy, man]}", "utf-8")
+    assert main(command) == 0
