@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.growth import SETS, write_sequence
-from benchmarks.scoring import Judge, own_prompts, write_section
+from benchmarks.scoring import Judge, check_section, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
 from cns_lightning.cli.main import main as command_line
 from cns_lightning.run_folder import RunFolder
@@ -86,6 +86,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/plasticity"))
     parser.add_argument("--out", type=Path, help="document whose section `plasticity` is replaced")
     arguments = parser.parse_args()
+    if arguments.out:
+        check_section(arguments.out, "plasticity")
     text = report(learn(arguments.work.absolute(), arguments.concepts, arguments.steps), arguments.pictures)
     print(text, end="")
     if arguments.out:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.scoring import GUIDANCE, Judge, write_section
+from benchmarks.scoring import GUIDANCE, Judge, check_section, write_section
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.rare_words import disturbances, rare_word_candidates
 from cns_lightning.diffusion.sampling import generate
@@ -83,6 +83,8 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=4, help="pictures of every prompt")
     parser.add_argument("--out", type=Path, help="document whose section `rare_words` is replaced")
     arguments = parser.parse_args()
+    if arguments.out:
+        check_section(arguments.out, "rare_words")
     text = measure(arguments.pictures)
     print(text, end="")
     if arguments.out:

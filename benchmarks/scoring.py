@@ -52,6 +52,18 @@ def own_prompts(sequence: Sequence, concept: Concept) -> list[str]:
     return [prompt for prompt in sequence.prompts.single if concept.token in prompt]
 
 
+def check_section(path: Path, name: str) -> None:
+    """Refuses a document without the marks of a section, before the work whose result it shall take.
+
+    Raises:
+        SystemExit: naming document and marks.
+    """
+    if not path.exists() or f"<!-- {name} -->" not in path.read_text("utf-8"):
+        raise SystemExit(
+            f"{path} has no marks <!-- {name} --> and <!-- /{name} -->. Put them where the result shall go"
+        )
+
+
 def write_section(path: Path, name: str, text: str) -> None:
     """Puts a text between the marks ``<!-- NAME -->`` and ``<!-- /NAME -->`` of a document."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
