@@ -12,7 +12,7 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.data.templates import DEFAULT_TEMPLATES, PromptTemplates
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
-from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
+from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
@@ -202,6 +202,7 @@ class Evaluation:
         scores["identity"] = {
             **identity_scores(pairs, vectors, gallery),
             "among_photos": identity_scores(pairs, vectors, {token: references[0][token] for token in self.tokens}),
+            "photos": among_themselves(references[0]),
             "confusion": confusion(pairs, vectors, gallery),
         }
         if self.settings.untouched:

@@ -129,6 +129,31 @@ def identity_scores(pairs: Sequence[Pair], vectors: Tensor | None, gallery: Mapp
     return {**everything, "concepts": {token: _means(found[token]) for token in tokens}}
 
 
+def among_themselves(references: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Computes identity for the user's photos in place of drawn pictures: each is a query among all the other photos.
+
+    What a model could reach whose pictures are as like the photos as these are each other: a bound, and often below 1.
+
+    Args:
+        references: vectors of the photos by token, each (photos, width), unit length.
+
+    Returns:
+        As `identity_scores`; photos of a concept that has only one have no other to find, and do not count.
+    """
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for token, photos in references.items():
+        for number in range(len(photos) if len(photos) > 1 else 0):
+            others = torch.cat([photos[:number], photos[number + 1 :]])
+            asked = Question("single", number, "", "", (token,))
+            gallery = {label: others if label == token else vectors for label, vectors in references.items()}
+            found[token].append(identity_scores([(asked, 0)], photos[number : number + 1], gallery))
+    rows = {
+        token: [(each["top1"], each["mean_average_precision"]) for each in scores] for token, scores in found.items()
+    }
+    every = _means([each for scores in rows.values() for each in scores])
+    return {**every, "concepts": {token: _means(scores) for token, scores in rows.items()}}
+
+
 def confusion(
     pairs: Sequence[Pair], vectors: Tensor | None, gallery: Mapping[str, Tensor]
 ) -> dict[str, dict[str, float]]:

@@ -111,8 +111,6 @@ class ConceptNeuronSelection(Method):
             that are not named.
         token_learning_rate: of the concept's token embedding.
         learning_rate_falls: whether the learning rates fall in a straight line, to 0 at a stage's end.
-        token_norm_limit: greatest length of the token's vectors, as a multiple of that at the start; 0 sets no limit. A
-            longer vector drowns the other words of a prompt.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
             concepts of one class share nearly all neurons.
         regularization: form of L_reg; ``function_space`` ties the keys and values of earlier concepts' prompts to what
@@ -145,7 +143,6 @@ class ConceptNeuronSelection(Method):
         token_learning_rate: float = 5e-4,
         learning_rate_factors: dict[str, float] | None = None,
         learning_rate_falls: bool = False,
-        token_norm_limit: float = 0.0,
         token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
         prior_strength: float = 10.0,
@@ -158,7 +155,6 @@ class ConceptNeuronSelection(Method):
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
         self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors or {}, learning_rate_falls
-        self.token_norm_limit = token_norm_limit
         if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
                      if kind not in KINDS or not 0 < rate < math.inf]:  # fmt: skip
             problem = f"has {', '.join(wrong)}, and needs positive numbers by kind of concept"
@@ -179,9 +175,6 @@ class ConceptNeuronSelection(Method):
         device = context.base.device
         self.delta = SparseDelta(context.weights, mask, device)
         self.token = nn.ParameterList(context.tokens.train(context.concept.token))
-        self.token_limits = BufferList(
-            [self.token_norm_limit * row.detach().norm(dim=-1, keepdim=True) for row in self.token]
-        )
         overlapping = gather_masked(context.registry.union().bools(), mask).to(device) > 0
         shift = self.delta.origins - gather_masked(context.base_weights, mask).to(device)
         self.register_buffer("earlier_shift", shift, persistent=False)
@@ -251,16 +244,12 @@ class ConceptNeuronSelection(Method):
         return self.prior_strength * prior + self.pretrained_strength * pretrained
 
     def after_step(self, step: int) -> None:
-        """Keeps the token within its greatest length, and sets the weight of L_reg from the first steps' gradients.
+        """Measures the denoising gradient over the first steps and sets the weight of L_reg from it.
 
         The weight makes the median gradient of a tie of strength one equal the median gradient of the denoising loss
         when the neurons have moved by the reference displacement, in the direction in which they have moved so far
         (docs/methods.md 1.8, scale). No value leaves the device.
         """
-        if self.token_norm_limit:
-            with torch.no_grad():
-                for row, limit in zip(self.token, self.token_limits, strict=True):
-                    row.mul_((limit / row.norm(dim=-1, keepdim=True)).clamp(max=1.0))
         gradient = self.delta.values.grad
         if gradient is None or step >= self.balance_steps:
             return

@@ -8,7 +8,7 @@ import torch
 
 from cns_lightning.data.templates import PromptTemplates
 from cns_lightning.evaluation.evaluate import Settings
-from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
+from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores
 from cns_lightning.evaluation.questions import Question
 from cns_lightning.sequence import Concept
 
@@ -78,3 +78,15 @@ def test_concepts_of_one_class_prompt_share_look_alikes_and_keep_their_file_name
     gallery = made.gallery(["<new1>", "<new3>"], references, {question: at(5, 6) for question in every})
     assert {label: len(vectors) for label, vectors in gallery.items()} == {"<new1>": 3, "<new3>": 3, "any cat": 2}
     assert list(made.gallery(["<new2>"], references, {})) == ["<new2>"]
+
+
+def test_photos_among_themselves_by_hand() -> None:
+    """Two close photos find each other; of the other concept one photo stands among strangers, the other far off."""
+    references = {"<a>": at(0, 6), "<b>": at(14, 115)}
+    found = among_themselves(references)
+    assert found["concepts"]["<a>"]["top1"] == 1
+    # 14 degrees is nearest to 6; 115 is nearest to 14, its only fellow.
+    assert found["concepts"]["<b>"]["top1"] == 0.5
+    assert found["top1"] == 0.75
+    alone = among_themselves({"<a>": references["<a>"][:1], "<b>": references["<b>"]})
+    assert "<a>" not in alone["concepts"]
