@@ -21,6 +21,8 @@ from cns_lightning.sequence import KINDS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cns_lightning.registry.files import ConceptEntry
+
 
 Regularization = Literal["split", "plain", "continual_lora", "function_space", "none"]
 TokenStart = Literal["rare_word", "class_word"]
@@ -102,6 +104,21 @@ def function_space_regularization(moved: Sequence[Tensor], stood: Sequence[Tenso
     return total
 
 
+def prompts_in_context(concept: ConceptEntry, descriptions: Sequence[str], count: int) -> list[str]:
+    """Returns prompts that name an earlier concept beside other things, for the tie to it.
+
+    Its training prompt alone would protect a scene or a style only where nothing else is drawn.
+
+    Args:
+        concept: token, class word and kind.
+        descriptions: descriptions of anything; the shortest are taken, so that the token is not cut off.
+        count: how many prompts.
+    """
+    name = f"{concept.token} {concept.class_word}"
+    ending = {"scene": f"in the {name}", "style": f"in {name}"}.get(concept.kind, f"next to a {name}")
+    return [f"{each} {ending}" for each in sorted(descriptions, key=lambda each: (len(each), each))[:count]]
+
+
 class ConceptNeuronSelection(Method):
     """Trains the values on the concept neurons and the concept's token, and holds earlier knowledge by L_reg.
 
@@ -120,6 +137,8 @@ class ConceptNeuronSelection(Method):
         regularization_weight: factor on the balanced L_reg; it acts from step ``balance_steps`` on, 0 switches it off.
         reference_displacement: root mean square displacement of the neurons at which the median gradient of a tie of
             strength one equals that of the denoising loss.
+        context_prompts: prompts of every earlier concept beside its training prompt that the tie to it counts, made of
+            the calibration prompts.
         balance_steps: optimizer steps over which the denoising gradient is measured; L_reg acts after them.
         detach_first_token: leave keys and values of the first token untrained, so that the unconditional prediction
             keeps its anchor.
@@ -150,6 +169,7 @@ class ConceptNeuronSelection(Method):
         regularization_weight: float = 0.3,
         reference_displacement: float = 0.01,
         balance_steps: int = 20,
+        context_prompts: int = 8,
         detach_first_token: bool = True,
     ) -> None:
         super().__init__()
@@ -163,7 +183,7 @@ class ConceptNeuronSelection(Method):
         self.regularization: Regularization = regularization
         self.prior_strength, self.pretrained_strength = prior_strength, pretrained_strength
         self.regularization_weight, self.reference_displacement = regularization_weight, reference_displacement
-        self.balance_steps = balance_steps
+        self.balance_steps, self.context_prompts = balance_steps, context_prompts
         self.detaches_first_token = detach_first_token
         self.grams: dict[tuple[str, str, tuple[str, ...]], Tensor] = {}
 
@@ -188,7 +208,10 @@ class ConceptNeuronSelection(Method):
     def _prepare_function_space(self, context: StageContext) -> None:
         # A learned concept's states never change again: each is encoded once, and a stage costs the same at any length.
         learned = zip(context.registry.entries, context.prompts[:-1], strict=False)
-        prior = [self._gram_of(context, prompts, entry.sha256) for entry, prompts in learned]
+        prior = []
+        for entry, prompts in learned:
+            beside = prompts_in_context(entry, context.calibration_prompts, self.context_prompts)
+            prior.append(self._gram_of(context, (*prompts, *beside), entry.sha256))
         if not context.calibration_prompts:
             problem = "is function_space, which needs the descriptions of the selection of neurons, and there are none"
             raise UserError("model.method.regularization", problem, "Use split, or select by ImportanceScoring")

@@ -14,6 +14,7 @@ from cns_lightning.methods.cns import (
     function_space_regularization,
     gram,
     plain_two_anchor_regularization,
+    prompts_in_context,
     two_anchor_regularization,
 )
 
@@ -125,10 +126,11 @@ def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(2, 7, 5, generator=generator) for _ in range(3)]
     grams = iter([gram(states[0]), gram(states[1]), gram(states[2])])
-    method = ConceptNeuronSelection(regularization="function_space")
+    method = ConceptNeuronSelection(regularization="function_space", context_prompts=0)
     method.delta = SimpleNamespace(names=[], current=[])  # type: ignore[assignment]
     method._gram_of = lambda *_: next(grams)  # type: ignore[method-assign]
-    registry = SimpleNamespace(entries=[SimpleNamespace(sha256="a"), SimpleNamespace(sha256="b")])
+    entry = {"token": "<new1>", "class_word": "cat", "kind": "animal"}
+    registry = SimpleNamespace(entries=[SimpleNamespace(sha256="a", **entry), SimpleNamespace(sha256="b", **entry)])
     context = SimpleNamespace(
         registry=registry, prompts=(("one",), ("two",), ("now",)), calibration_prompts=("any",), base_weights={},
         base=SimpleNamespace(device="cpu"),
@@ -148,3 +150,13 @@ def test_kinds_have_rates_of_their_own() -> None:
     for wrong in ({"sceen": 3.0}, {"scene": 0.0}):
         with pytest.raises(UserError, match="learning_rate_factors: has sc"):
             ConceptNeuronSelection(learning_rate_factors=wrong)
+
+
+def test_an_earlier_concept_is_protected_beside_other_things() -> None:
+    descriptions = ["a very long description of a street", "a tree", "a boat"]
+    endings = {"animal": "next to a <a> cat", "scene": "in the <a> cat", "style": "in <a> cat"}
+    for kind, ending in endings.items():
+        entry = SimpleNamespace(token="<a>", class_word="cat", kind=kind)
+        found = prompts_in_context(entry, descriptions, 2)  # type: ignore[arg-type]
+        # The shortest, in an order of their own whatever the file's is.
+        assert found == [f"a boat {ending}", f"a tree {ending}"]
