@@ -1,8 +1,8 @@
 """Puts two comparisons of one method side by side, set by set: what a change of the method has changed.
 
-Reads finished run folders, `OUT/METHOD/SET/seed-N`; means over seeds. Movement is the mean absolute value of a concept's
-delta; apart is, of two concepts of one class, how much more alike the pictures of each are to its own photos than to
-the other's, summed over both.
+Reads finished run folders, `OUT/METHOD/SET/seed-N`; means over seeds. Movement is the mean absolute value of a
+concept's delta; apart is, of two concepts of one class, how much more alike the pictures of each are to its own photos
+than to the other's, summed over both.
 
 ``python -m benchmarks.before_after --before runs/before --after runs/cns --out docs/comparison.md``
 """
