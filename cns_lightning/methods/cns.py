@@ -124,8 +124,8 @@ class ConceptNeuronSelection(Method):
 
     Args:
         learning_rate: of the values on the concept neurons.
-        learning_rate_factors: by kind of concept, what both learning rates are multiplied by; 1 for kinds that are not
-            named.
+        learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
+            that are not named.
         token_learning_rate: of the concept's token embedding.
         learning_rate_falls: whether the learning rates fall in a straight line, to 0 at a stage's end.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
@@ -166,7 +166,7 @@ class ConceptNeuronSelection(Method):
         regularization: Regularization = "function_space",
         prior_strength: float = 10.0,
         pretrained_strength: float = 1.0,
-        regularization_weight: float = 0.3,
+        regularization_weight: float = 1.0,
         reference_displacement: float = 0.01,
         balance_steps: int = 20,
         context_prompts: int = 8,
@@ -237,7 +237,7 @@ class ConceptNeuronSelection(Method):
         factor = self.learning_rate_factors.get(self.context.concept.kind, 1.0)
         return [
             ParameterGroup("neurons", [self.delta.values], factor * self.learning_rate),
-            ParameterGroup("token", list(self.token), factor * self.token_learning_rate),
+            ParameterGroup("token", list(self.token), self.token_learning_rate),
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:
