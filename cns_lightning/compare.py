@@ -154,8 +154,7 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
             if comparison.alone is None:
                 continue
             stacked = (*comparison.stack, *comparison.methods[comparison.alone])
-            own = as_arguments(comparison.values.get(comparison.alone, {}))
-            fit = (*comparison.fit, *own, "--snapshots.steps", "null")
+            fit = (*comparison.fit, *as_arguments(comparison.values.get(comparison.alone, {})))
             for number in range(len(sequence.concepts)):
                 single = alone_path(out, name, number)
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
