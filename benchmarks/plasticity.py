@@ -1,8 +1,8 @@
 """Learns fifty concepts on the miniature: do late ones still move as the first did, and what have the first ones lost?
 
-Writes the section `plasticity` of docs/comparison.md. Movement is the mean absolute value of a concept's delta.
+With `--out` it writes the section `plasticity` of a document. Movement is the mean absolute value of a concept's delta.
 
-``python -m benchmarks.plasticity --work runs/plasticity --out docs/comparison.md`` (about ten minutes on two cores)
+``python -m benchmarks.plasticity --work runs/plasticity`` (about ten minutes on two cores)
 """
 
 from __future__ import annotations
