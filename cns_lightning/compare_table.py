@@ -37,7 +37,7 @@ COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{ea
 
 
 def figures_of(scores: dict[str, Any]) -> Figures:
-    """Gives the quality figures of one evaluation; ``multi`` is the mean of double and triple.
+    """Returns the quality figures of one evaluation; ``multi`` is the mean of double and triple.
 
     Those of the curve are there for the class word alone: a run's depend on it (`compare_curves.with_headline`).
     """

@@ -171,7 +171,7 @@ def assigned_starts(
     So a concept keeps its start when others are appended, removed or learned anew.
 
     Args:
-        tokens: of the sequence, in learning order.
+        tokens: tokens of the sequence, in learning order.
         words: rare words, best first.
         taken: starts of the concepts that are learned, by token.
 

@@ -153,8 +153,8 @@ def complete_snapshots(folder: RunFolder, registry: NeuronRegistry) -> dict[int,
     A snapshot may hold one concept more, that of the stage that was running.
 
     Args:
-        folder: of the run.
-        registry: of the run.
+        folder: run folder.
+        registry: concepts that the run has learned.
 
     Raises:
         UserError: if files of a snapshot are missing or damaged.
@@ -172,10 +172,10 @@ class Curve:
     """Draws and scores the points of one run's curve; has no points where there are no snapshots.
 
     Args:
-        evaluation: of the run.
+        evaluation: evaluation of the finished run.
         snapshots: from `complete_snapshots`.
         steps: optimizer steps of a stage, the last point.
-        pictures: of every prompt and point; the seeds are 0, 1, ...
+        pictures: how many are drawn for every prompt and point; the seeds are 0, 1, ...
     """
 
     def __init__(
@@ -199,8 +199,8 @@ class Curve:
         """Makes the curve of a run.
 
         Args:
-            folder: of the run.
-            evaluation: of the run.
+            folder: run folder.
+            evaluation: evaluation of the finished run.
             pictures: of every prompt and point; None takes 1 where there are snapshots.
 
         Raises:
