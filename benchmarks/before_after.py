@@ -40,6 +40,7 @@ def figures(run: Path) -> dict[str, float]:
         "forgetting (best)": scores["forgetting_from_best"],
         "forgetting (own stage)": scores["forgetting_from_learned"],
         "drift": scores["drift"]["clip_t_change"],
+        "CLIP-I of the photos themselves": scores["photos"]["clip_i"],
         "identity, top-1": scores["identity"]["top1"],
         "identity among photos, top-1": scores["identity"]["among_photos"]["top1"],
         "the photos themselves, top-1": scores["identity"]["photos"]["top1"],
@@ -49,18 +50,18 @@ def figures(run: Path) -> dict[str, float]:
     }
     if "mean_within_class" in overlap:
         found["IoU of two of one class"] = overlap["mean_within_class"]
-    return found | apart(scores["same_class"], {entry.token: entry.class_word for entry in registry.entries})
+    return found | apart(scores, {entry.token: entry.class_word for entry in registry.entries})
 
 
-def apart(same_class: dict[str, Any], classes: dict[str, str]) -> dict[str, float]:
-    """Returns how far apart each two concepts of one class are drawn, by name."""
-    return {
-        f"two {classes[one]}s apart": sum(
-            same_class[own][own] - same_class[own][other] for own, other in ((one, two), (two, one))
-        )
-        for one, two in combinations(same_class, 2)
-        if classes[one] == classes[two]
-    }
+def apart(scores: dict[str, Any], classes: dict[str, str]) -> dict[str, float]:
+    """Returns how far apart each two concepts of one class are drawn, and how far their photos are, by name."""
+    same_class, found = scores["same_class"], {}
+    for one, two in combinations(same_class, 2):
+        if classes[one] == classes[two]:
+            rows = same_class[one], same_class[two]
+            found[f"two {classes[one]}s apart"] = rows[0][one] - rows[0][two] + rows[1][two] - rows[1][one]
+            found[f"their photos: two {classes[one]}s"] = scores["photos"]["apart"][one][two]
+    return found
 
 
 def of_comparison(out: Path) -> dict[str, dict[str, list[float]]]:

@@ -14,6 +14,7 @@ from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
+from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
 from cns_lightning.storage import sha256_of_facts
@@ -198,6 +199,7 @@ class Evaluation:
             if dino is not None:
                 table.add_images("dino", pairs, dino.images(pictures), references[1])
         scores: dict[str, Any] = {"learned": self.tokens, **table.result(), "same_class": same_class}
+        scores["photos"] = likeness_of_photos(self.sequence.concepts, references[0])
         gallery = self.look_alikes.gallery(self.tokens, references[0], alike)
         scores["identity"] = {
             **identity_scores(pairs, vectors, gallery),
