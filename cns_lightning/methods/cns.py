@@ -164,7 +164,7 @@ class ConceptNeuronSelection(Method):
         learning_rate_falls: bool = False,
         token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
-        prior_strength: float = 10.0,
+        prior_strength: float = 5.0,
         pretrained_strength: float = 1.0,
         regularization_weight: float = 1.0,
         reference_displacement: float = 0.01,
