@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from cns_lightning.compare import CLASS_WORD
 from cns_lightning.compare_figures import LINES, MARKERS, PALETTE, as_png, readable
-from cns_lightning.compare_table import as_csv
+from cns_lightning.compare_table import as_csv, scores_of
 from cns_lightning.evaluation.curves import GROUPS, SHARE, headline, share_of
-from cns_lightning.run_folder import RunFolder
-from cns_lightning.storage import read_json, write_atomically
+from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ TITLES = {"single": "one concept", "several": "several concepts"}
 
 def curve_of(run: Run) -> Points:
     """Returns the points of a finished run, in ascending steps; none where it kept no snapshots."""
-    return read_json(RunFolder(run.folder).evaluation / "scores.json").get("curve", [])
+    return scores_of(run).get("curve", [])
 
 
 def with_headline(
@@ -46,7 +45,8 @@ def with_headline(
     rows = []
     for cells, run in zip(by_run, runs, strict=True):
         curve, start = curve_of(run), bound[run.set_name].get("curve_start")
-        rows.append({**cells, **(headline(curve, start) if curve and start else {})})
+        photos = scores_of(run).get("photos", {}).get("clip_i")
+        rows.append({**cells, **(headline(curve, start, photos) if curve and start else {})})
     return rows
 
 

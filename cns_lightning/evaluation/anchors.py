@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.evaluation.curves import headline, point_of
 from cns_lightning.evaluation.evaluate import Table, likeness_within_class, reference_vectors
 from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
+from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import questions
 
@@ -63,7 +64,8 @@ def class_word_scores(
         table, first = Table(kinds), [pair for pair in pairs if pair[1] < curve_pictures]
         table.add(first, judge.images(place.read(first)), references, judge)
         point = point_of(table.result()["groups"])
-        start = {"curve_start": point, **headline([], point)}
+        photos = likeness_of_photos(sequence.concepts, references)["clip_i"]
+        start = {"curve_start": point, **headline([], point, photos)}
     pairs = [pair for pair in pairs if pair[1] < settings.pictures]
     table, pictures = Table(kinds), place.read(pairs)
     vectors = judge.images(pictures)

@@ -37,7 +37,7 @@ PREFIXES = {"single": "single", "several": "multi"}
 """How the columns of each curve begin."""
 SHARE = 0.9
 """Of the class word's CLIP-T: what is left of the prompt where CLIP-I is read off."""
-HEADLINE = ("single_clip_i_at_90", "multi_clip_i_at_90", "single_area", "multi_area")
+HEADLINE = ("single_clip_i_at_90", "multi_clip_i_at_90", "single_way_at_90", "single_area", "multi_area")
 _THRESHOLDS = 300
 
 
@@ -106,18 +106,24 @@ def path_of(curve: Sequence[Mapping[str, Any]], start: Mapping[str, Any], group:
     return [(each[group]["clip_t"], each[group]["clip_i"]) for each in (start, *curve)]
 
 
-def headline(curve: Sequence[Mapping[str, Any]], start: Mapping[str, Any]) -> dict[str, float | None]:
+def headline(
+    curve: Sequence[Mapping[str, Any]], start: Mapping[str, Any], photos: float | None = None
+) -> dict[str, float | None]:
     """Computes the figures of a curve, `HEADLINE`; None where the sequence has no such prompts.
 
     Args:
         curve: ``scores["curve"]`` of a run; empty for the class word itself.
         start: figures of the class word, from `point_of`.
+        photos: CLIP-I of the user's photos among themselves; None leaves the way to it out.
     """
     found: dict[str, float | None] = dict.fromkeys(HEADLINE)
     for group in start:
         points, text = path_of(curve, start, group), start[group]["clip_t"]
         found[f"{PREFIXES[group]}_clip_i_at_90"] = image_at_text(points, share_of(text, SHARE))
         found[f"{PREFIXES[group]}_area"] = area(points, text)
+    image = found["single_clip_i_at_90"]
+    if image is not None and photos is not None and photos > start["single"]["clip_i"]:
+        found["single_way_at_90"] = (image - start["single"]["clip_i"]) / (photos - start["single"]["clip_i"])
     return found
 
 

@@ -58,6 +58,9 @@ def test_headline_of_one_concept_and_of_several() -> None:
     assert found["single_clip_i_at_90"] == pytest.approx(0.3)
     assert found["multi_clip_i_at_90"] == pytest.approx(0.6)
     assert found["multi_area"] == pytest.approx(0.6)
+    assert found["single_way_at_90"] is None
+    assert headline(curve, start, photos=0.7)["single_way_at_90"] == pytest.approx(0.1 / 0.5)
+    assert headline(curve, start, photos=0.1)["single_way_at_90"] is None
     assert headline([], start)["single_clip_i_at_90"] == 0.2
     assert headline([], point_of({"single": _figures(0.2, 1.0)}))["multi_area"] is None
 
