@@ -12,7 +12,7 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.data.templates import DEFAULT_TEMPLATES, PromptTemplates
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
-from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores
+from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
@@ -201,9 +201,11 @@ class Evaluation:
         scores: dict[str, Any] = {"learned": self.tokens, **table.result(), "same_class": same_class}
         scores["photos"] = likeness_of_photos(self.sequence.concepts, references[0])
         gallery = self.look_alikes.gallery(self.tokens, references[0], alike)
+        words = {concept.token: concept.class_word for concept in self.sequence.concepts}
         scores["identity"] = {
             **identity_scores(pairs, vectors, gallery),
             "among_photos": identity_scores(pairs, vectors, {token: references[0][token] for token in self.tokens}),
+            "within_class": within_class(words, pairs, vectors, references[0]),
             "photos": among_themselves(references[0]),
             "confusion": confusion(pairs, vectors, gallery),
         }

@@ -129,6 +129,33 @@ def identity_scores(pairs: Sequence[Pair], vectors: Tensor | None, gallery: Mapp
     return {**everything, "concepts": {token: _means(found[token]) for token in tokens}}
 
 
+def within_class(
+    class_words: Mapping[str, str], pairs: Sequence[Pair], vectors: Tensor | None, references: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Computes identity among the photos of concepts that share their class word: whether these are told apart.
+
+    Args:
+        class_words: by token, of the sequence.
+        pairs: as of `identity_scores`.
+        vectors: as of `identity_scores`.
+        references: vectors of the user's photos by token, each (photos, width); tokens that are missing do not count.
+
+    Returns:
+        As `identity_scores`, means over concepts; of concepts whose class word no other one shares, nothing.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for word in dict.fromkeys(class_words.values()) if vectors is not None else ():
+        gallery = {
+            token: references[token] for token in class_words if class_words[token] == word and token in references
+        }
+        asked = [number for number, (question, _) in enumerate(pairs)
+                 if question.group == "single" and question.tokens[0] in gallery]  # fmt: skip
+        if len(gallery) > 1 and vectors is not None:
+            rows |= identity_scores([pairs[number] for number in asked], vectors[asked], gallery)["concepts"]
+    means = _means([(row["top1"], row["mean_average_precision"]) for row in rows.values()])
+    return {**means, "concepts": rows}
+
+
 def among_themselves(references: Mapping[str, Tensor]) -> dict[str, Any]:
     """Computes identity for the user's photos in place of drawn pictures: each is a query among all the other photos.
 

@@ -8,7 +8,7 @@ import torch
 
 from cns_lightning.data.templates import PromptTemplates
 from cns_lightning.evaluation.evaluate import Settings
-from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores
+from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
 from cns_lightning.evaluation.questions import Question
 from cns_lightning.sequence import Concept
 
@@ -90,3 +90,16 @@ def test_photos_among_themselves_by_hand() -> None:
     assert found["top1"] == 0.75
     alone = among_themselves({"<a>": references["<a>"][:1], "<b>": references["<b>"]})
     assert "<a>" not in alone["concepts"]
+
+
+def test_within_a_class_only_its_photos_count() -> None:
+    pairs, vectors = [(ONE, 0), (TWO, 0), (BOTH, 0)], at(51, 95, 51)
+    references = {"<new1>": at(0, 40), "<new2>": at(60, 180), "<new3>": at(51, 96)}
+    words = {"<new1>": "cat", "<new2>": "cat", "<new3>": "cup", "<new4>": "cat"}
+    found = within_class(words, pairs, vectors, references)
+    # From 51 degrees 60 is nearest, a photo of the other one; nearer ones are of no cat. From 95: 60, 40, 180, 0.
+    assert {token: row["top1"] for token, row in found["concepts"].items()} == {"<new1>": 0.0, "<new2>": 1.0}
+    assert found["top1"] == 0.5
+    assert within_class({**words, "<new2>": "dog"}, pairs, vectors, references) == {
+        "top1": None, "mean_average_precision": None, "concepts": {}
+    }  # fmt: skip
