@@ -1,7 +1,8 @@
 """Measures whether the miniature's concepts are fit to compare methods on; writes a section of docs/miniature.md.
 
-Headroom: trained alone, token and all key and value weights must show a concept better than the token alone, and that
-better than its class word. Something to forget: naive fine-tuning over the sequence must lose the first concepts.
+Each concept is learned alone, by all key and value weights, by CNS and by the token, and whole sequences by naive
+fine-tuning and CNS. The way is what a method covers of the distance between the class word's CLIP-I and that of the
+user's photos among themselves, where at least 0.9 of the class word's CLIP-T is left (docs/evaluation.md, curves).
 
 ``python -m benchmarks.headroom --work runs/headroom --out docs/miniature.md``
 """
@@ -11,120 +12,178 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from benchmarks.scoring import Judge, own_prompts, write_section
+from benchmarks.scoring import check_section, write_section
 from cns_lightning.cli.main import main as command_line
-from cns_lightning.data.templates import class_prompt
-from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.pipeline import load_pipeline
+from cns_lightning.evaluation.curves import headline
 from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.storage import read_json
 
-# Rates at which each learns a concept in the demo's number of steps; a wider search is left to the comparison.
-BOUNDS = {
-    "textual_inversion": {"token_learning_rate": 1e-2},
-    "fine_tuning": {"learning_rate": 5e-4, "token_learning_rate": 1e-2},
+SETS = ("miniature_set1", "miniature_set2", "miniature_set3")
+STACK = ["configs/base/miniature.yaml", "configs/miniature/data.yaml", "configs/hardware/auto.yaml"]
+# Rates for a concept alone; those of configs/miniature are for sequences.
+ALONE: dict[str, dict[str, Any]] = {
+    "all_weights": {"files": ["configs/miniature/fine_tuning.yaml"], "values": {"model.method.learning_rate": 5e-4}},
+    "cns": {"files": ["configs/miniature/cns.yaml"]},
+    "token": {"files": ["configs/miniature/textual_inversion.yaml"]},
+}
+IN_TURN: dict[str, dict[str, Any]] = {
+    "naive": {"files": ["configs/miniature/fine_tuning.yaml"]},
+    "cns": {"files": ["configs/miniature/cns.yaml"]},
 }
 
 
-class Bench:
-    """Fits and scores.
-
-    Args:
-        work: folder of runs; finished ones are not repeated.
-        steps: optimizer steps a concept.
-        pictures: of each prompt.
-    """
-
-    def __init__(self, work: Path, steps: int, pictures: int) -> None:
-        self.work, self.steps, self.judge = work, steps, Judge(pictures)
-
-    def fit(self, method: str, sequence: Path, name: str) -> Path:
-        """Learns a sequence with a method in the demo's setting and gives the run folder."""
-        run = self.work / name
-        bare = self.work / f"{method}.yaml"
-        init = {"class_path": f"cns_lightning.methods.{method}.{_class_of(method)}", "init_args": BOUNDS[method]}
-        demo = yaml.safe_load(Path("configs/experiments/demo.yaml").read_text("utf-8"))
-        demo["model"]["method"], demo["trainer"]["callbacks"] = init, []
-        bare.write_text(yaml.safe_dump(demo), "utf-8")
-        given = ["--data.sequence", str(sequence), "--run", str(run), "--steps", str(self.steps)]
-        if command_line(["fit", "--config", str(bare), *given, "--samples.pictures", "1"]) != 0:
-            raise RuntimeError(f"{name} could not be fitted")
-        return run
+def write_alone(folder: Path, names: tuple[str, ...]) -> list[str]:
+    """Writes a sequence file of every concept of some sets, with its own prompts; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in names:
+        sequence = Sequence.read(sequence_path(name))
+        for concept in sequence.concepts:
+            path = folder / f"{name}-{concept.images.name}.yaml"
+            about = {key: getattr(concept, key) for key in ("token", "class_word", "kind")}
+            prompts = [prompt for prompt in sequence.prompts.single if concept.token in prompt]
+            content = {
+                "name": path.stem,
+                "concepts": [{**about, "images": str(concept.images)}],
+                "prompts": {"single": prompts},
+            }
+            path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+            written.append(str(path))
+    return written
 
 
-def _class_of(method: str) -> str:
-    return "".join(part.title() for part in method.split("_"))
+def compare(work: Path, name: str, given: dict[str, Any], jobs: int) -> Path:
+    """Runs a comparison, or what is missing of it; returns its folder."""
+    config, out = work / f"{name}.yaml", work / name
+    config.write_text(yaml.safe_dump({"stack": STACK, **given}, sort_keys=False), "utf-8")
+    if command_line(["compare", "--config", str(config), "--out", str(out), "--jobs", str(jobs)]) != 0:
+        raise RuntimeError(f"{name} failed")
+    return out
 
 
-def headroom(bench: Bench, sequence: Sequence) -> dict[str, list[float]]:
-    """Gives by condition the CLIP-I of every concept of a sequence, each trained alone."""
-    base = BaseModel.load("miniature").pipeline()
-    result: dict[str, list[float]] = {"class word": [], "textual_inversion": [], "fine_tuning": []}
-    for concept in sequence.concepts:
-        prompts = own_prompts(sequence, concept)
-        result["class word"].append(
-            bench.judge.image_alignment(base, concept, [class_prompt(prompt, sequence) for prompt in prompts])
-        )
-        alone = bench.work / f"{sequence.name}-{concept.token.strip('<>')}.yaml"
-        content = {
-            "name": alone.stem,
-            "concepts": [entry for entry in sequence.plain()["concepts"] if entry["token"] == concept.token],
-        }
-        alone.write_text(yaml.safe_dump(content), "utf-8")
-        for method in BOUNDS:
-            run = bench.fit(method, alone, f"{alone.stem}-{method}")
-            result[method].append(bench.judge.image_alignment(load_pipeline(run), concept, prompts))
-    return result
-
-
-def forgetting(bench: Bench, sequence: Sequence) -> list[tuple[str, float, float]]:
-    """Gives for the first four concepts their CLIP-I after their own stage and after the last one."""
-    assert sequence.path is not None
-    run = bench.fit("fine_tuning", sequence.path, f"{sequence.name}-naive")
-    rows = []
-    for concept in sequence.concepts[:4]:
-        prompts = own_prompts(sequence, concept)
-        own = bench.judge.image_alignment(load_pipeline(run, upto=concept.token), concept, prompts)
-        rows.append(
-            (
-                f"{concept.token} {concept.class_word}",
-                own,
-                bench.judge.image_alignment(load_pipeline(run), concept, prompts),
-            )
-        )
-    return rows
-
-
-def document(scores: dict[str, list[float]], rows: list[tuple[str, float, float]], command: str) -> str:
-    """Gives the section of the document."""
-    lines = [f"`{command}`", "", "| trained alone | mean CLIP-I | standard deviation over concepts |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {statistics.mean(each):.3f} | {statistics.stdev(each):.3f} |" for name, each in scores.items()
+def scores_of(out: Path, method: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Reads the scores of a method's runs, each with those of the class word on the same set."""
+    return [
+        (read_json(path), read_json(out / "class_word" / path.parts[-4] / "scores.json"))
+        for path in sorted(out.glob(f"{method}/*/seed-*/evaluation/scores.json"))
     ]
-    lines += ["", "| naive fine-tuning over seven | after its stage | after the last | lost |", "|---|---|---|---|"]
-    lines += [f"| {name} | {own:.3f} | {last:.3f} | {own - last:.3f} |" for name, own, last in rows]
+
+
+def ways(out: Path) -> dict[str, float]:
+    """Computes the way of each method, over all concepts and seeds: what was covered, by what there was to cover."""
+    found = {}
+    for method in ALONE:
+        covered, there = [], []
+        for scores, class_word in scores_of(out, method):
+            start = class_word["curve_start"]
+            reached = headline(scores["curve"], start)["single_clip_i_at_90"]
+            assert reached is not None
+            covered.append(reached - start["single"]["clip_i"])
+            there.append(scores["photos"]["clip_i"] - start["single"]["clip_i"])
+        found[method] = sum(covered) / sum(there)
+    return found
+
+
+def lost(out: Path, method: str) -> float:
+    """Computes what a method loses over a sequence: CLIP-I after a concept's own stage less that at the end, as a way.
+
+    The last concept, which has nothing after it, does not count.
+    """
+    gone, there = [], []
+    for scores, class_word in scores_of(out, method):
+        matrix = scores["matrix"]
+        for number, token in enumerate(scores["learned"][:-1]):
+            gone.append(matrix[number][number] - matrix[-1][number])
+            there.append(scores["photos"]["concepts"][token] - class_word["concepts"][token]["clip_i"])
+    return sum(gone) / sum(there)
+
+
+def identity(out: Path, part: str) -> float:
+    """Computes the mean of CNS's identity top-1 over sequences and seeds, those that have any such concepts."""
+    found = [scores["identity"][part]["top1"] for scores, _ in scores_of(out, "cns")]
+    return statistics.fmean(value for value in found if value is not None)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure that is asked for: what it is, its value, in words what it must be, and whether it is."""
+
+    what: str
+    value: float
+    asked: str
+    is_met: Callable[[float], bool]
+
+
+def bars(alone: Path, in_turn: Path) -> list[Bar]:
+    """Returns all figures with what is asked of them."""
+    way = ways(alone)
+    return [
+        Bar("all key and value weights, alone: way", way["all_weights"], "at least 0.6", lambda value: value >= 0.6),
+        Bar("CNS, alone: way", way["cns"], "at least 0.5", lambda value: value >= 0.5),
+        Bar("token alone: way", way["token"], "0.15 to CNS's", lambda value: 0.15 <= value <= way["cns"]),
+        Bar("naive fine-tuning in turn: lost", lost(in_turn, "naive"), "at least 0.15", lambda value: value >= 0.15),
+        Bar(
+            "CNS in turn: identity among photos, top-1",
+            identity(in_turn, "among_photos"),
+            "at least 0.85",
+            lambda value: value >= 0.85,
+        ),
+        Bar(
+            "CNS in turn: identity between two of one class, top-1",
+            identity(in_turn, "within_class"),
+            "at least 0.7",
+            lambda value: value >= 0.7,
+        ),
+        Bar("photos among themselves: identity, top-1", identity(in_turn, "photos"), "", lambda _: True),
+    ]
+
+
+def document(found: list[Bar], command: str) -> str:
+    """Returns the section of the document."""
+    lines = [f"`{command}`", "", "| figure | measured | asked | |", "|---|---|---|---|"]
+    for bar in found:
+        verdict = ("met" if bar.is_met(bar.value) else "**not met**") if bar.asked else ""
+        lines.append(f"| {bar.what} | {bar.value:.3f} | {bar.asked} | {verdict} |")
     return "\n".join([*lines, ""])
 
 
 def main() -> None:
     """Reads the command line, measures, and writes the figures into the document."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("docs/miniature.md"))
-    parser.add_argument("--set", default="miniature_set1")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of runs; finished ones are not repeated")
+    parser.add_argument("--out", type=Path, help="document whose section `headroom` is replaced")
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    sequence = Sequence.read(sequence_path(arguments.set))
-    bench = Bench(arguments.work, arguments.steps, arguments.pictures)
-    command = " ".join(["python -m benchmarks.headroom", *sys.argv[1:]])
-    text = document(headroom(bench, sequence), forgetting(bench, sequence), command)
-    write_section(arguments.out, "headroom", text)
+    if arguments.out:
+        check_section(arguments.out, "headroom")
+    work, seeds = arguments.work.absolute(), arguments.seeds
+    points = [arguments.steps // 6, arguments.steps // 3, 2 * arguments.steps // 3]
+    fit = ["--steps", arguments.steps, "--samples.pictures", 0]
+    test = ["--pictures", arguments.pictures, "--batch-size", 40, "--matrix-pictures"]
+    alone = {
+        "methods": ALONE,
+        "sets": write_alone(work / "concepts", tuple(arguments.sets)),
+        "seeds": seeds,
+        "fit": [*fit, "--snapshots.steps", str(points)],
+        "test": [*test, 0, "--look-alikes", 0, "--curve-pictures", arguments.pictures],
+    }
+    in_turn = {"methods": IN_TURN, "sets": arguments.sets, "seeds": seeds, "fit": fit, "test": [*test, 1]}
+    found = bars(compare(work, "alone", alone, arguments.jobs), compare(work, "in_turn", in_turn, arguments.jobs))
+    text = document(found, " ".join(["python -m benchmarks.headroom", *sys.argv[1:]]))
     print(text)
+    if arguments.out:
+        write_section(arguments.out, "headroom", text)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class Run:
 
 DONE = "compared.json"
 """Holds what has been carried out in a run folder; see `done_mark`."""
-SCORES = 3
+SCORES = 4
 """Counts what `test` writes: a run that was scored by an earlier version of it is scored again."""
 
 
