@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import yaml
 from cns_lightning.errors import Faults, UserError
 
 KINDS = ("animal", "object", "scene", "style")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+HEIF_SUFFIXES = (".heic", ".heif")
+"""Read where pillow-heif is installed."""
+WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 FEWEST_PICTURES, MOST_PICTURES = 3, 20
 TOKEN = re.compile(r"<[^<>\s]+>")
 SEQUENCE_KEYS = ("name", "concepts", "prompts")
@@ -118,10 +122,49 @@ def sequence_path(given: str) -> Path:
     return shipped if shipped.exists() else path
 
 
+def register_heif() -> bool:
+    """Teaches Pillow to read HEIC pictures with pillow-heif; returns False where that is not installed."""
+    try:
+        pillow_heif = import_module("pillow_heif")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def picture_files(folder: Path) -> list[Path]:
-    """Lists the pictures of a folder by name; hidden files and other kinds of file are left out."""
+    """Lists the pictures of a folder by name; what else it holds, `left_out` names."""
+    suffixes = (*SUFFIXES, *HEIF_SUFFIXES) if register_heif() else SUFFIXES
     found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def left_out(folder: Path) -> str:
+    """Says what a folder holds beside its pictures and their captions, and why that is not read; empty for nothing.
+
+    Hidden files and those that Windows leaves in folders of pictures are not worth a word.
+    """
+    pictures = picture_files(folder)
+    captions = {path.with_suffix(".txt") for path in pictures}
+    reasons: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        if path in pictures or path in captions or path.name.startswith(".") or path.name.lower() in WINDOWS_FILES:
+            continue
+        if path.is_dir():
+            reason = "in a folder of their own"
+        elif not path.exists():
+            reason = "links to what is not there"
+        elif path.suffix.lower() in HEIF_SUFFIXES:
+            reason = "HEIC, which needs pip install pillow-heif"
+        else:
+            reason = "of another kind"
+        reasons.setdefault(reason, []).append(path.name)
+    return "; ".join(f"{_some(names)} ({reason})" for reason, names in reasons.items())
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
 def unknown_word(word: str, known: tuple[str, ...] | list[str]) -> str:
@@ -187,7 +230,9 @@ def _check_pictures(faults: Faults, where: str, folder: Path) -> None:
         return
     count = len(picture_files(folder))
     if count < FEWEST_PICTURES:
+        beside = left_out(folder)
         problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
+        problem += f"; left out: {beside}" if beside else ""
         faults.add(where, problem, "Add pictures, or remove the concept")
     elif count > MOST_PICTURES:
         problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from cns_lightning.errors import UserError
-from cns_lightning.sequence import Sequence, picture_files
+from cns_lightning.sequence import Sequence, left_out, picture_files
 
 
 @pytest.fixture
@@ -126,3 +126,18 @@ def test_files_that_are_no_sequence(tmp_path: Path, text: str, message: str) -> 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
         Sequence.read(tmp_path / "none.yaml")
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
+    for name in ("1.png", "1.txt", "2.gif", "IMG_1.HEIC", "notes.txt", "Thumbs.db", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    said = left_out(tmp_path)
+    for part in ("IMG_1.HEIC (HEIC", "notes.txt (of another kind)", "more (in a folder", "gone.png (links to"):
+        assert part in said
+    assert "Thumbs" not in said
+    assert "1.txt" not in said
+    for number in range(5):
+        (tmp_path / f"IMG_{number}.HEIC").touch()
+    assert "IMG_0.HEIC, IMG_1.HEIC, IMG_2.HEIC and 2 more" in left_out(tmp_path)

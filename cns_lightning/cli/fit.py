@@ -317,7 +317,8 @@ def run(arguments: list[str]) -> int:
         with writing(cli):
             say(f"{cli.folder.path}: the run is finished, all {len(cli.sequence.concepts)} concepts are learned")
         return EXIT_DONE
-    cli.datamodule.check_pictures()
+    for sentence in cli.datamodule.check_pictures():
+        say(sentence)
     try:
         with writing(cli), handlers_kept():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)

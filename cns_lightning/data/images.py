@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from cns_lightning.errors import Faults, UserError
-from cns_lightning.sequence import picture_files
+from cns_lightning.sequence import picture_files, register_heif
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +20,18 @@ if TYPE_CHECKING:
     from cns_lightning.sequence import Concept
 
 LEAST_SIDE = 16
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ODD_EXIF = (ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -29,22 +44,28 @@ class Picture:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Reads a picture as RGB, turned as its camera says; transparency becomes white, of an animation the first frame.
+    """Reads a picture as a person sees it: upright, as RGB in sRGB.
+
+    Transparency becomes white, of an animation the first frame counts, numbers of more than 8 bits are scaled.
 
     Raises:
-        UserError: if it is no picture, damaged, cut off, too small or not readable.
+        UserError: if it is no picture, damaged, cut off, too small or not readable, or its numbers have no scale.
     """
     try:
         with warnings.catch_warnings():
             # A picture of over 90 million pixels is a warning, of twice that an error; both are mistakes here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            register_heif()
+            Image.init()
+            # Named, or Pillow would start Ghostscript for an EPS that is called .png.
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
                 file.seek(0)
-                image = _as_rgb(ImageOps.exif_transpose(file))
+                image = _as_rgb(_upright(file), str(path))
     except UnidentifiedImageError as error:
         raise UserError(str(path), "is no picture", "Replace it, or remove it from the folder") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(str(path), "has too many pixels", "Make it smaller") from error
+        problem = f"has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
+        raise UserError(str(path), problem, "Make it smaller") from error
     except PermissionError as error:
         raise UserError(str(path), "may not be read", "Change its permissions") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -55,16 +76,58 @@ def read_picture(path: Path) -> Image.Image:
     return image
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16-bit grey: converting straight to RGB would cut everything above 255 off.
-        _, high = image.convert("F").getextrema()
-        span = 65535.0 if isinstance(high, float) and high > 255 else 255.0
-        return image.convert("F").point(lambda value: value * (255.0 / span)).convert("L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _ODD_EXIF:  # Pillow writes all of it anew to turn a picture, also fields that nobody needs
+        try:
+            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        except _ODD_EXIF:
+            turn = None
+        return image.copy() if turn is None else image.transpose(turn)
+
+
+def _as_rgb(image: Image.Image, where: str) -> Image.Image:
+    image = _scaled(image, where)
+    if image.mode in ("P", "PA", "RGBa", "La") or ("transparency" in image.info and image.mode in ("L", "RGB")):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image = _in_srgb(image)
+    if image.mode in ("RGBA", "LA"):
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _scaled(image: Image.Image, where: str) -> Image.Image:
+    """Scales grey of more than 8 bits to 8; leaves other pictures as they are.
+
+    Raises:
+        UserError: if the range of the numbers is not known.
+    """
+    if not image.mode.startswith("I") and image.mode != "F":
+        return image
+    numbers = numpy.asarray(image).astype(numpy.float64)
+    least, most = (float(numbers.min()), float(numbers.max())) if numpy.isfinite(numbers).all() else (-1.0, -1.0)
+    ceiling = 65535.0 if image.mode != "F" else 1.0 if most <= 1 else 255.0
+    if least < 0 or most > ceiling:
+        asked = "numbers from 0 to 1 or to 255" if image.mode == "F" else "numbers from 0 to 65535"
+        problem = f"holds other than {asked}, so that its brightness is not known"
+        raise UserError(where, problem, "Save it with 8 bits a channel")
+    return Image.fromarray(numpy.rint(numbers * (255 / ceiling)).astype(numpy.uint8))
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Converts colours from the embedded profile to sRGB; ignores, as viewers do, one that is damaged or misplaced."""
+    profile = image.info.get("icc_profile")
+    if not profile and image.mode != "LAB":
+        return image
+    target = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=target)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    return converted or image
 
 
 def read_concept_pictures(concept: Concept) -> list[Picture]:

@@ -18,7 +18,7 @@ from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import Prior, prior_latents
 from cns_lightning.data.templates import PromptTemplates, class_training_prompt, training_prompt
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
-from cns_lightning.sequence import Sequence, picture_files, sequence_path
+from cns_lightning.sequence import Sequence, left_out, picture_files, sequence_path
 from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
@@ -82,14 +82,19 @@ class ConceptDataModule(LightningDataModule):
         """Reads the sequence file at first use."""
         return Sequence.read(self.path)
 
-    def check_pictures(self) -> None:
+    def check_pictures(self) -> list[str]:
         """Reads every picture of the sequence once, so that a bad one stops the run before any long work.
+
+        Returns:
+            A sentence for every folder that holds what is not read.
 
         Raises:
             UserError: listing every picture that cannot be used.
         """
         for concept in self.sequence.concepts:
             read_concept_pictures(concept)
+        folders = dict.fromkeys(concept.images for concept in self.sequence.concepts)
+        return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
         """Gives the training prompt of a picture in the words of the method; see `training_prompt`."""

@@ -1,6 +1,8 @@
 """Every kind of trouble a folder of photos brings."""
 
+import io
 import os
+import struct
 from pathlib import Path
 
 import numpy
@@ -74,7 +76,7 @@ def test_tiny_picture_is_refused(tmp_path: Path) -> None:
 def test_huge_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert "has too many pixels" in _refused(tmp_path / "a.png")
+    assert "has more than 1,000 pixels" in _refused(tmp_path / "a.png")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -103,3 +105,87 @@ def test_caption_stands_beside_its_picture(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "momo.png")
     (tmp_path / "momo.txt").write_text("a cat\n on a sofa\n", "utf-8")
     assert read_concept_pictures(Concept("<a>", "cat", "animal", tmp_path))[0].caption == "a cat on a sofa"
+
+
+def _profile(red: tuple[float, float, float] = (0.51512, 0.2412, -0.00105)) -> bytes:
+    """Writes an ICC profile by hand: Display P3's primaries with a gamma of 2.2."""
+
+    def number(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def point(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(map(number, values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 563) + b"\0\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 3) + b"P3\0" + b"\0" * 79,
+        b"cprt": b"text\0\0\0\0none\0\0\0\0",
+        b"wtpt": point(0.9642, 1, 0.8249),
+        b"rXYZ": point(*red),
+        b"gXYZ": point(0.29198, 0.69225, 0.04189),
+        b"bXYZ": point(0.1571, 0.06657, 0.78407),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    table, data, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for key, value in tags.items():
+        table += key + struct.pack(">II", start + len(data), len(value))
+        data += value + b"\0" * (-len(value) % 4)
+    head = bytearray(128)
+    head[0:4] = struct.pack(">I", 128 + len(table) + len(data))
+    head[8:12], head[12:24], head[36:40] = b"\x02\x10\0\0", b"mntrRGB XYZ ", b"acsp"
+    head[68:80] = number(0.9642) + number(1) + number(0.8249)
+    return bytes(head) + table + data
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_profile_is_converted(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (32, 32), (230, 170, 140)).save(tmp_path / "a.png", icc_profile=_profile())
+    # By hand: linear Display P3 to XYZ to linear sRGB, which is more strongly coloured.
+    linear = (numpy.array([230, 170, 140]) / 255) ** 2.2
+    to_xyz = numpy.array([[0.4866, 0.2657, 0.1982], [0.2290, 0.6917, 0.0793], [0.0, 0.0451, 1.0439]])
+    to_rgb = numpy.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+    meant = (to_rgb @ to_xyz @ linear) ** (1 / 2.2) * 255
+    read = numpy.asarray(read_picture(tmp_path / "a.png"))[5, 5]
+    assert numpy.abs(read - meant).max() < 4
+    assert numpy.abs(read - numpy.array([230, 170, 140])).max() > 6
+
+
+def test_a_profile_that_does_not_belong_is_ignored(tmp_path: Path) -> None:
+    Image.new("L", (32, 32), 77).save(tmp_path / "grey.png", icc_profile=_profile())
+    Image.fromarray(PIXELS).save(tmp_path / "broken.png", icc_profile=b"no profile")
+    assert read_picture(tmp_path / "grey.png").getpixel((5, 5)) == (77, 77, 77)
+    assert numpy.array_equal(numpy.asarray(read_picture(tmp_path / "broken.png")), PIXELS)
+
+
+def test_odd_exif_is_survived_and_the_picture_upright(tmp_path: Path) -> None:
+    entries = [(0x112, 3, 1, struct.pack("<H", 6)), (0x11A, 10, 1, struct.pack("<ii", -1, 0))]
+    head, body, start = b"", b"", 8 + 2 + 12 * len(entries) + 4
+    for tag, kind, count, value in entries:
+        inside = value if len(value) <= 4 else struct.pack("<I", start + len(body))
+        head += struct.pack("<HHI", tag, kind, count) + inside.ljust(4, b"\0")
+        body += value if len(value) > 4 else b""
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + head + b"\0\0\0\0" + body
+    plain = io.BytesIO()
+    Image.fromarray(PIXELS).save(plain, "JPEG", quality=95)
+    data = plain.getvalue()
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    meant = numpy.rot90(numpy.asarray(Image.open(plain)), -1)
+    assert numpy.array_equal(numpy.asarray(read_picture(tmp_path / "a.jpg")), meant)
+
+
+def test_numbers_are_scaled_or_refused(tmp_path: Path) -> None:
+    dark = numpy.full((32, 32), 200, numpy.uint16)
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    assert read_picture(tmp_path / "dark.png").getpixel((5, 5)) == (1, 1, 1)
+    for name, values, meant in (("share", 0.5, 128), ("eight", 128.0, 128)):
+        Image.fromarray(numpy.full((32, 32), values, numpy.float32)).save(tmp_path / f"{name}.tiff")
+        assert read_picture(tmp_path / f"{name}.tiff").getpixel((5, 5)) == (meant,) * 3
+    for name, value in (("negative", -1.0), ("large", 1e4), ("nan", numpy.nan)):
+        Image.fromarray(numpy.full((32, 32), value, numpy.float32)).save(tmp_path / f"{name}.tiff")
+        assert "brightness is not known" in _refused(tmp_path / f"{name}.tiff")
+
+
+def test_a_file_of_a_format_that_runs_programs_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    assert "is no picture" in _refused(tmp_path / "a.png")
