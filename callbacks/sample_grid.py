@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from PIL import Image
 
-from cns_lightning.diffusion.sampling import generate_pairs, grid
+from cns_lightning.diffusion.sampling import check_steps, generate_pairs, grid
 from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import write_atomically
@@ -45,6 +45,16 @@ class SampleGrid(Callback):
     ) -> None:
         self.pictures, self.steps, self.guidance = pictures, steps, guidance
         self.base_prompts = base_prompts or list(BASE_PROMPTS)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sees before the first stage whether the sampler can take so many steps; the monitor takes as many.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        assert module.base is not None
+        check_steps(module.base.noise_scheduler, self.steps, "samples.steps")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the grid of the stage that has just ended."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cns_lightning.errors import Faults, UserError
+from cns_lightning.user_files import read_yaml
 
 
 class ExperimentFile:
@@ -24,11 +23,7 @@ class ExperimentFile:
 
     def __init__(self, path: Path, keys: tuple[str, ...], example: str) -> None:
         self.path, self.example, self.faults = path, example, Faults()
-        try:
-            content = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(str(path), f"cannot be read ({reason})", f"Give a file such as {example}") from error
+        content = read_yaml(path, f"Give a file such as {example}")
         if not isinstance(content, dict):
             raise UserError(str(path), "holds no keys", f"Give {', '.join(keys)}")
         self.content: dict[str, Any] = content

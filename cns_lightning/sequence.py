@@ -10,9 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cns_lightning.errors import Faults, UserError
+from cns_lightning.user_files import expanded, read_yaml
 
 KINDS = ("animal", "object", "scene", "style")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
@@ -20,6 +19,7 @@ HEIF_SUFFIXES = (".heic", ".heif")
 """Read where pillow-heif is installed."""
 WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 FEWEST_PICTURES, MOST_PICTURES = 3, 20
+LONGEST_TOKEN = 60
 TOKEN = re.compile(r"<[^<>\s]+>")
 SEQUENCE_KEYS = ("name", "concepts", "prompts")
 CONCEPT_KEYS = ("token", "class_word", "kind", "images")
@@ -115,7 +115,7 @@ class Sequence:
 
 def sequence_path(given: str) -> Path:
     """Gives the path of a sequence file; a bare name stands for one that ships, such as ``miniature_set1``."""
-    path = Path(given)
+    path = expanded(given)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     shipped = Path(str(files("cns_lightning") / "configs" / "sequences" / f"{given}.yaml"))
@@ -174,15 +174,7 @@ def unknown_word(word: str, known: tuple[str, ...] | list[str]) -> str:
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})", "Give the path of a sequence file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}: line {mark.line + 1}" if mark is not None else str(path)
-        problem = f"is no valid YAML ({getattr(error, 'problem', None) or 'not UTF-8 text'})"
-        raise UserError(where, problem, "Correct the line; indent with spaces") from error
+    content = read_yaml(path, "Give the path of a sequence file")
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(
@@ -219,7 +211,10 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | N
     if not TOKEN.fullmatch(entry["token"]):
         problem = f"is {entry['token']}, a token is a word in angle brackets"
         faults.add(f"{where}.token", problem, 'Write it like "<new1>", without spaces')
-    images = (path.parent / Path(entry["images"]).expanduser()).absolute()
+    elif len(entry["token"]) > LONGEST_TOKEN:
+        problem = f"has {len(entry['token'])} characters, and files are named after it"
+        faults.add(f"{where}.token", problem, f"Take one of at most {LONGEST_TOKEN}")
+    images = (path.parent / expanded(entry["images"])).absolute()
     _check_pictures(faults, f"{where}.images", images)
     return Concept(entry["token"], entry["class_word"].strip(), entry["kind"], images)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from cns_lightning.user_files import expanded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Gives what reads a whole number that must not be smaller."""
+    """Returns an argparse type for whole numbers of at least ``least``."""
 
     def whole_number(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -18,3 +21,10 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return whole_number
+
+
+def path_argument(text: str) -> Path:
+    """Reads a path, for argparse: ``~`` is the home folder, and an empty text, as of an unset variable, is refused."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty, a path is needed")
+    return expanded(text)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.cli.arguments import at_least
+from cns_lightning.cli.arguments import at_least, path_argument
 from cns_lightning.errors import EXIT_DONE, SeveralUserErrors, UserError
 from cns_lightning.progress import ProgressDisplay
 
@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--config", type=Path, required=True, metavar="FILE", help="what is compared")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of everything")
+    made.add_argument("--config", type=path_argument, required=True, metavar="FILE", help="what is compared")
+    made.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of everything")
     made.add_argument(
         "--set",
         action="append",

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.cli.arguments import path_argument
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.run_folder import RunFolder
 
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
     made.add_argument("--json", action="store_true", help="print JSON instead of text")
     action = made.add_mutually_exclusive_group()
     action.add_argument("--remove", metavar="TOKEN", help="take one concept out, keep those learned after it")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from cns_lightning.errors import UserError
+from cns_lightning.user_files import read_yaml
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 UNKNOWN = re.compile(
@@ -14,6 +15,11 @@ UNKNOWN = re.compile(
     r"|does not accept option '-*(?P<group>[\w.]+)'"
     r"|unrecognized arguments: -*(?P<argument>[\w.]+)"
 )
+LEFT_OVER = re.compile(r"unrecognized arguments: (?!-)(\S+?)(?:\.? Did you mean|\.?$|\s)", re.MULTILINE)
+PRECISIONS = {"no": "32-true", "fp32": "32-true", "float32": "32-true", "fp16": "16-mixed", "float16": "16-mixed",
+              "half": "16-mixed", "bf16": "bf16-mixed", "bfloat16": "bf16-mixed"}  # fmt: skip
+"""Lightning's words by those of other trainers."""
+LITERAL = re.compile(r"typing\.Literal\[([^\]]*)\]")
 SUGGESTED = re.compile(r"Did you mean '?([\w.]+)'?")
 KEY = re.compile(r'Parser key "([^"]+)"')
 EXPECTED = re.compile(r"Expected an? <class '(\w+)'>\. Got value: (.+)")
@@ -49,14 +55,21 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
     absent = re.search(r"File does not exist: '?([^'\n]+)", message)
     if absent:
         return UserError(absent.group(1), "does not exist", "Give the path of a YAML file")
+    left_over = LEFT_OVER.search(message)
+    if left_over:
+        word = left_over.group(1)
+        remedy = (
+            "Put --config before it"
+            if Path(word).suffix in (".yaml", ".yml")
+            else "Put quotes around a value that holds spaces"
+        )
+        return UserError(f"command line: {word}", "belongs to no option", remedy)
     unknown = UNKNOWN.search(message)
     if unknown:
         name = next(group for group in unknown.groups() if group)
         near = SUGGESTED.search(message)
         remedy = f"Did you mean {near.group(1)}" if near else SEE
         return UserError(f"{_place(name, arguments)}: {name}", "is no known key", remedy)
-    if "Problems parsing config" in message:
-        return UserError(_unparsable(arguments), "is no valid YAML", "Correct it; indent with spaces")
     return _wrong_value(message, arguments)
 
 
@@ -65,6 +78,13 @@ def _wrong_value(message: str, arguments: list[str]) -> UserError:
     key = named.group(1) if named else "configuration"
     expected = EXPECTED.search(message)
     where = f"{_place(key.rsplit('.', 1)[-1], arguments)}: {key}"
+    given = re.search(r"(?:Given|Got) value: (.+)", message)
+    choices = list(dict.fromkeys(re.findall(r"'([^']*)'", " ".join(LITERAL.findall(message)))))
+    if given and choices:
+        word = given.group(1).strip().strip("'\"")
+        near = PRECISIONS.get(word.lower()) if key == "trainer.precision" else None
+        near = near or next(iter(difflib.get_close_matches(word, choices, 1)), None)
+        return UserError(where, f"is {word}, none of {', '.join(choices)}", f"Did you mean {near}" if near else SEE)
     if expected:
         needed = TYPES.get(expected.group(1), expected.group(1))
         return UserError(where, f"is {expected.group(2).strip()}, {needed} is needed", SEE)
@@ -90,6 +110,17 @@ def _nearest_of(message: str, known: list[str]) -> str | None:
     )
 
 
+def check_config_files(arguments: list[str]) -> None:
+    """Reads the YAML files of a command line once; the parser takes the last of two equal keys without a word.
+
+    Raises:
+        UserError: if one is no valid YAML, not UTF-8 text, or gives a key twice.
+    """
+    for path in config_files(arguments):
+        if path.is_file():  # of one that is not there the parser speaks
+            read_yaml(path, "Give the path of a YAML file")
+
+
 def config_files(arguments: list[str]) -> list[Path]:
     """Lists the YAML files of a command line, in their order."""
     pairs = zip(arguments, [*arguments[1:], ""], strict=True)
@@ -105,16 +136,4 @@ def _place(name: str, arguments: list[str]) -> str:
     for path in reversed(config_files(arguments)):
         if path.is_file() and re.search(rf"^\s*(- )?{re.escape(last)}\s*:", path.read_text("utf-8"), re.MULTILINE):
             return str(path)
-    return "configuration"
-
-
-def _unparsable(arguments: list[str]) -> str:
-    import yaml
-
-    for path in config_files(arguments):
-        try:
-            yaml.safe_load(path.read_text("utf-8"))
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            return f"{path}: line {mark.line + 1}" if mark is not None else str(path)
     return "configuration"

@@ -27,7 +27,7 @@ from cns_lightning.callbacks.sequence_progress import SequenceProgress
 from cns_lightning.callbacks.snapshots import Snapshots, note_wrong_steps
 from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
 from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
-from cns_lightning.cli.config_errors import ConfigurationMistake, explained
+from cns_lightning.cli.config_errors import ConfigurationMistake, check_config_files, explained
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
@@ -35,6 +35,7 @@ from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.slurm import check_tasks
 from cns_lightning.storage import write_atomically
+from cns_lightning.user_files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +123,9 @@ class ContinualCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fills in what follows from the sequence and the command line, and checks the run folder."""
         config = self.config
+        if not config.run.strip():
+            raise UserError("--run", "is empty", "Give a folder for the run")
+        config.run = str(expanded(config.run))
         if config.steps is not None:
             config.data.steps = config.steps
         check_counts(config)
@@ -133,6 +137,11 @@ class ContinualCLI(LightningCLI):
             config.trainer.accelerator = self.usual_accelerator()
         choose_strategy(config.trainer)
         check_unchanged(self.folder, comparable(config), self.sequence)
+
+    def _set_seed(self) -> None:
+        """Checks the seed before Lightning draws with it."""
+        check_seed(self.config.seed_everything)
+        super()._set_seed()
 
     def usual_accelerator(self) -> str:
         """Gives what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
@@ -159,7 +168,8 @@ class CheckedConfiguration(ContinualCLI):
         return yaml.safe_load(self.folder.config.read_text("utf-8"))["settings"].get("trainer.accelerator", "auto")
 
     def _set_seed(self) -> None:
-        """Draws nothing."""
+        """Draws nothing, and checks the seed."""
+        check_seed(self.config.seed_everything)
 
 
 def checked_configuration(arguments: list[str]) -> Namespace:
@@ -169,10 +179,21 @@ def checked_configuration(arguments: list[str]) -> Namespace:
         UserError: if ``fit`` would refuse it.
     """
     quieten()
+    check_config_files(arguments)
     try:
         return CheckedConfiguration(arguments).config
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
+
+
+def check_seed(seed: int | bool) -> None:
+    """Refuses a seed that Lightning would not take.
+
+    Raises:
+        UserError: if it is not from 0 to 2^32 - 1.
+    """
+    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+        raise UserError("--seed_everything", f"is {seed}, a number from 0 to {2**32 - 1} is needed", "Take another one")
 
 
 def check_counts(config: Namespace) -> None:
@@ -220,8 +241,10 @@ def process_count(trainer: Namespace) -> int:
     if str(devices) in ("auto", "-1"):
         is_processor = trainer.accelerator == "cpu" or not torch.cuda.is_available()
         return (1 if is_processor else torch.cuda.device_count()) * trainer.num_nodes
-    text = str(devices)
-    return (len([part for part in text.split(",") if part]) if "," in text else int(text)) * trainer.num_nodes
+    parts = [part for part in str(devices).split(",") if part]
+    if not parts or not all(part.strip().isdecimal() for part in parts):
+        raise UserError("trainer.devices", f"is {devices}, a number or auto is needed", "Write 1, 2, ... or auto")
+    return (len(parts) if "," in str(devices) else int(devices)) * trainer.num_nodes
 
 
 def _as_seed(value: int | bool) -> int:
@@ -307,6 +330,7 @@ def run(arguments: list[str]) -> int:
     """Learns a sequence, or continues it; gives the exit code."""
     quieten()
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    check_config_files(arguments)
     try:
         cli = ContinualCLI(arguments)
     except ConfigurationMistake as mistake:

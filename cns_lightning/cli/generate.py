@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cns_lightning.cli.arguments import at_least
+from cns_lightning.cli.arguments import at_least, path_argument
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.progress import ProgressDisplay
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.run_folder import RunFolder, make_folder
 from cns_lightning.sequence import TOKEN
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m cns_lightning generate", description="Draws pictures with the concepts that a run has learned."
     )
-    made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
     made.add_argument(
         "--prompt", action="append", required=True, metavar="TEXT", help="what to draw; may be given several times"
     )
@@ -43,9 +43,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of the first picture; the next have the next numbers (0)")
     made.add_argument("--upto", metavar="TOKEN", help="the model as it was right after this concept")
     made.add_argument(
-        "--out", type=Path, metavar="FILE.png", help="one picture, or all on one sheet (DIR/generated/PROMPT.png)"
+        "--out",
+        type=path_argument,
+        metavar="FILE.png",
+        help="one picture, or all on one sheet (DIR/generated/PROMPT.png)",
     )
-    made.add_argument("--folder", type=Path, metavar="DIR", help="write every picture to a file of its own in here")
+    made.add_argument(
+        "--folder", type=path_argument, metavar="DIR", help="write every picture to a file of its own in here"
+    )
     made.add_argument("--steps", type=at_least(1), help="of the sampler (those of the run's own samples)")
     made.add_argument("--guidance", type=float, help="how closely prompts are followed (as in the run's samples)")
     made.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
@@ -62,12 +67,13 @@ def run(argv: list[str]) -> int:
             files cannot be written.
     """
     arguments = parser().parse_args(argv)
-    if arguments.out is not None and arguments.out.suffix.lower() != ".png":
-        raise UserError("--out", f"{arguments.out} does not end in .png", "Give a name such as pictures.png")
+    seeds = list(range(arguments.seed, arguments.seed + arguments.n))
+    check_seeds(seeds)
     folder = RunFolder.existing(arguments.run)
+    check_places(arguments, folder)
     regions = read_regions(arguments.region)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.diffusion.sampling import generate
+    from cns_lightning.diffusion.sampling import check_steps, generate
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
 
@@ -79,7 +85,7 @@ def run(argv: list[str]) -> int:
     display.event(f"loading the model of {arguments.run} to {device}")
     pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device)
     steps, guidance = sampling_of(folder)
-    seeds = list(range(arguments.seed, arguments.seed + arguments.n))
+    check_steps(pipe.scheduler, arguments.steps or steps, "--steps")
     pictures = generate(
         pipe,
         arguments.prompt,
@@ -90,9 +96,39 @@ def run(argv: list[str]) -> int:
         progress=lambda done, total: display.status(f"picture {done} of {total}"),
         regions=regions,
     )
-    for path in _written(arguments, folder, pictures, seeds):
-        display.event(f"wrote {path}")
+    for sentence in _written(arguments, folder, pictures, seeds):
+        display.event(sentence)
     return EXIT_DONE
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses seeds that a random generator does not take.
+
+    Raises:
+        UserError: if one is not from 0 to 2^64 - 1.
+    """
+    if seeds[0] < 0 or seeds[-1] >= 2**64:
+        problem = f"is {seeds[0]}, and the {len(seeds)} seeds from there on must lie between 0 and {2**64 - 1}"
+        raise UserError("--seed", problem, "Take a smaller one" if seeds[-1] >= 2**64 else "Take 0, or any other one")
+
+
+def check_places(arguments: argparse.Namespace, folder: RunFolder) -> None:
+    """Sees before anything is drawn whether the pictures can be written.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    out: Path | None = arguments.out
+    if out is not None:
+        if out.suffix.lower() != ".png":
+            raise UserError("--out", f"{out} does not end in .png", "Give a name such as pictures.png")
+        if out.is_dir():
+            raise UserError("--out", f"{out} is a folder", "Give a name such as pictures.png, or use --folder")
+        make_folder(out.parent, f"--out {out}")
+    if arguments.folder is not None:
+        make_folder(arguments.folder, f"--folder {arguments.folder}")
+    if out is None and arguments.folder is None:
+        make_folder(folder.generated, str(folder.generated))
 
 
 def sampling_of(folder: RunFolder) -> tuple[int, float]:
@@ -180,8 +216,11 @@ def available_device(name: str | None) -> str:
 
 def _written(
     arguments: argparse.Namespace, folder: RunFolder, pictures: list[Image.Image], seeds: list[int]
-) -> list[Path]:
-    """Writes the pictures where the user wants them and lists the files."""
+) -> list[str]:
+    """Writes the pictures where the user wants them and says where they are.
+
+    A file that was named is replaced; names that were made up give way to what is there.
+    """
     from cns_lightning.storage import write_atomically
 
     prompts: list[str] = arguments.prompt
@@ -196,11 +235,24 @@ def _written(
         name += f"-and-{len(prompts) - 1}-more" if len(prompts) > 1 else ""
         name += f"-upto-{file_stem(arguments.upto)}" if arguments.upto else ""
         files[arguments.out or folder.generated / f"{name}.png"] = sheet(pictures, prompts, seeds)
-    for path, picture in files.items():
+    said = []
+    for place, picture in files.items():
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        write_atomically(path, buffer.getvalue())
-    return list(files)
+        named = place == arguments.out
+        there = place if named else free_place(place, buffer.getvalue())
+        said.append(f"{'replaced' if named and there.exists() else 'wrote'} {there}")
+        write_atomically(there, buffer.getvalue())
+    return said
+
+
+def free_place(place: Path, data: bytes) -> Path:
+    """Returns a path that holds nothing else yet: the given one, or with ``-2``, ``-3``, ... behind its name."""
+    found, number = place, 1
+    while found.exists() and found.read_bytes() != data:
+        number += 1
+        found = place.with_name(f"{place.stem}-{number}{place.suffix}")
+    return found
 
 
 def sheet(pictures: list[Image.Image], prompts: list[str], seeds: list[int]) -> Image.Image:

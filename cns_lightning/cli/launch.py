@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cns_lightning.batch_script import BatchJob, Task
+from cns_lightning.cli.arguments import path_argument
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")
@@ -36,12 +37,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", action="append", required=True, metavar="FILE", help="as for fit; may be repeated")
     made.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="run folder; of an array: its folder of run folders"
+        "--run",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="run folder; of an array: its folder of run folders",
     )
     made.add_argument(
         "--array",
         nargs="+",
-        type=Path,
+        type=path_argument,
         default=[],
         metavar="FILE",
         help="one run for each of these configurations, stacked on top; in DIR/NAME",

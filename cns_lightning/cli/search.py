@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.cli.arguments import at_least
+from cns_lightning.cli.arguments import at_least, path_argument
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.progress import ProgressDisplay
 
@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--config", type=Path, required=True, metavar="FILE", help="what is tried")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of everything")
+    made.add_argument("--config", type=path_argument, required=True, metavar="FILE", help="what is tried")
+    made.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of everything")
     made.add_argument(
         "--jobs", type=at_least(1), default=0, metavar="N", help="runs side by side (one a GPU, or one a core)"
     )

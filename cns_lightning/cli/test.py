@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.child_processes import ChildProcesses
-from cns_lightning.cli.arguments import at_least
+from cns_lightning.cli.arguments import at_least, path_argument
 from cns_lightning.errors import EXIT_DONE, Faults, RunStopped, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder, make_folder
@@ -40,7 +39,7 @@ def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         exit_on_error=exit_on_error,
     )
-    made.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
     made.add_argument("--pictures", type=at_least(1), metavar="N", help="of every prompt (4)")
     made.add_argument("--matrix-pictures", type=at_least(0), metavar="N", help="after each earlier stage; 0: none (1)")
     made.add_argument(

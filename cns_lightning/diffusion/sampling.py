@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from cns_lightning.diffusion.regions import Region, regional_attention
+from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 READABLE = 128
 """Pictures of a sheet are enlarged by whole numbers until they are at least this wide, in pixels."""
 INK, PAPER = (40, 40, 46), (255, 255, 255)
+
+
+def check_steps(scheduler: Any, steps: int, where: str) -> None:
+    """Refuses more steps of the sampler than the noise schedule has timesteps.
+
+    Args:
+        scheduler: of the base model.
+        steps: of the sampler.
+        where: what named the steps, for the message.
+
+    Raises:
+        UserError: if there are too many.
+    """
+    timesteps = scheduler.config.num_train_timesteps
+    if steps > timesteps:
+        raise UserError(where, f"is {steps}, and the base model's scheduler has {timesteps} steps", "Take 25 to 50")
 
 
 def generate(

@@ -154,7 +154,7 @@ def test_missing_run_folder_is_said(tmp_path: Path) -> None:
 
 def test_unwritable_place_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written to"):
         run(arguments(folder, "--prompt", "a cat", "--n", "1", "--out", str(tmp_path / "file" / "cat.png")))
 
 
@@ -179,3 +179,42 @@ def test_sampling_of_the_run_is_the_default(tmp_path: Path) -> None:
     assert sampling_of(RunFolder(tmp_path)) == (25, 7.5)
     (tmp_path / "config.yaml").write_text("whole:\n  samples: {steps: 9, guidance: 4}\n", "utf-8")
     assert sampling_of(RunFolder(tmp_path)) == (9, 4.0)
+
+
+def test_names_that_were_made_up_replace_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = arguments(folder, "--prompt", "a <new1> cat in a box", "--n", "1")
+    for more in ([], ["--guidance", "2"], []):
+        assert run([*draw, *more]) == 0
+    names = sorted(path.name for path in (folder / "generated").glob("a-new1-cat-in-a-box*"))
+    assert names == ["a-new1-cat-in-a-box-0-2.png", "a-new1-cat-in-a-box-0.png"]
+
+
+def test_a_named_file_is_replaced_and_that_is_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = arguments(folder, "--prompt", "a <new1> cat", "--n", "1", "--out", str(tmp_path / "cat.png"))
+    assert run(draw) == 0
+    assert f"wrote {tmp_path / 'cat.png'}" in capsys.readouterr().err
+    assert run(draw) == 0
+    assert f"replaced {tmp_path / 'cat.png'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--out", "FOLDER.png"], "is a folder"),
+        (["--folder", "FILE"], "cannot be written to"),
+        (["--seed", "-1"], "must lie between 0 and"),
+        (["--seed", str(2**64 - 1), "--n", "2"], "must lie between 0 and"),
+        (["--steps", "2000"], "scheduler has 1000 steps"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], message: str
+) -> None:
+    (tmp_path / "FOLDER.png").mkdir()
+    (tmp_path / "FILE").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cns_lightning.diffusion.sampling.generate_pairs", None)
+    with pytest.raises(UserError, match=message):
+        run(["--run", str(folder), "--device", "cpu", "--prompt", "a <new1> cat", *more])

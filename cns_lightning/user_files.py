@@ -1,0 +1,62 @@
+"""Paths and YAML files as users write them: ``~``, one message for what cannot be read, no key that is given twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cns_lightning.errors import UserError
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a second key of the same name, which YAML forbids and PyYAML takes in place of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.tag == _MERGE or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in lines:
+                problem = f"{key.value} stands here for the second time, after line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """Reads a YAML file; a byte order mark is left out.
+
+    Args:
+        path: of the file.
+        remedy: what to give in its place where it cannot be read at all.
+
+    Raises:
+        UserError: if it cannot be read, is not UTF-8 text or no valid YAML, or gives a key twice; naming the line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", remedy) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {line}", "is not UTF-8 text", "Save the file as UTF-8") from error
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        where = f"{path}: line {mark.line + 1}" if mark is not None else str(path)
+        if isinstance(error, yaml.constructor.ConstructorError) and "second time" in problem:
+            raise UserError(where, problem, "Put both into one") from error
+        raise UserError(where, f"is no valid YAML ({problem})", "Correct the line; indent with spaces") from error
+
+
+def expanded(text: str) -> Path:
+    """Returns a path with ``~`` replaced by the home folder; as it is where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

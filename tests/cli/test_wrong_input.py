@@ -1,0 +1,62 @@
+"""What is wrong in a configuration is said in one sentence, before anything is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from cns_lightning.cli.fit import checked_configuration
+from cns_lightning.errors import UserError
+
+DEMO = ["--config", "configs/experiments/demo.yaml"]
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(UserError) as found:
+        checked_configuration([*DEMO, *words])
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--trainer.precision", "fp16"), ("is fp16", "Did you mean 16-mixed")),
+        (("--trainer.precision", "8bit"), ("is 8bit", "bf16-mixed")),
+        (("--model.method.token_start", "rareword"), ("is rareword", "Did you mean rare_word")),
+        (("--trainer.devices", "two"), ("trainer.devices: is two",)),
+        (("--seed_everything", "-1"), ("--seed_everything: is -1, a number from 0",)),
+        (("--seed_everything", str(2**64 - 1)), ("--seed_everything: is 18446744073709551615",)),
+        (("word",), ("command line: word: belongs to no option", "quotes")),
+        (("configs/hardware/cpu.yaml",), ("configs/hardware/cpu.yaml: belongs to no option. Put --config before it",)),
+    ],
+)
+def test_values_and_words(words: tuple[str, ...], parts: tuple[str, ...], tmp_path: Path) -> None:
+    message = refused("--run", str(tmp_path / "run"), *words)
+    assert all(part in message for part in parts), message
+
+
+def test_an_empty_run_folder_is_refused() -> None:
+    assert "--run: is empty" in refused("--run", "")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checked_configuration([*DEMO, "--run", "~/runs/a"]).run == str(tmp_path / "runs" / "a")
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"data:\n  steps: 3\nmodel: {}\ndata:\n  batch_size: 3\n", "line 4: data stands here for the second time"),
+        (b"data:\n  steps: 3\n  steps: 4\n", "line 3: steps stands here for the second time, after line 2"),
+        ("trainer:\n  devices: 1\n".encode("utf-16"), "is not UTF-8 text"),
+        (b"# caf\xe9\ntrainer:\n  devices: 1\n", "line 1: is not UTF-8 text"),
+        (b"data: [\n", "is no valid YAML"),
+    ],
+)
+def test_files(data: bytes, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_bytes(data)
+    message = refused("--run", str(tmp_path / "run"), "--config", str(path))
+    assert message.startswith(str(path))
+    assert part in message
