@@ -105,8 +105,7 @@ class ContinualPersonalization(LightningModule):
     def configure_model(self) -> None:
         """Loads the base model and opens the registry; does nothing when called again."""
         if self.base is None:
-            # Lightning makes the GPU the default device here; what is drawn and replayed is drawn on the CPU, and all
-            # of the model moves together afterwards.
+            # Lightning makes the GPU the default device here; what is drawn is drawn on the CPU, and moves afterwards.
             with torch.device("cpu"):
                 self._load()
 
@@ -114,11 +113,12 @@ class ContinualPersonalization(LightningModule):
         base = BaseModel.load(self.base_model)
         if self.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
-        self.base = base
-        self.unet, self.vae, self.text_encoders = base.unet, base.vae, nn.ModuleList(base.text_encoders)
+        self.base, self.unet, self.vae = base, base.unet, base.vae
+        self.text_encoders = nn.ModuleList(base.text_encoders)
         self.projections = self.method.projections(base)
         self.base_weights = read_weights(self.projections)
         self.registry = self._open_registry(base)
+        self.data.check_captions(base, len(self.registry.tokens))
         # Cast after weights and rare words were taken: both come from single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))
         self.weights = dict(self.base_weights)

@@ -12,7 +12,7 @@ import numpy
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from cns_lightning.errors import Faults, UserError
-from cns_lightning.sequence import picture_files, register_heif
+from cns_lightning.sequence import TOKEN, picture_files, register_heif
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,21 +143,37 @@ def read_concept_pictures(concept: Concept) -> list[Picture]:
     faults, pictures = Faults(), []
     for path in files:
         try:
-            pictures.append(Picture(path, read_picture(path), _caption(path)))
+            pictures.append(Picture(path, read_picture(path), _caption(path, concept.token)))
         except UserError as error:
             faults.add(error.where, error.problem, error.remedy)
     faults.raise_if_any()
     return pictures
 
 
-def _caption(path: Path) -> str | None:
+def read_captions(concept: Concept) -> dict[Path, str]:
+    """Reads the captions beside the pictures of a concept, by picture; raises what `read_concept_pictures` raises."""
+    files = picture_files(concept.images) if concept.images.is_dir() else []
+    found = {path: _caption(path, concept.token) for path in files}
+    return {path: caption for path, caption in found.items() if caption is not None}
+
+
+def _caption(path: Path, token: str) -> str | None:
+    """Reads the caption beside a picture, with the token in the case of the sequence.
+
+    Raises:
+        UserError: if it is no text, empty, or names another token.
+    """
     beside = path.with_suffix(".txt")
     if not beside.exists():
         return None
     try:
-        text = " ".join(beside.read_text("utf-8").split())
+        text = " ".join(beside.read_bytes().decode("utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(str(beside), "cannot be read as UTF-8 text", "Save it again, or remove it") from error
     if not text:
         raise UserError(str(beside), "is empty", "Write what the picture shows, or remove it")
-    return text
+    others = [named for named in dict.fromkeys(TOKEN.findall(text)) if named.lower() != token.lower()]
+    if others:
+        problem = f"names {', '.join(others)}, and shows {token}"
+        raise UserError(str(beside), problem, f"Write {token} in its place, or take it out")
+    return TOKEN.sub(token, text)

@@ -13,17 +13,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cns_lightning.data.augmentation import Augmentation, augment, latent_valid_region
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_captions, read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import Prior, prior_latents
-from cns_lightning.data.templates import PromptTemplates, class_training_prompt, training_prompt
+from cns_lightning.data.templates import PromptTemplates, check_templates, class_training_prompt, training_prompt
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
+from cns_lightning.diffusion.text import reads_token
+from cns_lightning.errors import Faults
 from cns_lightning.sequence import Sequence, left_out, picture_files, sequence_path
 from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.sequence import Concept
 
 
@@ -58,6 +61,9 @@ class ConceptDataModule(LightningDataModule):
         prior: pictures of the class, for methods with prior preservation.
         noise_offset: deviation of a further noise that is the same all over a channel of a sample.
         seed: of every draw.
+
+    Raises:
+        UserError: if a template cannot be filled in.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class ConceptDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_templates(templates)
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
         self.noise_offset = noise_offset
@@ -95,6 +102,24 @@ class ConceptDataModule(LightningDataModule):
             read_concept_pictures(concept)
         folders = dict.fromkeys(concept.images for concept in self.sequence.concepts)
         return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
+
+    def check_captions(self, base: BaseModel, first: int) -> None:
+        """Refuses captions in which the token stands behind what the text encoder reads: it would never be trained.
+
+        Args:
+            base: whose text encoders read them.
+            first: stage that is learned next.
+
+        Raises:
+            UserError: listing every such caption.
+        """
+        faults = Faults()
+        for concept in self.sequence.concepts[first:]:
+            for path, caption in read_captions(concept).items():
+                if not reads_token(base, training_prompt(concept, self.templates, "", caption), concept.token):
+                    problem = f"is so long that {concept.token} stands behind what the text encoder reads"
+                    faults.add(str(path.with_suffix(".txt")), problem, f"Put {concept.token} further in front")
+        faults.raise_if_any()
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
         """Gives the training prompt of a picture in the words of the method; see `training_prompt`."""

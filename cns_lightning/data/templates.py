@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from string import Formatter
 from typing import TYPE_CHECKING
+
+from cns_lightning.errors import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +29,29 @@ class PromptTemplates:
 
 
 DEFAULT_TEMPLATES = PromptTemplates()
+PLACEHOLDERS = ("token", "class_word", "prefix")
+
+
+def check_templates(templates: PromptTemplates) -> None:
+    """Refuses templates that cannot be filled in, or in which the token is missing.
+
+    Raises:
+        UserError: naming every one of them.
+    """
+    faults = Faults()
+    for kind, template in asdict(templates).items():
+        where = f"data.templates.{kind}"
+        try:
+            named = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        except ValueError as error:
+            faults.add(where, f"is {template!r} ({error})", "Close every brace")
+            continue
+        if unknown := [name for name in named if name not in PLACEHOLDERS]:
+            names = ", ".join(f"{{{name}}}" for name in unknown)
+            faults.add(where, f"names {names}", f"Use {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}")
+        elif "token" not in named:
+            faults.add(where, f"is {template!r}, without the token", "Write {token} where the concept stands")
+    faults.raise_if_any()
 
 
 def training_prompt(
@@ -67,8 +93,10 @@ def _prompt(concept: Concept, templates: PromptTemplates, prefix: str, caption: 
         return template.format(token=concept.token, class_word=concept.class_word, prefix=prefix)
     if concept.token in caption:
         return prefix + caption
-    named, found = re.subn(rf"\b{re.escape(concept.class_word)}\b", words.replace("\\", ""), caption, count=1)
-    return prefix + (named if found else f"{caption}, {words}")
+    # In front where the class word is missing: behind a long caption it would not be read any more.
+    pattern = rf"\b{re.escape(concept.class_word)}\b"
+    named, found = re.subn(pattern, lambda _: words, caption, count=1, flags=re.IGNORECASE)
+    return prefix + (named if found else f"{words}, {caption}")
 
 
 def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> str:

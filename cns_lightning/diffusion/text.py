@@ -66,6 +66,33 @@ def text_states(base: BaseModel, prompts: list[str], with_gradient: bool = False
     )
 
 
+def prompt_length(base: BaseModel, number: int = 0) -> int:
+    """Returns how many tokens a text encoder reads, beginning and end of the prompt included.
+
+    Args:
+        base: the model.
+        number: of the text encoder.
+    """
+    # A tokenizer saved without its length claims to take any number of tokens.
+    return min(base.tokenizers[number].model_max_length, base.text_encoders[number].config.max_position_embeddings)
+
+
+def reads_token(base: BaseModel, prompt: str, token: str) -> bool:
+    """Says whether every text encoder reads a token of a prompt, or it stands behind the cut.
+
+    Args:
+        base: the model; its tokenizers need not know the token yet.
+        prompt: names the token.
+        token: of one vector.
+    """
+    before = prompt.split(token, 1)[0]
+    for number, tokenizer in enumerate(base.tokenizers):
+        place = 1 + len(tokenizer(before, add_special_tokens=False, verbose=False).input_ids)
+        if place >= prompt_length(base, number) - 1:
+            return False
+    return True
+
+
 @dataclass(frozen=True)
 class _Encoded:
     states: Tensor
@@ -75,8 +102,7 @@ class _Encoded:
 
 def _encode(base: BaseModel, number: int, prompts: list[str]) -> _Encoded:
     tokenizer, encoder = base.tokenizers[number], base.text_encoders[number]
-    # A tokenizer saved without its length claims to take any number of tokens.
-    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    length = prompt_length(base, number)
     if _has_several_vectors(tokenizer):
         # As the pipelines do: a token of several vectors stands in a prompt as all of them.
         prompts = TextualInversionLoaderMixin().maybe_convert_prompt(prompts, tokenizer)  # type: ignore[assignment]

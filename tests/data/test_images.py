@@ -9,7 +9,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from cns_lightning.data.images import read_concept_pictures, read_picture
+from cns_lightning.data.images import read_captions, read_concept_pictures, read_picture
 from cns_lightning.errors import UserError
 from cns_lightning.sequence import Concept
 
@@ -189,3 +189,25 @@ def test_a_file_of_a_format_that_runs_programs_is_refused(tmp_path: Path) -> Non
     Image.fromarray(PIXELS).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
     assert "is no picture" in _refused(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "caption"),
+    [
+        (b"\xef\xbb\xbfa photo of <momo> cat", "a photo of <momo> cat"),
+        (b"a photo of <Momo> cat\r\n", "a photo of <momo> cat"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"a photo of <new1> cat", "names <new1>, and shows <momo>"),
+        (b"caf\xe9", "cannot be read as UTF-8"),
+    ],
+)
+def test_captions_are_read_as_prompts_are(tmp_path: Path, data: bytes, caption: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(data)
+    concept = Concept("<momo>", "cat", "animal", tmp_path)
+    if caption.startswith("a photo"):
+        assert read_concept_pictures(concept)[0].caption == caption
+        assert read_captions(concept) == {tmp_path / "a.png": caption}
+    else:
+        with pytest.raises(UserError, match=caption):
+            read_concept_pictures(concept)

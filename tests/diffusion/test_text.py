@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.text import ConceptTokens, initial_embedding, text_states
+from cns_lightning.diffusion.text import ConceptTokens, initial_embedding, prompt_length, reads_token, text_states
 from cns_lightning.errors import UserError
 
 PROMPTS = ["a photo of a cat on the beach", "", "An ÉTRANGE word! " * 40]
@@ -247,3 +247,12 @@ def test_initial_embedding_of_several_words_is_their_mean(base: BaseModel) -> No
 def test_empty_class_word_is_refused(base: BaseModel) -> None:
     with pytest.raises(UserError, match="class_word of <new1>: '  ' holds no word"):
         initial_embedding(base, "  ", 0, "<new1>")
+
+
+def test_a_token_behind_the_cut_is_not_read(base: BaseModel) -> None:
+    length = prompt_length(base)
+    for words in range(length - 6, length + 3):
+        prompt = " ".join(["photo"] * words + ["<momo>", "cat"])
+        ids = base.tokenizers[0](prompt, truncation=True, max_length=length).input_ids
+        # The first piece of an unknown token is read as long as one place is left before the end token.
+        assert reads_token(base, prompt, "<momo>") == (len(ids) - 2 > words), words
