@@ -1,7 +1,7 @@
 """The LightningModule: wraps the UNet, holds the registry of concepts, and runs one training step for every method.
 
-An epoch of the trainer is a stage of the sequence. What a stage trains is made when it starts; a stopped stage is made
-anew from the registry and the checkpoint, so nothing here depends on how often the process was started.
+An epoch of the trainer is a stage of the sequence. What a stage trains is made when it starts, and made anew from
+registry and checkpoint when it was stopped: nothing depends on how often the process was started.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class ContinualPersonalization(LightningModule):
         self.base_weights = read_weights(self.projections)
         self.registry = self._open_registry(base)
         self.data.check_captions(base, len(self.registry.tokens))
-        # Cast after weights and rare words were taken: both come from single precision whatever the run computes in.
+        # Only now: weights and rare words come from single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))
         self.weights = dict(self.base_weights)
         self.layerwise = LayerwiseText.of(base) if self.method.is_layerwise else None
@@ -213,6 +213,7 @@ class ContinualPersonalization(LightningModule):
         """Keeps what the running stage learned and folds it into the model; does nothing when it is done already."""
         if self.stage < 0 or self.done_stages > self.stage:
             return
+        self.data.check_whole(self.concept.token, self.step)
         record = self.method.finish_stage()
         self.overrides.clear()
         self.tokens.fold(record.token)
@@ -286,8 +287,7 @@ class ContinualPersonalization(LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         # A loader that is out of step with the weights would train on, silently wrong.
         assert (self.trainer.current_epoch, batch_idx // accumulate) == (self.stage, self.step), "loader out of step"
-        part = batch_idx % accumulate
-        if part == 0:
+        if (part := batch_idx % accumulate) == 0:
             self.notices.begin()
         # First: a method may move the text encoder as well.
         self.overrides.set(self.method.trained_weights())
@@ -307,8 +307,8 @@ class ContinualPersonalization(LightningModule):
         """Gives the denoising loss of pictures of the class, a scalar."""
         assert self.base is not None
         states = self.method.text_states(list(batch["prior_prompt"]))
-        latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
-        return denoising_loss(self.base, latents, noise, timesteps, states).mean()
+        inputs = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
+        return denoising_loss(self.base, *inputs, states).mean()
 
     @torch.no_grad()
     def draw_as_pretrained(self, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
@@ -333,8 +333,8 @@ class ContinualPersonalization(LightningModule):
         gradients = [each.grad for each in self.trained_parameters() if each.grad is not None]
         if not gradients:
             return
-        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        unfit = self.notices.note_gradients(gradients, is_scaled)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        unfit = self.notices.note_gradients(gradients, scaler is not None)
         for gradient in gradients:
             gradient.masked_fill_(unfit, 0.0)
 

@@ -112,7 +112,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     Raises:
         UserError: naming all faults of the first run that would be refused.
     """
-    from cns_lightning.cli.fit import comparable
+    from cns_lightning.cli.continuation import comparable
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
 
     judges: set[tuple[str, str | None]] = set()
@@ -190,7 +190,7 @@ def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
     Raises:
         UserError: naming every difference.
     """
-    from cns_lightning.cli.fit import check_unchanged
+    from cns_lightning.cli.continuation import check_unchanged
     from cns_lightning.run_folder import RunFolder
     from cns_lightning.sequence import Sequence
 

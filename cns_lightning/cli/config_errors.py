@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cns_lightning.errors import UserError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from cns_lightning.errors import Faults, UserError
 from cns_lightning.user_files import read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 UNKNOWN = re.compile(
@@ -26,6 +33,20 @@ EXPECTED = re.compile(r"Expected an? <class '(\w+)'>\. Got value: (.+)")
 SEE = "See python -m cns_lightning fit --help-all"
 
 
+PROBLEM_OF_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)")
+CUTTING = {
+    "max_time": None,
+    "max_steps": -1,
+    "limit_train_batches": None,
+    "overfit_batches": 0.0,
+    "fast_dev_run": False,
+    "barebones": False,
+}
+"""Settings of the trainer that end a stage before its last step, and the value at which they do not."""
+NEEDED = {"use_distributed_sampler": False, "reload_dataloaders_every_n_epochs": 1}
+"""Settings of the trainer without which a stage would see other data than it should."""
+
+
 class ConfigurationMistake(Exception):
     """What a parser said of a setting, unexplained.
 
@@ -38,6 +59,58 @@ class ConfigurationMistake(Exception):
         near = _nearest_of(message, known)
         # Parsers are nested, and the outer one quotes the inner: the suggestion must travel in the text.
         super().__init__(f"{message}. Did you mean {near}" if near and "Did you mean" not in message else message)
+
+
+@contextmanager
+def lightning_explained() -> Iterator[None]:
+    """Turns what Lightning refuses inside the block into the user's mistake.
+
+    Raises:
+        UserError: for settings, callbacks or loggers that do not go together, or cannot be made.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        sentence = re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
+        raise UserError("trainer", sentence, "Change the settings of the trainer, or take it out") from error
+    except (ImportError, ValueError) as error:
+        found = PROBLEM_OF_CLASS.search(str(error))
+        if not found:
+            raise
+        raise UserError(found[1], found[2].strip().rstrip("."), "Install what is missing, or take it out") from error
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuses settings of the trainer that cut a stage short or change its data: its concept would count as learned.
+
+    Args:
+        trainer: its settings by name.
+
+    Raises:
+        UserError: naming every one of them.
+    """
+    faults = Faults()
+    for name, whole in CUTTING.items():
+        given = trainer.get(name)
+        if given != whole and not (name == "limit_train_batches" and isinstance(given, float) and given == 1.0):
+            problem = f"is {given}, which ends a stage before its concept is learned"
+            faults.add(
+                f"trainer.{name}", problem, "Set the length of a stage with --steps; a stopped run goes on by itself"
+            )
+    for name, needed in NEEDED.items():
+        if trainer.get(name) != needed:
+            faults.add(f"trainer.{name}", f"is {trainer.get(name)}, {needed} is needed", "Leave it out")
+    faults.raise_if_any()
+
+
+def check_seed(seed: int | bool) -> None:
+    """Refuses a seed that Lightning would not take.
+
+    Raises:
+        UserError: if it is not from 0 to 2^32 - 1.
+    """
+    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+        raise UserError("--seed_everything", f"is {seed}, a number from 0 to {2**32 - 1} is needed", "Take another one")
 
 
 def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,7 +28,15 @@ from cns_lightning.callbacks.sequence_progress import SequenceProgress
 from cns_lightning.callbacks.snapshots import Snapshots, note_wrong_steps
 from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
 from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
-from cns_lightning.cli.config_errors import ConfigurationMistake, check_config_files, explained
+from cns_lightning.cli.config_errors import (
+    ConfigurationMistake,
+    check_config_files,
+    check_seed,
+    check_trainer,
+    explained,
+    lightning_explained,
+)
+from cns_lightning.cli.continuation import check_unchanged, comparable
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
@@ -60,12 +69,9 @@ LEAST = {
     **{"samples.pictures": 0, "monitor.pictures": 0, "monitor.batch_size": 1, "monitor.look_alikes": 0},
 }
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
-# A changed value of these may continue a run: they touch nothing that is learned.
-SAFE_KEYS = (
-    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals"),
-    *("snapshots", "data.sequence"),
-    *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
-)
+
+# Some of Lightning's callbacks have members of an Enum for defaults, which YAML does not know.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 
 class StrictParser(LightningArgumentParser):
@@ -129,6 +135,7 @@ class ContinualCLI(LightningCLI):
         if config.steps is not None:
             config.data.steps = config.steps
         check_counts(config)
+        check_trainer(config.trainer)
         self.sequence = Sequence.read(sequence_path(config.data.sequence))
         config.trainer.max_epochs = len(self.sequence.concepts)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
@@ -184,16 +191,6 @@ def checked_configuration(arguments: list[str]) -> Namespace:
         return CheckedConfiguration(arguments).config
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
-
-
-def check_seed(seed: int | bool) -> None:
-    """Refuses a seed that Lightning would not take.
-
-    Raises:
-        UserError: if it is not from 0 to 2^32 - 1.
-    """
-    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-        raise UserError("--seed_everything", f"is {seed}, a number from 0 to {2**32 - 1} is needed", "Take another one")
 
 
 def check_counts(config: Namespace) -> None:
@@ -264,61 +261,6 @@ def in_order(callbacks: list[Callback]) -> list[Callback]:
     return sorted(callbacks, key=rank)
 
 
-def comparable(config: Namespace) -> dict[str, Any]:
-    """Gives the settings that must stay the same for a run to be continued, by dotted key."""
-    whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
-    return {key: value for key, value in _leaves(whole, "") if not key.startswith(SAFE_KEYS)}
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _leaves(part, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for number, part in enumerate(value):
-            yield from _leaves(part, f"{key}[{number}]")
-    else:
-        yield key, value if isinstance(value, int | float | bool | None) else str(value)
-
-
-def check_unchanged(
-    folder: RunFolder, settings: dict[str, Any], sequence: Sequence, but_for: tuple[str, ...] = ()
-) -> None:
-    """Refuses to continue a run with other settings or another beginning of the sequence.
-
-    Args:
-        folder: of the run, which may be a new one.
-        settings: that it must share, from `comparable`.
-        sequence: that is to be learned.
-        but_for: beginnings of keys that may differ.
-
-    Raises:
-        UserError: naming every difference.
-    """
-    if not folder.config.exists() or not folder.has_begun():
-        return
-    kept = yaml.safe_load(folder.config.read_text("utf-8"))
-    differences = [
-        f"{key} was {kept['settings'].get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
-        for key in sorted(kept["settings"].keys() | settings.keys())
-        if kept["settings"].get(key) != settings.get(key) and not key.startswith(but_for)
-    ]
-    for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
-        differences += [
-            f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]
-        ]
-    if len(sequence.concepts) < len(kept["sequence"]["concepts"]):
-        differences.append(
-            f"the sequence had {len(kept['sequence']['concepts'])} concepts and has {len(sequence.concepts)}"
-        )
-    if differences:
-        raise UserError(
-            str(folder.path),
-            "holds a run with another configuration: " + "; ".join(differences),
-            "Use the old settings to continue it, or another --run folder",
-        )
-
-
 def write_config(folder: RunFolder, cli: ContinualCLI) -> None:
     """Writes ``config.yaml``: the sequence, the settings that a continued run must share, the whole configuration."""
     whole = yaml.safe_load(cli.parser.dump(cli.config, skip_check=True, skip_none=False))
@@ -332,7 +274,8 @@ def run(arguments: list[str]) -> int:
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     check_config_files(arguments)
     try:
-        cli = ContinualCLI(arguments)
+        with lightning_explained():
+            cli = ContinualCLI(arguments)
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
     checkpoint = newest_checkpoint(cli.folder.last_checkpoint, say)
@@ -344,7 +287,7 @@ def run(arguments: list[str]) -> int:
     for sentence in cli.datamodule.check_pictures():
         say(sentence)
     try:
-        with writing(cli), handlers_kept():
+        with writing(cli), handlers_kept(), lightning_explained():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
     except SystemExit as left:
         # Lightning turns a second Ctrl-C into a plain 1.

@@ -19,7 +19,7 @@ from cns_lightning.data.prior_pictures import Prior, prior_latents
 from cns_lightning.data.templates import PromptTemplates, check_templates, class_training_prompt, training_prompt
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.text import reads_token
-from cns_lightning.errors import Faults
+from cns_lightning.errors import Faults, UserError
 from cns_lightning.sequence import Sequence, left_out, picture_files, sequence_path
 from cns_lightning.storage import read_bytes
 
@@ -102,6 +102,21 @@ class ConceptDataModule(LightningDataModule):
             read_concept_pictures(concept)
         folders = dict.fromkeys(concept.images for concept in self.sequence.concepts)
         return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
+
+    def check_whole(self, token: str, steps: int) -> None:
+        """Refuses to let a concept count as learned whose stage was ended early, by a callback for example.
+
+        Args:
+            token: of the concept.
+            steps: optimizer steps that were taken.
+
+        Raises:
+            UserError: if they are not those of a whole stage.
+        """
+        if steps != self.steps:
+            problem = f"something ended the stage of {token} after {steps} of {self.steps} steps"
+            remedy = "Take out what stops a training early, and run the same command again; --steps sets the length"
+            raise UserError("trainer", problem, remedy)
 
     def check_captions(self, base: BaseModel, first: int) -> None:
         """Refuses captions in which the token stands behind what the text encoder reads: it would never be trained.

@@ -60,3 +60,21 @@ def test_files(data: bytes, part: str, tmp_path: Path) -> None:
     message = refused("--run", str(tmp_path / "run"), "--config", str(path))
     assert message.startswith(str(path))
     assert part in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_time", "00:00:01:00"),
+        ("max_steps", "3"),
+        ("limit_train_batches", "2"),
+        ("limit_train_batches", "0.5"),
+        ("overfit_batches", "1"),
+        ("fast_dev_run", "true"),
+        ("use_distributed_sampler", "true"),
+    ],
+)
+def test_what_cuts_a_stage_short_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    assert f"trainer.{key}: is " in refused("--run", str(tmp_path / "run"), f"--trainer.{key}", value)
+    whole = ["--trainer.limit_train_batches", "1.0", "--trainer.max_steps", "-1"]
+    checked_configuration([*DEMO, "--run", str(tmp_path / "run"), *whole])

@@ -8,6 +8,7 @@ import yaml
 
 from cns_lightning.cli.main import main
 from cns_lightning.miniature.tiny import tiny_base_model as write_tiny_base_model
+from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
 
 
@@ -133,3 +134,40 @@ def test_base_model_that_changed_under_a_run(
     said = refused(capsys, arguments(model, sequence, run))
     assert "was learned on the base model" in said
     assert (run / "registry" / "000-new1.safetensors").read_bytes() == kept
+
+
+def test_a_stage_that_a_callback_ended_does_not_count(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tiny_base_model, sequence, tmp_path / "run")
+    said = refused(capsys, [*command, "--trainer.callbacks+=tests.runs.impatient.Impatient"])
+    assert "something ended the stage of <new1> after" in said
+    assert not (tmp_path / "run" / "registry" / "registry.json").exists() or not NeuronRegistry.load(
+        tmp_path / "run" / "registry"
+    ).tokens
+    # The remedy works in the same folder.
+    assert main(command) == 0
+    assert NeuronRegistry.load(tmp_path / "run" / "registry").tokens == ["<new1>", "<new2>"]
+
+
+def test_settings_with_members_of_an_enum_are_kept(tiny_base_model: Path, sequence: Path, tmp_path: Path) -> None:
+    more = ["--trainer.callbacks+=Timer", "--trainer.callbacks.duration", "01:00:00:00"]
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "run", *more)) == 0
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))
+    assert kept["whole"]["trainer"]["callbacks"][-1]["init_args"]["interval"] == "step"
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        (["--trainer.callbacks+=LearningRateMonitor"], "trainer: Cannot use `LearningRateMonitor`"),
+        (["--trainer.enable_checkpointing", "false"], "trainer: Trainer was configured with"),
+        (["--trainer.logger", "WandbLogger"], "WandbLogger: Requirement 'wandb"),
+    ],
+)
+def test_parts_of_lightning_that_do_not_go_together(  # noqa: PLR0913 - fixtures
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], part: str
+) -> None:
+    said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run", *more))
+    assert part in said
+    assert len(said.splitlines()) == 1

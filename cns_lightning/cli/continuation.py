@@ -1,0 +1,89 @@
+"""Which settings a run may be continued with: those that touch what is learned must stay as they were."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jsonargparse import Namespace
+
+from cns_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.sequence import Sequence
+
+# A changed value of these may continue a run: they touch nothing that is learned.
+SAFE_KEYS = (
+    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals"),
+    *("snapshots", "data.sequence"),
+    *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
+)
+
+
+def comparable(config: Namespace) -> dict[str, Any]:
+    """Gives the settings that must stay the same for a run to be continued, by dotted key."""
+    whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
+    callbacks = whole["trainer"].get("callbacks")
+    if isinstance(callbacks, list):
+        whole["trainer"]["callbacks"] = [each for each in callbacks if _is_own(each["class_path"])]
+    return {key: value for key, value in _leaves(whole, "") if not key.startswith(SAFE_KEYS)}
+
+
+def _is_own(class_path: str) -> bool:
+    """Says whether a callback is one of this package or made of one; others touch nothing that is learned."""
+    module, _, name = class_path.rpartition(".")
+    kind = getattr(import_module(module), name)
+    return any(each.__module__.startswith("cns_lightning.") for each in kind.__mro__)
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _leaves(part, f"{key}[{number}]")
+    else:
+        yield key, value if isinstance(value, int | float | bool | None) else str(value)
+
+
+def check_unchanged(
+    folder: RunFolder, settings: dict[str, Any], sequence: Sequence, but_for: tuple[str, ...] = ()
+) -> None:
+    """Refuses to continue a run with other settings or another beginning of the sequence.
+
+    Args:
+        folder: of the run, which may be a new one.
+        settings: that it must share, from `comparable`.
+        sequence: that is to be learned.
+        but_for: beginnings of keys that may differ.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    if not folder.config.exists() or not folder.has_begun():
+        return
+    kept = yaml.safe_load(folder.config.read_text("utf-8"))
+    differences = [
+        f"{key} was {kept['settings'].get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
+        for key in sorted(kept["settings"].keys() | settings.keys())
+        if kept["settings"].get(key) != settings.get(key) and not key.startswith(but_for)
+    ]
+    for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
+        differences += [
+            f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]
+        ]
+    if len(sequence.concepts) < len(kept["sequence"]["concepts"]):
+        differences.append(
+            f"the sequence had {len(kept['sequence']['concepts'])} concepts and has {len(sequence.concepts)}"
+        )
+    if differences:
+        raise UserError(
+            str(folder.path),
+            "holds a run with another configuration: " + "; ".join(differences),
+            "Use the old settings to continue it, or another --run folder",
+        )
