@@ -83,6 +83,8 @@ class BaseModel:
             part.eval()
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
             _repair_end_token(encoder, cast("int", tokenizer.eos_token_id))
+            # Saved without its length, a tokenizer claims to take any number of tokens, and the pipelines believe it.
+            tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
     @classmethod
     def load(cls, source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> BaseModel:

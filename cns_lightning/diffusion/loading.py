@@ -9,9 +9,11 @@ import json
 import re
 from contextlib import contextmanager
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.diffusion.soundness import AGAIN, check_sound
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,11 +23,15 @@ if TYPE_CHECKING:
 
 MINIATURE = "miniature"
 INDEX = "model_index.json"
+HALF = "fp16"
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 GIVE_ONE = "Give miniature, a diffusers folder, a single .safetensors file or a hub id such as owner/name"
 DOWNLOAD = "Download it where there is a network (hf download OWNER/NAME --local-dir FOLDER) and give the folder"
+
+# model.fp16.safetensors, and in pieces model.fp16-00001-of-00002.safetensors
+_VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d{5}-of-\d{5})?\.safetensors")
 
 # What diffusers, transformers and safetensors raise for damaged or unfitting files; they have no common type.
 LOADING_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
@@ -79,14 +85,21 @@ def _from_folder(folder: Path, source: str) -> DiffusionPipeline:
         index = json.loads((folder / INDEX).read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"{where}: {INDEX}", f"is not valid JSON ({error})", "Restore the file") from error
+    if not isinstance(index, dict):
+        raise UserError(f"{where}: {INDEX}", "names no parts of a pipeline", "Restore the file")
     parts = parts_of(index, where)
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         problem = f"is incomplete: {INDEX} names {', '.join(missing)}, and there is no such folder"
         raise UserError(where, problem, "Copy or download the whole folder")
-    variants = {_weights_variant(folder / part, where) for part in parts if part in WITH_WEIGHTS}
+    with_weights = [part for part in parts if part in WITH_WEIGHTS]
+    variants = {_weights_variant(folder / part, where) for part in with_weights}
     variant = next((name for name in sorted(variants - {None}, key=str)), None)
-    return _open(str(folder), where, is_xl="text_encoder_2" in parts, variant=variant, local_files_only=True)
+    _check_size(folder, where)
+    pipeline = _open(str(folder), where, is_xl="text_encoder_2" in parts, variant=variant, local_files_only=True)
+    stored = {part: _names_in(folder / part) for part in with_weights}
+    check_sound(pipeline, where, stored)
+    return pipeline
 
 
 def parts_of(index: dict[str, Any], where: str) -> list[str]:
@@ -113,8 +126,24 @@ def _weights_variant(folder: Path, where: str) -> str | None:
         raise UserError(where, problem, remedy)
     for path in paths:
         _check_readable(path)
-    plain = [path for path in paths if "." not in path.name.removesuffix(".safetensors")]
-    return None if plain else paths[0].name.removesuffix(".safetensors").rsplit(".", 1)[-1]
+    variants = [_VARIANT.fullmatch(path.name) for path in paths]
+    return None if None in variants else next(found.group(1) for found in variants if found)
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    return frozenset().union(*(_check_readable(path) for path in folder.glob("*.safetensors")))
+
+
+def _check_size(folder: Path, where: str) -> None:
+    """Refuses a UNet that does not say for which pictures it was trained; diffusers' pipelines cannot do without."""
+    path = folder / "unet" / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: unet/config.json", f"cannot be read ({error})", "Restore the file") from error
+    if not isinstance(config, dict) or not config.get("sample_size"):
+        remedy = 'Write "sample_size": 64 into it for pictures of 512 pixels, 96 for 768, 128 for 1024'
+        raise UserError(f"{where}: unet/config.json", "has no sample_size", remedy)
 
 
 def _check_readable(path: Path) -> frozenset[str]:
@@ -158,6 +187,7 @@ def _from_single_file(path: Path) -> DiffusionPipeline:
         remedy = "Give a .safetensors file or a diffusers folder; other checkpoints can run code when they are read"
         raise UserError(where, f"is a {path.suffix or 'file without ending'}, not a .safetensors file", remedy)
     names = _check_readable(path)
+    _check_whole(names, where)
     is_xl = any(name.startswith("conditioner.embedders.1.") for name in names)
     layout = path.with_suffix("")
     keywords: dict[str, Any] = {} if is_xl else {"safety_checker": None, "requires_safety_checker": False}
@@ -166,11 +196,47 @@ def _from_single_file(path: Path) -> DiffusionPipeline:
     family = xl if is_xl else plain
     try:
         with quiet_loading():
-            return family.from_single_file(str(path), **keywords)
+            pipeline = family.from_single_file(str(path), **keywords)
+    except (KeyError, NotImplementedError) as error:  # what diffusers finds missing, and what it leaves empty
+        named = f" such as {error.args[0]}" if isinstance(error, KeyError) else ""
+        raise UserError(where, f"lacks weights{named}", AGAIN) from error
     except LOADING_FAULTS as error:
         small = "the small files of the model's diffusers folder (all but the weights)"
         remedy = f"Where there is no network, put {small} into {layout}"
         raise UserError(where, f"cannot be opened by diffusers: {first_line(error)}", remedy) from error
+    check_sound(pipeline, where)
+    if "v_pred" in names:
+        _predict_velocity(pipeline, has_zero_snr="ztsnr" in names)
+    return pipeline
+
+
+def _check_whole(names: frozenset[str], where: str) -> None:
+    """Refuses a file that holds only some parts of a model.
+
+    Raises:
+        UserError: saying what it is.
+    """
+    parts = {"the UNet": "model.diffusion_model.", "the autoencoder": "first_stage_model."}
+    texts = ("cond_stage_model.", "conditioner.")
+    if any("lora_" in name or ".lora." in name for name in names):
+        raise UserError(where, "is a LoRA, which changes a base model and is none", GIVE_ONE)
+    lacking = [part for part, prefix in parts.items() if not any(name.startswith(prefix) for name in names)]
+    lacking += [] if any(name.startswith(texts) for name in names) else ["the text encoder"]
+    if lacking:
+        problem = f"is no whole checkpoint of the original layout: it lacks {', '.join(lacking)}"
+        raise UserError(where, problem, "Give the whole checkpoint, or a diffusers folder")
+
+
+def _predict_velocity(pipeline: DiffusionPipeline, has_zero_snr: bool) -> None:
+    """Lets a pipeline predict v, and end in pure noise, as its checkpoint says of itself; diffusers does not look."""
+    from diffusers import DDIMScheduler
+
+    scheduler: Any = pipeline.scheduler  # type: ignore[attr-defined]
+    family, changed = type(scheduler), {"prediction_type": "v_prediction"}
+    if has_zero_snr:
+        changed |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        family = family if "rescale_betas_zero_snr" in signature(family).parameters else DDIMScheduler
+    pipeline.scheduler = family.from_config(scheduler.config, **changed)  # type: ignore[attr-defined]
 
 
 # ---- the hub --------------------------------------------------------------------------------------------------------
@@ -193,8 +259,16 @@ def _from_hub(identifier: str) -> DiffusionPipeline:
         raise UserError(where, f"is no diffusers repository: it has no {INDEX}", GIVE_ONE) from error
     except OSError as error:
         raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
-    parts = parts_of(json.loads(index.read_text("utf-8")), where)
-    return _open(identifier, where, is_xl="text_encoder_2" in parts)
+    content = json.loads(index.read_text("utf-8"))
+    parts = parts_of(content if isinstance(content, dict) else {}, where)
+    is_xl = "text_encoder_2" in parts
+    try:
+        pipeline = _open(identifier, where, is_xl=is_xl)
+    except UserError:
+        # Many repositories hold nothing but half-precision files, of a variant of that name.
+        pipeline = _open(identifier, where, is_xl=is_xl, variant=HALF)
+    check_sound(pipeline, where)
+    return pipeline
 
 
 # ---- noise ----------------------------------------------------------------------------------------------------------
