@@ -53,8 +53,7 @@ class ContinualPersonalization(LightningModule):
         base_weights: pretrained weights of the method's projections by parameter name, float32, on the CPU.
         weights: the same after the last finished stage.
         concept_neurons: the mask of the running stage's concept by token, once it is selected.
-        notices: what the running step tells the host.
-        recent_notices: what has come of it since the step before.
+        notices, recent_notices: what the running step tells the host; what has come of it since the step before.
 
     Args:
         method: what is trained and kept.
@@ -128,9 +127,9 @@ class ContinualPersonalization(LightningModule):
         self._introduce_tokens()
 
     def _open_registry(self, base: BaseModel) -> NeuronRegistry:
-        folder, fingerprint = RunFolder(self.trainer.default_root_dir).registry, base.fingerprint()
-        if (folder / "registry.json").exists():
-            registry = NeuronRegistry.load(folder)
+        run, fingerprint = RunFolder(self.trainer.default_root_dir), base.fingerprint()
+        if run.has_begun() and (run.registry / "registry.json").exists():
+            registry = NeuronRegistry.load(run.registry)
             registry.check_base(fingerprint)
             return registry
         parameters = sum(parameter.numel() for parameter in base.unet.parameters())
@@ -138,7 +137,7 @@ class ContinualPersonalization(LightningModule):
         fused_by = f"{kind.__module__}.{kind.__qualname__}" if kind.fuses else None
         words = rare_words_of(self.method, base, self.rare_words, self.trainer.strategy.root_device)
         registry = NeuronRegistry.create(
-            folder, self.base_model, fingerprint, self.base_weights, parameters, fused_by, words
+            run.registry, self.base_model, fingerprint, self.base_weights, parameters, fused_by, words
         )
         if words and self.trainer.is_global_zero:
             registry.save()  # A run that is continued elsewhere must not rank anew, and differently.
@@ -366,12 +365,12 @@ class ContinualPersonalization(LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in states.items() if name.startswith("method.")}
         mask = self.concept_neurons.get(self.concept.token) if self.stage >= 0 else None
         if self.done_stages > self.stage:
-            # All of a finished stage is in the registry; the next stage brings its own.
             checkpoint["state_dict"], checkpoint["optimizer_states"], mask = {}, [], None
         checkpoint["continual"] = {
             "stage": self.stage,
             "step": self.step,
             "done_stages": self.done_stages,
+            "pictures": self.data.picture_checksum(self.stage) if self.stage >= self.done_stages else "",
             "mask": None if mask is None else mask.to_tensors(),
         }
 
@@ -387,6 +386,7 @@ class ContinualPersonalization(LightningModule):
             self.fold(position["done_stages"] - 1)
         self.done_stages, self.stage, self.step = position["done_stages"], position["stage"], position["step"]
         if self.stage >= self.done_stages:
+            self.data.check_pictures_of(self.stage, position.get("pictures"), self.step)
             if position["mask"] is not None:
                 mask = NeuronMask.from_tensors(position["mask"])
                 self.concept_neurons[self.sequence.concepts[self.stage].token] = mask

@@ -63,8 +63,8 @@ class RunFolder:
         return self.samples / f"stage-{stage}.png"
 
     def has_begun(self) -> bool:
-        """Says whether a run has left more here than its configuration: a registry or a checkpoint."""
-        return (self.registry / "registry.json").exists() or any(self.checkpoints.glob("*"))
+        """Says whether a run has trained here: whether there is a learned concept or a checkpoint."""
+        return any(self.registry.glob("*.safetensors")) or any(self.checkpoints.glob("*"))
 
     def create(self) -> None:
         """Makes the folder and those of what a run writes.

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.user_files import expanded, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 KINDS = ("animal", "object", "scene", "style")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
@@ -67,8 +70,12 @@ class Sequence:
     path: Path | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Sequence:
+    def read(cls, path: Path, learned: Collection[str] = ()) -> Sequence:
         """Reads a sequence file; picture folders are relative to it.
+
+        Args:
+            path: of the file.
+            learned: tokens of concepts whose pictures are needed no more.
 
         Raises:
             UserError: listing every fault of the file.
@@ -81,7 +88,7 @@ class Sequence:
             faults.add(f"{path}: concepts", "holds no list of concepts", "List at least one concept")
             faults.raise_if_any()
         assert isinstance(listed, list)
-        concepts = [_concept(faults, path, number, entry) for number, entry in enumerate(listed)]
+        concepts = [_concept(faults, path, number, entry, learned) for number, entry in enumerate(listed)]
         known = [concept for concept in concepts if concept is not None]
         _check_tokens(faults, path, concepts)
         # Where a concept could not be read, its token would be called unknown in every prompt.
@@ -194,7 +201,7 @@ def _check_keys(
             faults.add(f"{where}{key}", "is missing", f"Add the key {key}")
 
 
-def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | None:
+def _concept(faults: Faults, path: Path, number: int, entry: Any, learned: Collection[str]) -> Concept | None:
     where = f"{path}: concepts[{number}]"
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
@@ -215,7 +222,8 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any) -> Concept | N
         problem = f"has {len(entry['token'])} characters, and files are named after it"
         faults.add(f"{where}.token", problem, f"Take one of at most {LONGEST_TOKEN}")
     images = (path.parent / expanded(entry["images"])).absolute()
-    _check_pictures(faults, f"{where}.images", images)
+    if entry["token"] not in learned:
+        _check_pictures(faults, f"{where}.images", images)
     return Concept(entry["token"], entry["class_word"].strip(), entry["kind"], images)
 
 

@@ -19,6 +19,16 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def leave_out_tasks() -> None:
+    """Hides the tasks of an allocation from Lightning where srun has not started this process.
+
+    In a shell of salloc, or of a desktop on a node, SLURM's variables say how many tasks there could be; Lightning
+    takes that for how many there are.
+    """
+    if "SLURM_PROCID" not in os.environ:
+        os.environ.pop("SLURM_NTASKS", None)
+
+
 def check_tasks(processes: int) -> None:
     """Refuses a job whose tasks are not the run's processes: each would train alone, in one folder.
 

@@ -1,11 +1,12 @@
 """What a job of SLURM asks for and refuses, with a scontrol that only writes down what it is asked."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cns_lightning.errors import UserError
-from cns_lightning.slurm import check_tasks, job_id, requeue
+from cns_lightning.slurm import check_tasks, job_id, leave_out_tasks, requeue
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> {folder}/asked
@@ -88,3 +89,14 @@ def test_tasks_that_are_not_the_processes_are_refused(job: Path, monkeypatch: py
         check_tasks(1)
     monkeypatch.delenv("SLURM_JOB_ID")
     check_tasks(1)
+
+
+def test_tasks_of_an_allocation_are_left_out_where_srun_started_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    leave_out_tasks()
+    assert "SLURM_NTASKS" not in os.environ
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    leave_out_tasks()
+    assert os.environ["SLURM_NTASKS"] == "4"

@@ -73,6 +73,10 @@ def lightning_explained() -> Iterator[None]:
     except MisconfigurationException as error:
         sentence = re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
         raise UserError("trainer", sentence, "Change the settings of the trainer, or take it out") from error
+    except RuntimeError as error:
+        if "ntasks" not in str(error):  # what Lightning says of a job's script
+            raise
+        raise UserError("SLURM", str(error).strip(), "Let launch write the script, or set --ntasks-per-node") from error
     except (ImportError, ValueError) as error:
         found = PROBLEM_OF_CLASS.search(str(error))
         if not found:

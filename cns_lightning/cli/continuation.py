@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import Namespace
 
 from cns_lightning.errors import UserError
+from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SAFE_KEYS = (
     *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals"),
     *("snapshots", "data.sequence"),
+    "model.base_model",  # the registry knows its fingerprint
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
 )
 
@@ -75,7 +77,9 @@ def check_unchanged(
     ]
     for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
         differences += [
-            f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]
+            f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}"
+            for key in old
+            if old[key] != new[key] and key != "images"  # where they lie, not what they are
         ]
     if len(sequence.concepts) < len(kept["sequence"]["concepts"]):
         differences.append(
@@ -87,3 +91,9 @@ def check_unchanged(
             "holds a run with another configuration: " + "; ".join(differences),
             "Use the old settings to continue it, or another --run folder",
         )
+
+
+def learned_tokens(folder: RunFolder) -> tuple[str, ...]:
+    """Returns the tokens that a run has learned; none where it has not begun."""
+    path = folder.registry / "registry.json"
+    return tuple(entry["token"] for entry in read_json(path)["concepts"]) if path.exists() else ()

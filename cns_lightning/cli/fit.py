@@ -36,13 +36,14 @@ from cns_lightning.cli.config_errors import (
     explained,
     lightning_explained,
 )
-from cns_lightning.cli.continuation import check_unchanged, comparable
+from cns_lightning.cli.continuation import check_unchanged, comparable, learned_tokens
 from cns_lightning.data.module import ConceptDataModule
+from cns_lightning.diffusion.loading import MINIATURE
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
-from cns_lightning.slurm import check_tasks
+from cns_lightning.slurm import check_tasks, leave_out_tasks
 from cns_lightning.storage import write_atomically
 from cns_lightning.user_files import expanded
 
@@ -136,10 +137,14 @@ class ContinualCLI(LightningCLI):
             config.data.steps = config.steps
         check_counts(config)
         check_trainer(config.trainer)
-        self.sequence = Sequence.read(sequence_path(config.data.sequence))
-        config.trainer.max_epochs = len(self.sequence.concepts)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
+        self.learned = learned_tokens(self.folder)
+        self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
+        config.trainer.max_epochs = len(self.sequence.concepts)
+        base = expanded(config.model.base_model)
+        if config.model.base_model != MINIATURE and base.exists():
+            config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
         if config.trainer.accelerator == "auto":
             config.trainer.accelerator = self.usual_accelerator()
         choose_strategy(config.trainer)
@@ -271,6 +276,7 @@ def write_config(folder: RunFolder, cli: ContinualCLI) -> None:
 def run(arguments: list[str]) -> int:
     """Learns a sequence, or continues it; gives the exit code."""
     quieten()
+    leave_out_tasks()
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     check_config_files(arguments)
     try:
@@ -278,6 +284,7 @@ def run(arguments: list[str]) -> int:
             cli = ContinualCLI(arguments)
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
+    cli.datamodule.learned = cli.learned
     checkpoint = newest_checkpoint(cli.folder.last_checkpoint, say)
     if checkpoint is not None and finished_stages(checkpoint) >= len(cli.sequence.concepts):
         # Prompts and what else touches nothing that is learned may have changed: `test` reads them from there.

@@ -83,11 +83,13 @@ class ConceptDataModule(LightningDataModule):
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
         self.noise_offset = noise_offset
         self.prepared: dict[int, StageLatents] = {}
+        self.checksums: dict[int, str] = {}
+        self.learned: tuple[str, ...] = ()
 
     @cached_property
     def sequence(self) -> Sequence:
-        """Reads the sequence file at first use."""
-        return Sequence.read(self.path)
+        """Reads the sequence file at first use; the pictures of learned concepts may be gone."""
+        return Sequence.read(self.path, self.learned)
 
     def check_pictures(self) -> list[str]:
         """Reads every picture of the sequence once, so that a bad one stops the run before any long work.
@@ -98,9 +100,10 @@ class ConceptDataModule(LightningDataModule):
         Raises:
             UserError: listing every picture that cannot be used.
         """
-        for concept in self.sequence.concepts:
+        concepts = [concept for concept in self.sequence.concepts if concept.token not in self.learned]
+        for concept in concepts:
             read_concept_pictures(concept)
-        folders = dict.fromkeys(concept.images for concept in self.sequence.concepts)
+        folders = dict.fromkeys(concept.images for concept in concepts)
         return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
 
     def check_whole(self, token: str, steps: int) -> None:
@@ -142,9 +145,33 @@ class ConceptDataModule(LightningDataModule):
         return training_prompt(concept, self.templates, prefix, caption, names_class_word)  # type: ignore[arg-type]
 
     def picture_checksum(self, stage: int) -> str:
-        """Gives the SHA-256 over the files of a stage's pictures, in order."""
-        files = picture_files(self.sequence.concepts[stage].images)
-        return hashlib.sha256(b"".join(read_bytes(path) for path in files)).hexdigest()
+        """Computes the SHA-256 over the files of a stage's pictures and their captions, in order; once a stage."""
+        if stage not in self.checksums:
+            digest = hashlib.sha256()
+            for path in picture_files(self.sequence.concepts[stage].images):
+                beside = path.with_suffix(".txt")
+                digest.update(read_bytes(path) + (read_bytes(beside) if beside.exists() else b""))
+            self.checksums = {stage: digest.hexdigest()}
+        return self.checksums[stage]
+
+    def check_pictures_of(self, stage: int, checksum: str | None, step: int) -> None:
+        """Refuses to go on with a stage whose pictures or captions are others than when it began.
+
+        Args:
+            stage: that is continued.
+            checksum: of its pictures when its state was saved; None in states that do not have it.
+            step: of the stage that was reached.
+
+        Raises:
+            UserError: if they have changed.
+        """
+        concept = self.sequence.concepts[stage]
+        if checksum and checksum != self.picture_checksum(stage):
+            problem = (
+                f"holds other pictures or captions than when the stage of {concept.token} began (now at step {step})"
+            )
+            remedy = "Put them back as they were, or learn it anew: concepts --rollback TOKEN, or another --run folder"
+            raise UserError(str(concept.images), problem, remedy)
 
     def stage_latents(self, stage: int) -> StageLatents:
         """Gives the encoded pictures of a stage; encodes them at first use and forgets those of other stages."""
