@@ -78,11 +78,12 @@ def training_prompt(
 def token_alone(prompt: str, concepts: Iterable[Concept]) -> str:
     """Gives a prompt with tokens in place of tokens and class words: ``a <new1> cat`` becomes ``a <new1>``.
 
-    A style keeps its word: ``in <new2> style`` names no thing of that class.
+    So does the plural. A style keeps its word: ``in <new2> style`` names no thing of that class.
     """
     for concept in concepts:
         if concept.kind != "style":
-            prompt = prompt.replace(f"{concept.token} {concept.class_word}", concept.token)
+            named = rf"{re.escape(concept.token)} {re.escape(concept.class_word)}(?:e?s)?(?!\w)"
+            prompt = re.sub(named, concept.token, prompt, flags=re.IGNORECASE)
     return prompt
 
 

@@ -86,7 +86,15 @@ def _with_class(prompt: str, concept: Concept) -> str:
 
 
 def _without_style(prompt: str, concept: Concept) -> str:
-    named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)})?(?: style)?"
-    shorter = re.sub(rf",? (?:in|by)(?: the)?(?: style of)? {named}", "", prompt)
-    shorter = re.sub(rf",? ?{named}", " " + concept.class_word, shorter)
-    return " ".join(shorter.split())
+    named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)})?(?: style)?(?!\w)"
+    manner = rf"(?:in|by)(?: the)?(?: style of)? {named}"
+    # a <new3> style old photo: an old photo
+    prompt = re.sub(
+        rf"\b(a)n? {named} (?=(\w))",
+        lambda found: f"{found[1]}n " if found[2].lower() in "aeiou" else f"{found[1]} ",
+        prompt,
+        flags=re.IGNORECASE,
+    )
+    shorter = re.sub(rf"^{manner},?|,? {manner}|{named}", "", prompt, flags=re.IGNORECASE)
+    shorter = " ".join(shorter.split()).lstrip(", ")
+    return shorter or concept.class_word

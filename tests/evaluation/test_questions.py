@@ -28,7 +28,13 @@ SEQUENCE = Sequence(
         ("a dog in <new2> style", "a dog"),
         ("a dog in the style of <new2> style", "a dog"),
         ("a <new1> cat next to a dog in <new2> style at night", "a cat next to a dog at night"),
-        ("a <new2> style teapot", "a style teapot"),
+        ("a <new2> style teapot", "a teapot"),
+        ("a <new2> style old photo of a cat", "an old photo of a cat"),
+        ("In the style of <new2>, an apple on a table", "an apple on a table"),
+        ("a cat, by <new2>", "a cat"),
+        ("a unicorn in <new2> style", "a unicorn"),
+        ("<new2> style", "style"),
+        ("two <new1> cats", "two cats"),
         ("no concept here", "no concept here"),
     ],
 )
@@ -47,5 +53,7 @@ def test_methods_without_class_words_are_asked_without() -> None:
         token_alone("a <new1> cat next to a cat in <new2> style", SEQUENCE.concepts)
         == "a <new1> next to a cat in <new2> style"
     )
+    assert token_alone("two <new1> cats and a <new1> Cat", SEQUENCE.concepts) == "two <new1> and a <new1>"
+    assert token_alone("a <new1> category", SEQUENCE.concepts) == "a <new1> category"
     (first, *_) = questions(SEQUENCE, ["<new1>"], names_class_word=False)
     assert (first.prompt, first.text) == ("a <new1>", "a cat")
