@@ -153,6 +153,7 @@ class ConceptNeuronSelection(Method):
     earlier_shift: Tensor
     weight: Tensor
     gradient_sum: Tensor
+    gradient_steps: Tensor
     prior_gram: Tensor
     general_gram: Tensor
 
@@ -200,7 +201,7 @@ class ConceptNeuronSelection(Method):
         self.register_buffer("earlier_shift", shift, persistent=False)
         strengths = anchor_strengths(overlapping, self.prior_strength, self.pretrained_strength)
         self.register_buffer("strengths", strengths, persistent=False)
-        for name in ("weight", "gradient_sum"):
+        for name in ("weight", "gradient_sum", "gradient_steps"):
             self.register_buffer(name, torch.zeros((), device=device))
         if self.regularization == "function_space":
             self._prepare_function_space(context)
@@ -276,9 +277,12 @@ class ConceptNeuronSelection(Method):
         gradient = self.delta.values.grad
         if gradient is None or step >= self.balance_steps:
             return
-        self.gradient_sum += gradient.abs().median()
+        # A step whose loss was not finite has its gradient emptied; it says nothing of the loss's size.
+        median = gradient.abs().median()
+        self.gradient_sum += median
+        self.gradient_steps += (median > 0).float()
         if step == self.balance_steps - 1 and self.regularization != "none":
-            denoising = self.gradient_sum / self.balance_steps
+            denoising = self.gradient_sum / self.gradient_steps.clamp(min=1)
             self.weight.copy_(self.regularization_weight * denoising / self._reference_gradient())
 
     def _reference_gradient(self) -> Tensor:

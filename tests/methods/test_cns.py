@@ -70,7 +70,7 @@ def _balanced(form: Regularization, values: torch.Tensor, **buffers: torch.Tenso
         regularization=form, regularization_weight=2.0, reference_displacement=0.05, balance_steps=3
     )
     method.delta = SimpleNamespace(values=torch.nn.Parameter(values))  # type: ignore[assignment]
-    for name in ("weight", "gradient_sum"):
+    for name in ("weight", "gradient_sum", "gradient_steps"):
         method.register_buffer(name, torch.zeros(()))
     for name, buffer in buffers.items():
         method.register_buffer(name, buffer)
@@ -97,6 +97,16 @@ def test_the_weight_balances_one_tie_whatever_overlaps(overlapping: list[bool]) 
     # Medians 3, 4 and 5; the fourth step is not measured.
     assert values.grad is not None
     assert torch.allclose(values.grad, 2.0 * 4.0 * torch.where(torch.tensor(overlapping), 10.0, 1.0))
+
+
+def test_an_emptied_step_does_not_count_in_the_balance() -> None:
+    method = _balanced("split", torch.tensor([0.02, -0.02, 0.02]), strengths=torch.ones(3))
+    for step, gradient in enumerate(([1.0, -3.0, 8.0], [0.0, 0.0, 0.0], [-5.0, 0.0, 6.0])):
+        method.delta.values.grad = torch.tensor(gradient)
+        method.after_step(step)
+    # Medians 3 and 5; the tie's at the reference displacement is 2 times that.
+    expected = 4.0 / (2 * method.reference_displacement)
+    assert method.weight.item() == pytest.approx(method.regularization_weight * expected)
 
 
 def test_forms_are_balanced_at_their_own_scale() -> None:
