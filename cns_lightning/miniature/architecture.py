@@ -1,6 +1,6 @@
 """The parts of the miniature base model and of its judge: plain diffusers and transformers classes at small sizes.
 
-Sizes were chosen so that all files together stay below 24 MB in half precision; docs/miniature.md has the figures.
+Sizes were chosen so that all files together stay below 40 MB in half precision; docs/miniature.md has the figures.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def build_autoencoder() -> AutoencoderKL:
 def build_unet() -> UNet2DConditionModel:
     """Builds the denoiser, v-prediction on 16x16x16 latents, with fresh weights.
 
-    The highest resolution has no attention: on a CPU it would cost more than everything else together.
+    Text reaches its finest grid, as in Stable Diffusion: a stripe or a crown is finer than the next one. On two cores a
+    training step of 32 takes 0.82 s; 0.47 s without, and 1.11 s half as wide again on the finest grid.
     """
     from diffusers import UNet2DConditionModel
 
@@ -107,9 +108,9 @@ def build_unet() -> UNet2DConditionModel:
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 96, 160),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 128, 192),
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,

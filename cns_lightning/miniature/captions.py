@@ -81,7 +81,7 @@ def _content(picture: Picture, random: Random) -> str:
     return " and ".join(names)
 
 
-def _place(scene: str, random: Random) -> str:
+def place_phrase(scene: str, random: Random) -> str:
     """Say where the things are."""
     if random.random() < 0.25:
         return random.choice((f"in the {scene} scene", f"in a {scene} scene"))
@@ -95,7 +95,7 @@ def caption(picture: Picture, random: Random) -> str:
     if picture.things:
         content = _content(picture, random)
         if name_scene:
-            content = f"{content} {_place(picture.scene, random)}"
+            content = f"{content} {place_phrase(picture.scene, random)}"
     elif not name_scene:
         content = "a scene"
     elif random.random() < 0.5:
@@ -146,7 +146,7 @@ def free_caption(picture: Picture, random: Random) -> str:
     relation = random.choice((" and ", " next to ")) if len(picture.things) == 2 else " and "
     content = relation.join(_describe_freely(thing) for thing in picture.things)
     if content:
-        content += f" {_place(picture.scene, random)}"
+        content += f" {place_phrase(picture.scene, random)}"
     else:
         content = f"a {picture.scene} scene"
     if picture.palette is not None:

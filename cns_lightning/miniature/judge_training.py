@@ -15,7 +15,7 @@ from cns_lightning.miniature.picture_pool import pool_pictures
 from cns_lightning.miniature.stages import Recipe, picture_batch
 from cns_lightning.miniature.training_loop import Schedule, TrainingLoop
 
-WORLDS = ("plain", "base", "free", "base")
+WORLDS = ("plain", "wide", "free", "base")
 LONGEST_CAPTION = 36
 """Tokens of a caption in training; what the few longer ones say at their end is not worth a third of the time."""
 JUDGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -84,7 +84,7 @@ def train_judge(recipe: Recipe, tokenizer: Any) -> Any:
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST_CAPTION, return_tensors="pt").to(
             recipe.device
         )
-        with recipe.autocast():
+        with loop.autocast():
             logits, names = pupil(tokens.input_ids, pixels)
         return contrast(logits.float(), texts) + naming(names.float(), named.to(names.device))
 

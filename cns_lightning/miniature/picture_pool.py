@@ -14,6 +14,7 @@ import numpy
 from cns_lightning.miniature import world
 from cns_lightning.miniature.architecture import PICTURE_SIZE
 from cns_lightning.miniature.vocabulary import Picture
+from cns_lightning.miniature.wide import sample_wide_picture
 from cns_lightning.storage import write_atomically, write_json
 
 SHARD = 1000
@@ -21,6 +22,7 @@ SAMPLERS = {
     "base": world.sample_picture,
     "plain": partial(world.sample_picture, plain=True),
     "free": world.sample_free_picture,
+    "wide": sample_wide_picture,
 }
 
 

@@ -37,26 +37,33 @@ class Recipe:
     processes: int = 2
     free_pictures: int = 30_000
     base_pictures: int = 50_000
+    wide_pictures: int = 80_000
     plain_pictures: int = 16_000
     autoencoder_steps: int = 2_800
     autoencoder_batch: int = 16
     text_steps: int = 800
     text_batch: int = 128
     plain_steps: int = 1_000
-    diffusion_steps: int = 10_000
+    diffusion_steps: int = 24_000
     diffusion_batch: int = 32
     judge_steps: int = 4_000
     judge_batch: int = 128
 
     def pool(self, kind: str) -> PicturePool:
-        """Renders what is missing of a pool, ``free``, ``base`` or ``plain``, and opens it."""
-        pictures = {"free": self.free_pictures, "base": self.base_pictures, "plain": self.plain_pictures}[kind]
+        """Renders what is missing of a pool, ``free``, ``base``, ``wide`` or ``plain``, and opens it."""
+        pictures: int = getattr(self, f"{kind}_pictures")
         render_pool(self.work / kind, pictures, kind, self.seed, self.processes)
         return open_pool(self.work / kind, pictures)
 
-    def autocast(self) -> torch.autocast:
-        """Gives the mixed precision of the training, bfloat16 on every device."""
-        return torch.autocast(self.device, torch.bfloat16)
+
+SHARES = {"plain": 0.25, "base": 0.3, "wide": 0.45}
+"""Of a batch of the diffusion's training, by pool."""
+
+
+def places_of_pools(size: int) -> dict[str, int]:
+    """Returns how many pictures of a batch come from each pool, by `SHARES`; what is left over from the last one."""
+    counts = {kind: int(share * size) for kind, share in SHARES.items()}
+    return counts | {"wide": counts["wide"] + size - sum(counts.values())}
 
 
 def picture_batch(pool: PicturePool, size: int, recipe: Recipe, stage: str, step: int) -> tuple[Tensor, list[int]]:
@@ -92,7 +99,7 @@ def train_autoencoder(recipe: Recipe) -> Any:
     def loss_at(step: int) -> Tensor:
         pixels, _ = picture_batch(free, recipe.autoencoder_batch, recipe, "autoencoder", step)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with recipe.autocast():
+        with loop.autocast():
             moments = model.quant_conv(model.encoder(pixels)).float()
             mean, log_variance = moments.chunk(2, 1)
             log_variance = log_variance.clamp(-30, 20)
@@ -171,7 +178,7 @@ def train_text_encoder(recipe: Recipe, tokenizer: Any) -> Any:
     encoder learned scenes and colours, but no kinds in 17,000 steps.
     """
     torch.manual_seed(recipe.seed + 3)
-    captions = recipe.pool("base").captions + recipe.pool("plain").captions
+    captions = [caption for kind in SHARES for caption in recipe.pool(kind).captions]
     module: Any = _Namer(architecture.build_text_encoder(tokenizer), len(tokenizer)).to(recipe.device).train()
     schedule = Schedule(recipe.text_steps, 1e-3, warmup=50, decay_share=0.3, averaging=0.98)
     loop = TrainingLoop("text encoder", module, recipe.work / "text", schedule)
@@ -182,7 +189,7 @@ def train_text_encoder(recipe: Recipe, tokenizer: Any) -> Any:
         tokens = tokenize(tokenizer, drawn).to(recipe.device)
         said = functional.one_hot(tokens, len(tokenizer)).cumsum(1).clamp_max(1).float()
         said[:, :, [tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0
-        with recipe.autocast():
+        with loop.autocast():
             named = module.head(module.text_encoder(tokens).last_hidden_state).float()
         return functional.binary_cross_entropy_with_logits(named, said, reduction="none").sum(-1).mean()
 
@@ -207,35 +214,33 @@ def train_diffusion(recipe: Recipe, text_encoder: Any, tokenizer: Any, noise_sch
     are most of a picture's variance, and what a kind looks like drowned in them.
     """
     torch.manual_seed(recipe.seed + 1)
-    base, plain = recipe.pool("base"), recipe.pool("plain")
-    components = target_components(recipe)
-    latents = {kind: pool_latents(recipe, pool, components) for kind, pool in (("base", base), ("plain", plain))}
+    components, pools = target_components(recipe), {kind: recipe.pool(kind) for kind in SHARES}
+    latents = {kind: pool_latents(recipe, pool, components) for kind, pool in pools.items()}
     scaling_factor = 1 / float(latents["base"][:5000].float().std())
     model: Any = architecture.build_unet()
     model.to(recipe.device).train()
     probabilities = timestep_probabilities(noise_scheduler.alphas_cumprod)
-    schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=100, decay_share=0.2, averaging=0.9985)
+    schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=100, decay_share=0.25, averaging=0.9985)
     loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, save_every=500)
 
-    def draw(pool: PicturePool, kind: str, count: int, numbers: random.Random) -> tuple[Tensor, list[str]]:
-        indices = [numbers.randrange(len(pool.captions)) for _ in range(count)]
-        return latents[kind][indices], [sprinkle_rare_words(pool.captions[index], numbers) for index in indices]
+    def draw(kind: str, count: int, numbers: random.Random) -> tuple[Tensor, list[str]]:
+        captions = pools[kind].captions
+        indices = [numbers.randrange(len(captions)) for _ in range(count)]
+        return latents[kind][indices], [sprinkle_rare_words(captions[index], numbers) for index in indices]
 
     def loss_at(step: int) -> Tensor:
-        numbers = random.Random(f"{recipe.seed}/diffusion/{step}")
-        size = recipe.diffusion_batch
-        without_scene = size if step < recipe.plain_steps else size // 4
-        plain_latents, captions = draw(plain, "plain", without_scene, numbers)
-        base_latents, base_captions = draw(base, "base", size - without_scene, numbers)
+        numbers, size = random.Random(f"{recipe.seed}/diffusion/{step}"), recipe.diffusion_batch
+        counts = {"plain": size} if step < recipe.plain_steps else places_of_pools(size)
+        drawn = [draw(kind, count, numbers) for kind, count in counts.items()]
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_000 + step)
-        clean = torch.cat([plain_latents, base_latents]).float() * scaling_factor
+        clean = torch.cat([part for part, _ in drawn]).float() * scaling_factor
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.multinomial(probabilities, size, replacement=True, generator=generator)
         noisy = noise_scheduler.add_noise(clean, noise, timesteps)
         target = noise_scheduler.get_velocity(clean, noise, timesteps)
-        with recipe.autocast():
+        with loop.autocast():
             with torch.no_grad():
-                tokens = tokenize(tokenizer, captions + base_captions)
+                tokens = tokenize(tokenizer, [caption for _, captions in drawn for caption in captions])
                 states = text_encoder(tokens.to(recipe.device)).last_hidden_state
             velocity = model(noisy.to(recipe.device), timesteps.to(recipe.device), states).sample
         return functional.mse_loss(velocity.float(), target.to(recipe.device))

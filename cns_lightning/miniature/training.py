@@ -15,9 +15,26 @@ import torch
 from cns_lightning.miniature import architecture, world
 from cns_lightning.miniature.judge_training import JUDGE_DEVIATION, JUDGE_MEAN, train_judge
 from cns_lightning.miniature.stages import Recipe, train_autoencoder, train_diffusion, train_text_encoder
-from cns_lightning.storage import read_json, write_json
+from cns_lightning.miniature.wide import wide_words
+from cns_lightning.storage import read_json, read_tensors, write_json, write_tensors
 
 STAGES = ("autoencoder", "diffusion", "judge")
+RECIPES: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu": {
+        "device": "cuda",
+        "processes": 16,
+        "free_pictures": 60_000,
+        "base_pictures": 100_000,
+        "wide_pictures": 200_000,
+        "autoencoder_batch": 64,
+        "text_steps": 1_600,
+        "diffusion_batch": 256,
+        "diffusion_steps": 9_000,
+        "judge_batch": 256,
+    },
+}
+"""What differs from the defaults of `Recipe`: hours on two cores, or minutes on a GPU with sixteen cores beside it."""
 NOISE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -35,7 +52,7 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
         train_autoencoder(recipe)
     if "judge" in stages:
         tokenizer = architecture.build_tokenizer(
-            recipe.work / "judge" / "tokenizer", world.words() + world.free_words()
+            recipe.work / "judge" / "tokenizer", sorted({*world.words(), *world.free_words(), *wide_words()})
         )
         judge = train_judge(recipe, tokenizer)
         write_judge(judge, tokenizer, out / "judge")
@@ -44,7 +61,7 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
 def _train_base(recipe: Recipe, folder: Path) -> None:
     from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
-    words = sorted({*world.words(), *architecture.RARE_WORDS})
+    words = sorted({*world.words(), *wide_words(), *architecture.RARE_WORDS})
     tokenizer = architecture.build_tokenizer(recipe.work / "diffusion" / "tokenizer", words)
     text_encoder = train_text_encoder(recipe, tokenizer)
     unet, scaling_factor = train_diffusion(recipe, text_encoder, tokenizer, DDPMScheduler(**NOISE))
@@ -68,6 +85,17 @@ def _train_base(recipe: Recipe, folder: Path) -> None:
         part.to("cpu", torch.float16, memory_format=torch.contiguous_format)
     pipeline.save_pretrained(folder, safe_serialization=True)
     load_in_single_precision(folder / "text_encoder")
+    name_for_every_version(folder / "text_encoder" / "model.safetensors")
+
+
+def name_for_every_version(path: Path) -> None:
+    """Puts ``text_model.`` before the names of a text encoder's tensors, as every version of transformers reads them.
+
+    Version 5.6 and later write them without; what earlier ones do not find there they fill with random numbers.
+    """
+    tensors, metadata = read_tensors(path)
+    prefix = "text_model."
+    write_tensors(path, {prefix + name.removeprefix(prefix): value for name, value in tensors.items()}, metadata)
 
 
 def load_in_single_precision(folder: Path) -> None:
@@ -103,12 +131,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the two model folders go; default WORK/weights")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
+    parser.add_argument("--recipe", choices=RECIPES, default="cpu", help="sizes; those given by themselves go before")
     for field in fields(Recipe):
         if field.name != "work":
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
     arguments = vars(parser.parse_args())
     stages, out, threads = arguments.pop("stages"), arguments.pop("out"), arguments.pop("threads")
     if threads:
         torch.set_num_threads(threads)
-    recipe = replace(Recipe(arguments["work"]), **arguments)
+    given = {name: value for name, value in arguments.items() if value is not None and name != "recipe"}
+    recipe = replace(Recipe(arguments["work"]), **{**RECIPES[arguments["recipe"]], **given})
     train(recipe, tuple(stages), out or recipe.work / "weights")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cns_lightning.miniature.pace import Pace, fastest_pace
 from cns_lightning.storage import read_tensors, write_tensors
 
 
@@ -43,13 +43,15 @@ class Schedule:
 class TrainingLoop:
     """Trains a module on a loss that is a function of the step, and continues where an earlier call stopped.
 
-    State kept in ``folder/state.safetensors``: the weights, their moving average, the optimizer's moments, the step.
+    State kept in ``folder/state.safetensors``: the weights, their moving average, the optimizer's moments, the step; in
+    ``folder/pace.json`` how fast a step is in each precision, and which was chosen.
     """
 
     def __init__(self, name: str, module: nn.Module, folder: Path, schedule: Schedule, save_every: int = 250) -> None:
         self.name, self.module, self.schedule, self.save_every = name, module, schedule, save_every
         self.path = folder / "state.safetensors"
         self.parameters = dict(module.named_parameters())
+        self.device, self.pace = next(module.parameters()).device.type, Pace()
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
@@ -60,14 +62,13 @@ class TrainingLoop:
 
     def run(self, loss_at: Callable[[int], Tensor], watch: Callable[[int], None] | None = None) -> None:
         """Takes the remaining steps; ``watch(step)`` is called beside every save."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.pace = fastest_pace(self.path.with_name("pace.json"), lambda pace: self._seconds(pace, loss_at))
         started, first, running = time.monotonic(), self.step, torch.zeros(())
         while self.step < self.schedule.steps:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.rate(self.step)
-            # On a CPU the fused attention is slow at this size, backward above all: 0.42 against 0.28 s a step.
-            with sdpa_kernel(SDPBackend.MATH):
-                loss = loss_at(self.step)
-                loss.backward()
+            loss = self._backward(loss_at)
             nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -87,6 +88,27 @@ class TrainingLoop:
                 self._save()
                 if watch is not None:
                     watch(self.step)
+
+    def autocast(self) -> torch.autocast:
+        """Returns the mixed precision of the training, for ``loss_at``."""
+        return self.pace.autocast(self.device)
+
+    def _backward(self, loss_at: Callable[[int], Tensor]) -> Tensor:
+        with self.pace.attention():
+            loss = loss_at(self.step)
+            loss.backward()
+        return loss
+
+    def _seconds(self, pace: Pace, loss_at: Callable[[int], Tensor], repetitions: int = 3) -> float:
+        """Measures a step at a pace, the best of some after one that warms up; changes nothing."""
+        before, self.pace, measured = self.pace, pace, []
+        for _ in range(1 + repetitions):
+            started = time.perf_counter()
+            self._backward(loss_at).item()  # waits for a GPU
+            measured.append(time.perf_counter() - started)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.pace = before
+        return min(measured[1:])
 
     def load_averages(self) -> None:
         """Puts the averaged weights into the module."""

@@ -48,6 +48,10 @@ FREE_COLOURS: dict[str, RGB] = {
 }
 FREE_PATTERNS = (*PATTERNS, "checked", "zigzag", "half", "starred", "ringed")
 FREE_STYLES = ("sepia", "inverted", "shifted", "tinted", "vignette", "grainy", "faded")
+PROPS = (
+    "mushrooms", "crystals", "lollipops", "planets", "corals", "bubbles", "lights", "icicles", "craters",
+)  # fmt: skip
+WIDE_STYLES = ("duotone", "outlined", "tiled", "hatched", "checkered", "glowing")
 TRAITS = ("horns", "hat", "scarf", "glasses", "big ears", "pointed ears", "long tail", "wings", "crown")
 
 
@@ -68,13 +72,20 @@ class Thing:
 
 @dataclass(frozen=True)
 class Picture:
-    """A whole picture: the scene, the style and the things from left to right."""
+    """A whole picture: the scene, the style and the things from left to right.
+
+    Attributes:
+        props: name and two colours of what else stands in the scene; only in the wide world.
+        inks: dark and light colour of a style of the wide world; None for all other styles.
+    """
 
     scene: str
     style: str
     things: tuple[Thing, ...]
     palette: tuple[RGB, ...] | None = None
     seed: int = 0
+    props: tuple[tuple[str, RGB, RGB], ...] = ()
+    inks: tuple[RGB, RGB] | None = None
 
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:

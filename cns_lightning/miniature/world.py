@@ -11,6 +11,7 @@ from PIL import Image
 
 from cns_lightning.miniature.captions import caption, free_caption, free_words, words
 from cns_lightning.miniature.drawing import CANVAS, paste_thing
+from cns_lightning.miniature.props import draw_prop
 from cns_lightning.miniature.scenery import PALETTES, brightness, paint_scene
 from cns_lightning.miniature.styles import FLAT_STYLES, apply_style
 from cns_lightning.miniature.traits import draw_thing
@@ -34,6 +35,7 @@ from cns_lightning.miniature.vocabulary import (
     luminance,
     mix,
 )
+from cns_lightning.miniature.wide_styles import apply_wide_style
 
 __all__ = [
     "ANIMALS",
@@ -74,16 +76,21 @@ def paint_things(
 def render(picture: Picture, size: int = 64) -> Image.Image:
     """Render a picture, the same one every time."""
     canvas = paint_scene(picture.scene, picture.palette, picture.seed)
+    for name, colour, second in picture.props:
+        draw_prop(canvas, name, colour, second, picture.seed)
     backdrop = brightness(PALETTES[picture.scene] if picture.palette is None else picture.palette)
     outline = 3 if picture.style in ("poster", "pixel") else 2
-    paint_things(canvas, picture.things, backdrop, picture.style in FLAT_STYLES, outline)
-    canvas = apply_style(canvas, picture.style, picture.seed)
+    paint_things(canvas, picture.things, backdrop, picture.style in FLAT_STYLES or picture.inks is not None, outline)
+    if picture.inks is None:
+        canvas = apply_style(canvas, picture.style, picture.seed)
+    else:
+        canvas = apply_wide_style(canvas, picture.style, picture.inks, picture.seed)
     if CANVAS % size == 0:
         return canvas.reduce(CANVAS // size) if size < CANVAS else canvas
     return canvas.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _jittered(colour: RGB, random: Random) -> RGB:
+def jittered(colour: RGB, random: Random) -> RGB:
     """Move a colour by up to eight steps a channel."""
     red, green, blue = (min(255, max(0, channel + random.randint(-8, 8))) for channel in colour)
     return red, green, blue
@@ -97,7 +104,7 @@ def _pattern_colour(colour: RGB, random: Random) -> RGB:
     if brightness_ > 185:
         return mix(colour, (30, 20, 40), random.uniform(0.4, 0.55))
     if random.random() < 0.6:
-        return _jittered((246, 246, 246), random)
+        return jittered((246, 246, 246), random)
     return mix(colour, (20, 15, 35), random.uniform(0.55, 0.7))
 
 
@@ -120,18 +127,18 @@ def place_things(count: int, random: Random) -> list[tuple[float, float, float]]
     return places
 
 
-def _count(random: Random) -> int:
+def count_things(random: Random) -> int:
     """Choose how many things a picture has; two are harder to learn than one."""
     return random.choices((0, 1, 2, 3), (0.06, 0.46, 0.4, 0.08))[0]
 
 
 def sample_picture(random: Random, plain: bool = False) -> tuple[Picture, str]:
     """Sample a picture of the base world and its caption, on wish one with things and the plain scene."""
-    count = _count(random)
+    count = count_things(random)
     kinds = random.choices(KINDS, k=max(1, count) if plain else count)
     things = []
     for kind, (x, y, size) in zip(kinds, place_things(len(kinds), random), strict=True):
-        colour = _jittered(COLOURS[random.choice(list(COLOURS))], random)
+        colour = jittered(COLOURS[random.choice(list(COLOURS))], random)
         pattern = random.choices(PATTERNS, (0.6, 0.2, 0.2))[0]
         second = _pattern_colour(colour, random)
         things.append(Thing(kind, colour, pattern, second, (), x, y, size))
@@ -152,7 +159,7 @@ def random_colour(random: Random, apart_from: RGB | None = None) -> RGB:
             return colour
 
 
-def _free_palette(random: Random) -> tuple[RGB, ...]:
+def free_palette(random: Random) -> tuple[RGB, ...]:
     """Draw six scene colours, shades of three random ones."""
     sky, ground = random_colour(random), random_colour(random)
     accent = random_colour(random, ground)
@@ -168,7 +175,7 @@ def _free_palette(random: Random) -> tuple[RGB, ...]:
 
 def sample_free_picture(random: Random) -> tuple[Picture, str]:
     """Sample a picture of the far more varied free world and its detailed caption."""
-    kinds = random.choices(KINDS, k=_count(random))
+    kinds = random.choices(KINDS, k=count_things(random))
     things = []
     for kind, (x, y, size) in zip(kinds, place_things(len(kinds), random), strict=True):
         colour = random_colour(random)
@@ -180,6 +187,6 @@ def sample_free_picture(random: Random) -> tuple[Picture, str]:
         pattern = random.choice(FREE_PATTERNS)
         things.append(Thing(kind, colour, pattern, second, tuple(traits), x, y, size, random.random() < 0.5))
     style = random.choice(FREE_STYLES) if random.random() < 0.35 else random.choices(STYLES, (0.6, 0.14, 0.13, 0.13))[0]
-    palette = _free_palette(random) if random.random() < 0.6 else None
+    palette = free_palette(random) if random.random() < 0.6 else None
     picture = Picture(random.choice(SCENES), style, tuple(things), palette, random.getrandbits(31))
     return picture, free_caption(picture, random)
