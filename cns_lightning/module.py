@@ -139,8 +139,8 @@ class ContinualPersonalization(LightningModule):
         registry = NeuronRegistry.create(
             run.registry, self.base_model, fingerprint, self.base_weights, parameters, fused_by, words
         )
-        if words and self.trainer.is_global_zero:
-            registry.save()  # A run that is continued elsewhere must not rank anew, and differently.
+        if self.trainer.is_global_zero:
+            registry.save()  # With base model and rare words: what goes on must not have others.
         return registry
 
     def _introduce_tokens(self) -> None:

@@ -64,7 +64,7 @@ class RunFolder:
 
     def has_begun(self) -> bool:
         """Says whether a run has trained here: whether there is a learned concept or a checkpoint."""
-        return any(self.registry.glob("*.safetensors")) or any(self.checkpoints.glob("*"))
+        return any(self.registry.glob("[0-9]*.safetensors")) or any(self.checkpoints.glob("*.ckpt"))
 
     def create(self) -> None:
         """Makes the folder and those of what a run writes.

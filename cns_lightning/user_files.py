@@ -12,19 +12,27 @@ from cns_lightning.errors import UserError
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a second key of the same name, which YAML forbids and PyYAML takes in place of the first."""
+def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
+    """Refuses a second key of the same name, which YAML forbids and PyYAML takes in place of the first.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    Raises:
+        yaml.constructor.ConstructorError: at the second one.
+    """
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if key.tag == _MERGE or not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in lines:
-                problem = f"{key.value} stands here for the second time, after line {lines[key.value]}"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
-            lines[key.value] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in lines:
+                    problem = f"{key.value} stands here for the second time, after line {lines[key.value]}"
+                    raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                lines[key.value] = key.start_mark.line + 1
+            _check_keys(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_keys(each, seen)
 
 
 def read_yaml(path: Path, remedy: str) -> Any:
@@ -45,7 +53,8 @@ def read_yaml(path: Path, remedy: str) -> Any:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: line {line}", "is not UTF-8 text", "Save the file as UTF-8") from error
     try:
-        return yaml.load(text, _Loader)
+        _check_keys(yaml.compose(text, yaml.SafeLoader), set())
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         where = f"{path}: line {mark.line + 1}" if mark is not None else str(path)

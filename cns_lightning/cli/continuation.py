@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,21 @@ def comparable(config: Namespace) -> dict[str, Any]:
 def _is_own(class_path: str) -> bool:
     """Says whether a callback is one of this package or made of one; others touch nothing that is learned."""
     module, _, name = class_path.rpartition(".")
-    kind = getattr(import_module(module), name)
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError):  # of an earlier start
+        return False
     return any(each.__module__.startswith("cns_lightning.") for each in kind.__mro__)
+
+
+def _still_compared(kept: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out of the settings of an earlier start what was compared then and is not any more."""
+    others = tuple(
+        key.removesuffix("class_path")
+        for key, value in kept.items()
+        if re.fullmatch(r"trainer\.callbacks\[\d+\]\.class_path", key) and not _is_own(value)
+    )
+    return {key: value for key, value in kept.items() if not key.startswith((*SAFE_KEYS, *others))}
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -70,10 +84,11 @@ def check_unchanged(
     if not folder.config.exists() or not folder.has_begun():
         return
     kept = yaml.safe_load(folder.config.read_text("utf-8"))
+    before = _still_compared(kept["settings"])
     differences = [
-        f"{key} was {kept['settings'].get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
-        for key in sorted(kept["settings"].keys() | settings.keys())
-        if kept["settings"].get(key) != settings.get(key) and not key.startswith(but_for)
+        f"{key} was {before.get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
+        for key in sorted(before.keys() | settings.keys())
+        if before.get(key) != settings.get(key) and not key.startswith(but_for)
     ]
     for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
         differences += [

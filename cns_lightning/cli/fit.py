@@ -139,7 +139,8 @@ class ContinualCLI(LightningCLI):
         check_trainer(config.trainer)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
-        self.learned = learned_tokens(self.folder)
+        # The monitor scores all concepts, and needs the photos of all.
+        self.learned = () if config.monitor.pictures else learned_tokens(self.folder)
         self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
         config.trainer.max_epochs = len(self.sequence.concepts)
         base = expanded(config.model.base_model)
@@ -299,6 +300,10 @@ def run(arguments: list[str]) -> int:
     except SystemExit as left:
         # Lightning turns a second Ctrl-C into a plain 1.
         raise (SystemExit(128 + signal.SIGINT) if isinstance(left.__context__, KeyboardInterrupt) else left) from left
+    learned, asked = cli.model.done_stages, len(cli.sequence.concepts)
+    if learned < asked:
+        remedy = "Take out what stops a training early, and run the same command again"
+        raise UserError("trainer", f"something ended the run after {learned} of {asked} concepts", remedy)
     return EXIT_DONE
 
 

@@ -176,4 +176,4 @@ def _caption(path: Path, token: str) -> str | None:
     if others:
         problem = f"names {', '.join(others)}, and shows {token}"
         raise UserError(str(beside), problem, f"Write {token} in its place, or take it out")
-    return TOKEN.sub(token, text)
+    return TOKEN.sub(lambda _: token, text)

@@ -170,7 +170,10 @@ class ConceptDataModule(LightningDataModule):
             problem = (
                 f"holds other pictures or captions than when the stage of {concept.token} began (now at step {step})"
             )
-            remedy = "Put them back as they were, or learn it anew: concepts --rollback TOKEN, or another --run folder"
+            remedy = "Put them back as they were, or take another --run folder"
+            if stage:
+                previous = self.sequence.concepts[stage - 1].token
+                remedy = f"Put them back as they were, or learn it anew after concepts --rollback {previous}"
             raise UserError(str(concept.images), problem, remedy)
 
     def stage_latents(self, stage: int) -> StageLatents:
@@ -200,6 +203,7 @@ class ConceptDataModule(LightningDataModule):
         return f"{path}, timestep {timestep_for(timesteps, self.seed, stage, step, sample)}"
 
     def _encode(self, stage: int, encode: Callable[[Tensor], Tensor], side: int, factor: int) -> StageLatents:
+        self.picture_checksum(stage)  # of what is encoded now, not of what lies there when the state is saved
         concept = self.sequence.concepts[stage]
         resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
         latents, valid, prompts = [], [], []

@@ -264,7 +264,9 @@ def _from_hub(identifier: str) -> DiffusionPipeline:
     is_xl = "text_encoder_2" in parts
     try:
         pipeline = _open(identifier, where, is_xl=is_xl)
-    except UserError:
+    except UserError as error:
+        if "no file named" not in str(error):
+            raise
         # Many repositories hold nothing but half-precision files, of a variant of that name.
         pipeline = _open(identifier, where, is_xl=is_xl, variant=HALF)
     check_sound(pipeline, where)

@@ -86,15 +86,18 @@ def _with_class(prompt: str, concept: Concept) -> str:
 
 
 def _without_style(prompt: str, concept: Concept) -> str:
-    named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)})?(?: style)?(?!\w)"
-    manner = rf"(?:in|by)(?: the)?(?: style of)? {named}"
+    word = re.escape(concept.class_word)
+    # a <new3> painting of a dog: the class word says what it is
+    prompt = re.sub(rf"{re.escape(concept.token)} ({word}) (?=of\b)", r"\1 ", prompt, flags=re.IGNORECASE)
+    named = rf"{re.escape(concept.token)}(?: {word})?(?: style)?(?!\w)"
+    manner = rf"(?:in|by)(?: an?| the)?(?: style of)? {named}"
     # a <new3> style old photo: an old photo
     prompt = re.sub(
-        rf"\b(a)n? {named} (?=(\w))",
+        rf"\b(a)n? {named} (?!(?:style|{word})\b)(?=(\w))",
         lambda found: f"{found[1]}n " if found[2].lower() in "aeiou" else f"{found[1]} ",
         prompt,
         flags=re.IGNORECASE,
     )
     shorter = re.sub(rf"^{manner},?|,? {manner}|{named}", "", prompt, flags=re.IGNORECASE)
-    shorter = " ".join(shorter.split()).lstrip(", ")
+    shorter = " ".join(shorter.split()).strip(", ")
     return shorter or concept.class_word

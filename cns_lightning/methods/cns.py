@@ -153,7 +153,6 @@ class ConceptNeuronSelection(Method):
     earlier_shift: Tensor
     weight: Tensor
     gradient_sum: Tensor
-    gradient_steps: Tensor
     prior_gram: Tensor
     general_gram: Tensor
 
@@ -201,7 +200,7 @@ class ConceptNeuronSelection(Method):
         self.register_buffer("earlier_shift", shift, persistent=False)
         strengths = anchor_strengths(overlapping, self.prior_strength, self.pretrained_strength)
         self.register_buffer("strengths", strengths, persistent=False)
-        for name in ("weight", "gradient_sum", "gradient_steps"):
+        for name in ("weight", "gradient_sum"):
             self.register_buffer(name, torch.zeros((), device=device))
         if self.regularization == "function_space":
             self._prepare_function_space(context)
@@ -277,12 +276,11 @@ class ConceptNeuronSelection(Method):
         gradient = self.delta.values.grad
         if gradient is None or step >= self.balance_steps:
             return
-        # A step whose loss was not finite has its gradient emptied; it says nothing of the loss's size.
+        # A step whose loss was not finite has its gradient emptied: it counts as the mean of those before.
         median = gradient.abs().median()
-        self.gradient_sum += median
-        self.gradient_steps += (median > 0).float()
+        self.gradient_sum += torch.where(median > 0, median, self.gradient_sum / max(step, 1))
         if step == self.balance_steps - 1 and self.regularization != "none":
-            denoising = self.gradient_sum / self.gradient_steps.clamp(min=1)
+            denoising = self.gradient_sum / self.balance_steps
             self.weight.copy_(self.regularization_weight * denoising / self._reference_gradient())
 
     def _reference_gradient(self) -> Tensor:

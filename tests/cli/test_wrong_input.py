@@ -6,6 +6,7 @@ import pytest
 
 from cns_lightning.cli.fit import checked_configuration
 from cns_lightning.errors import UserError
+from cns_lightning.user_files import read_yaml
 
 DEMO = ["--config", "configs/experiments/demo.yaml"]
 
@@ -33,6 +34,12 @@ def refused(*words: str) -> str:
 def test_values_and_words(words: tuple[str, ...], parts: tuple[str, ...], tmp_path: Path) -> None:
     message = refused("--run", str(tmp_path / "run"), *words)
     assert all(part in message for part in parts), message
+
+
+def test_merged_keys_are_no_second_ones(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("b: &b {a: 1}\ng:\n  mid: &m\n    <<: *b\n    a: 2\ntop:\n  <<: *m\n", "utf-8")
+    assert read_yaml(path, "")["top"] == {"a": 2}
 
 
 def test_an_empty_run_folder_is_refused() -> None:

@@ -33,6 +33,8 @@ SEQUENCE = Sequence(
         ("In the style of <new2>, an apple on a table", "an apple on a table"),
         ("a cat, by <new2>", "a cat"),
         ("a unicorn in <new2> style", "a unicorn"),
+        ("a dog in a <new2> style", "a dog"),
+        ("a dog, <new2>", "a dog"),
         ("<new2> style", "style"),
         ("two <new1> cats", "two cats"),
         ("no concept here", "no concept here"),
@@ -40,6 +42,11 @@ SEQUENCE = Sequence(
 )
 def test_the_judge_reads_class_words_and_no_styles(prompt: str, text: str) -> None:
     assert scoring_text(prompt, SEQUENCE) == text
+
+
+def test_a_class_word_that_says_what_it_is_stays() -> None:
+    painting = Sequence("one", (Concept("<new3>", "painting", "style", Path("style")),), EvaluationPrompts())
+    assert scoring_text("a <new3> painting of a dog", painting) == "a painting of a dog"
 
 
 def test_only_what_was_learned_is_asked_under_its_number_in_the_file() -> None:

@@ -6,8 +6,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Impatient(Callback):
-    """Asks the trainer to stop after the first batch of a stage."""
+    """Asks the trainer to stop.
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    Args:
+        batch: after this batch of the first stage.
+    """
+
+    def __init__(self, batch: int = 0) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         """Asks to stop."""
-        trainer.should_stop = True
+        if arguments[-1] == self.batch:
+            trainer.should_stop = True

@@ -150,6 +150,15 @@ def test_a_stage_that_a_callback_ended_does_not_count(
     assert NeuronRegistry.load(tmp_path / "run" / "registry").tokens == ["<new1>", "<new2>"]
 
 
+def test_a_run_that_a_callback_ended_between_stages_is_not_finished(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tiny_base_model, sequence, tmp_path / "run")
+    after_the_stage = ["--trainer.callbacks+=tests.runs.impatient.Impatient", "--trainer.callbacks.batch", "2"]
+    assert "ended the run after 1 of 2 concepts" in refused(capsys, [*command, *after_the_stage])
+    assert main(command) == 0
+
+
 def test_settings_with_members_of_an_enum_are_kept(tiny_base_model: Path, sequence: Path, tmp_path: Path) -> None:
     more = ["--trainer.callbacks+=Timer", "--trainer.callbacks.duration", "01:00:00:00"]
     assert main(arguments(tiny_base_model, sequence, tmp_path / "run", *more)) == 0
