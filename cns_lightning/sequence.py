@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 KINDS = ("animal", "object", "scene", "style")
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+AVIF_SUFFIXES = (".avif",)
+"""Read where Pillow was built with AVIF, as from 11.3 on."""
 HEIF_SUFFIXES = (".heic", ".heif")
 """Read where pillow-heif is installed."""
 WINDOWS_FILES = ("thumbs.db", "desktop.ini")
@@ -139,9 +142,16 @@ def register_heif() -> bool:
     return True
 
 
+@cache
+def _reads_avif() -> bool:
+    from PIL import features
+
+    return "avif" in features.get_supported_modules()
+
+
 def picture_files(folder: Path) -> list[Path]:
     """Lists the pictures of a folder by name; what else it holds, `left_out` names."""
-    suffixes = (*SUFFIXES, *HEIF_SUFFIXES) if register_heif() else SUFFIXES
+    suffixes = (*SUFFIXES, *(HEIF_SUFFIXES if register_heif() else ()), *(AVIF_SUFFIXES if _reads_avif() else ()))
     found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return sorted(path for path in found if path.suffix.lower() in suffixes)
 
@@ -163,6 +173,8 @@ def left_out(folder: Path) -> str:
             reason = "links to what is not there"
         elif path.suffix.lower() in HEIF_SUFFIXES:
             reason = "HEIC, which needs pip install pillow-heif"
+        elif path.suffix.lower() in AVIF_SUFFIXES:
+            reason = "AVIF, which needs Pillow 11.3 or later"
         else:
             reason = "of another kind"
         reasons.setdefault(reason, []).append(path.name)

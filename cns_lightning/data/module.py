@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cns_lightning.data.augmentation import Augmentation, augment, latent_valid_region
+from cns_lightning.data.augmentation import CLOSE_UP, FAR_AWAY, Augmentation, augment, latent_valid_region
 from cns_lightning.data.images import read_captions, read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import Prior, prior_latents
@@ -132,9 +132,11 @@ class ConceptDataModule(LightningDataModule):
             UserError: listing every such caption.
         """
         faults = Faults()
+        prefixes = ("", *FAR_AWAY, *CLOSE_UP) if self.augmentation.prefixes else ("",)
         for concept in self.sequence.concepts[first:]:
             for path, caption in read_captions(concept).items():
-                if not reads_token(base, training_prompt(concept, self.templates, "", caption), concept.token):
+                prompts = [training_prompt(concept, self.templates, prefix, caption) for prefix in prefixes]
+                if not all(reads_token(base, prompt, concept.token) for prompt in prompts):
                     problem = f"is so long that {concept.token} stands behind what the text encoder reads"
                     faults.add(str(path.with_suffix(".txt")), problem, f"Put {concept.token} further in front")
         faults.raise_if_any()

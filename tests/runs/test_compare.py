@@ -217,7 +217,7 @@ def test_runs_begun_otherwise_are_refused_wherever_they_are(comparison: Path, tm
     open_accelerator = {**settings, "trainer.accelerator": "auto"}
     folder.config.write_text(yaml.safe_dump({"settings": kept, "sequence": sequence}), "utf-8")
     check_goes_on(runs[1], settings)  # a start that left nothing but its configuration binds nothing
-    (folder.registry / "registry.json").touch()
+    (folder.checkpoints / "last.ckpt").touch()
     check_goes_on(runs[1], open_accelerator)  # other devices are none of its business
     with pytest.raises(UserError, match=r"trainer.accelerator was 'gpu' and is 'cpu'"):
         check_goes_on(runs[1], settings)
