@@ -288,8 +288,7 @@ class ContinualPersonalization(LightningModule):
         assert (self.trainer.current_epoch, batch_idx // accumulate) == (self.stage, self.step), "loader out of step"
         if (part := batch_idx % accumulate) == 0:
             self.notices.begin()
-        # First: a method may move the text encoder as well.
-        self.overrides.set(self.method.trained_weights())
+        self.overrides.set(self.method.trained_weights())  # first: a method may move the text encoder as well
         states = self.method.text_states(list(batch["prompt"]))
         losses = denoising_loss(
             self.base, batch["latents"], batch["noise"], batch["timestep"], states, batch["valid_region"]
@@ -306,8 +305,8 @@ class ContinualPersonalization(LightningModule):
         """Gives the denoising loss of pictures of the class, a scalar."""
         assert self.base is not None
         states = self.method.text_states(list(batch["prior_prompt"]))
-        inputs = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
-        return denoising_loss(self.base, *inputs, states).mean()
+        latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
+        return denoising_loss(self.base, latents, noise, timesteps, states).mean()
 
     @torch.no_grad()
     def draw_as_pretrained(self, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:

@@ -127,4 +127,4 @@ def test_a_single_file_that_predicts_v_says_so(base: BaseModel, small_files: Pat
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
     save_file({**in_original_layout(base), **marks}, small_files)
     config = BaseModel.load(str(small_files)).noise_scheduler.config
-    assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
+    assert (config["prediction_type"], config["rescale_betas_zero_snr"]) == ("v_prediction", True)

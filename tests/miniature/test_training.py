@@ -1,6 +1,7 @@
 """How the trained models are written."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,7 +18,8 @@ def test_a_text_encoder_has_the_names_that_every_version_reads(tmp_path: Path) -
     name_for_every_version(folder / "model.safetensors")
     names = load_file(folder / "model.safetensors")
     assert all(name.startswith("text_model.") and name.count("text_model") == 1 for name in names)
-    after, about = CLIPTextModel.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = CLIPTextModel.from_pretrained(folder, output_loading_info=True)
+    after, about = loaded
     assert not about["missing_keys"]
     assert not about["unexpected_keys"]
     assert torch.equal(before(tokens).last_hidden_state, after(tokens).last_hidden_state)
