@@ -223,7 +223,7 @@ def _check_whole(names: frozenset[str], where: str) -> None:
     lacking = [part for part, prefix in parts.items() if not any(name.startswith(prefix) for name in names)]
     lacking += [] if any(name.startswith(texts) for name in names) else ["the text encoder"]
     if lacking:
-        problem = f"is no whole checkpoint of the original layout: it lacks {', '.join(lacking)}"
+        problem = f"is not a whole checkpoint of the original layout; it lacks {', '.join(lacking)}"
         raise UserError(where, problem, "Give the whole checkpoint, or a diffusers folder")
 
 
