@@ -191,7 +191,7 @@ def check_config_files(arguments: list[str]) -> None:
     """Reads the YAML files of a command line once; the parser takes the last of two equal keys without a word.
 
     Raises:
-        UserError: if one is no valid YAML, not UTF-8 text, or gives a key twice.
+        UserError: if one is not valid YAML or not UTF-8 text, or gives a key twice.
     """
     for path in config_files(arguments):
         if path.is_file():  # of one that is not there the parser speaks

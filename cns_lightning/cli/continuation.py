@@ -28,7 +28,7 @@ SAFE_KEYS = (
 
 
 def comparable(config: Namespace) -> dict[str, Any]:
-    """Gives the settings that must stay the same for a run to be continued, by dotted key."""
+    """Returns the settings that must stay the same for a run to be continued, by dotted key."""
     whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
     callbacks = whole["trainer"].get("callbacks")
     if isinstance(callbacks, list):
@@ -73,7 +73,7 @@ def check_unchanged(
     """Refuses to continue a run with other settings or another beginning of the sequence.
 
     Args:
-        folder: of the run, which may be a new one.
+        folder: run folder, which may be new.
         settings: that it must share, from `comparable`.
         sequence: that is to be learned.
         but_for: beginnings of keys that may differ.

@@ -49,7 +49,7 @@ def read_picture(path: Path) -> Image.Image:
     Transparency becomes white, of an animation the first frame counts, numbers of more than 8 bits are scaled.
 
     Raises:
-        UserError: if it is no picture, damaged, cut off, too small or not readable, or its numbers have no scale.
+        UserError: if it is not a picture, is damaged, cut off, too small or unreadable, or its numbers have no scale.
     """
     try:
         with warnings.catch_warnings():
@@ -161,7 +161,7 @@ def _caption(path: Path, token: str) -> str | None:
     """Reads the caption beside a picture, with the token in the case of the sequence.
 
     Raises:
-        UserError: if it is no text, empty, or names another token.
+        UserError: if it is not text, is empty, or names another token.
     """
     beside = path.with_suffix(".txt")
     if not beside.exists():

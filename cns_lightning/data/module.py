@@ -110,7 +110,7 @@ class ConceptDataModule(LightningDataModule):
         """Refuses to let a concept count as learned whose stage was ended early, by a callback for example.
 
         Args:
-            token: of the concept.
+            token: the concept's token.
             steps: optimizer steps that were taken.
 
         Raises:
@@ -162,7 +162,7 @@ class ConceptDataModule(LightningDataModule):
         Args:
             stage: that is continued.
             checksum: of its pictures when its state was saved; None in states that do not have it.
-            step: of the stage that was reached.
+            step: optimizer step that the stage had reached.
 
         Raises:
             UserError: if they have changed.

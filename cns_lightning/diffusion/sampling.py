@@ -25,8 +25,8 @@ def check_steps(scheduler: Any, steps: int, where: str) -> None:
     """Refuses more steps of the sampler than the noise schedule has timesteps.
 
     Args:
-        scheduler: of the base model.
-        steps: of the sampler.
+        scheduler: the base model's scheduler.
+        steps: sampling steps asked for.
         where: what named the steps, for the message.
 
     Raises:

@@ -71,7 +71,7 @@ def prompt_length(base: BaseModel, number: int = 0) -> int:
 
     Args:
         base: the model.
-        number: of the text encoder.
+        number: which text encoder, from 0.
     """
     # A tokenizer saved without its length claims to take any number of tokens.
     return min(base.tokenizers[number].model_max_length, base.text_encoders[number].config.max_position_embeddings)
