@@ -68,7 +68,7 @@ def _registry(trainer: Trainer, pl_module: LightningModule, steps: int) -> Neuro
     folder, own = RunFolder(trainer.default_root_dir).snapshot(steps), module.registry
     if (folder / "registry.json").exists():
         registry = NeuronRegistry.load(folder)
-        registry.check_base(own.base_fingerprint)
+        registry.check_base([own.base_fingerprint])
         return registry
     return NeuronRegistry.create(
         folder, own.base_model, own.base_fingerprint, module.base_weights, own.unet_parameters, own.fused_by,

@@ -127,17 +127,18 @@ class ContinualPersonalization(LightningModule):
         self._introduce_tokens()
 
     def _open_registry(self, base: BaseModel) -> NeuronRegistry:
-        run, fingerprint = RunFolder(self.trainer.default_root_dir), base.fingerprint()
+        run = RunFolder(self.trainer.default_root_dir)
         if run.has_begun() and (run.registry / "registry.json").exists():
             registry = NeuronRegistry.load(run.registry)
-            registry.check_base(fingerprint)
+            registry.check_base(base.fingerprints())
+            registry.move_base(self.base_model, write=self.trainer.is_global_zero)
             return registry
         parameters = sum(parameter.numel() for parameter in base.unet.parameters())
         kind = type(self.method)
         fused_by = f"{kind.__module__}.{kind.__qualname__}" if kind.fuses else None
         words = rare_words_of(self.method, base, self.rare_words, self.trainer.strategy.root_device)
         registry = NeuronRegistry.create(
-            run.registry, self.base_model, fingerprint, self.base_weights, parameters, fused_by, words
+            run.registry, self.base_model, base.fingerprint(), self.base_weights, parameters, fused_by, words
         )
         if self.trainer.is_global_zero:
             registry.save()  # With base model and rare words: what goes on must not have others.

@@ -47,7 +47,7 @@ def load_pipeline(
     registry = NeuronRegistry.load(folder.registry if snapshot is None else folder.snapshot(snapshot))
     source = base_model or registry.base_model
     base = BaseModel.load(source)
-    registry.check_base(base.fingerprint(), source)
+    registry.check_base(base.fingerprints(), source)
     pipe = base.pipeline()
     if registry.fused_by is None or not registry.tokens:
         pretrained = {name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()}

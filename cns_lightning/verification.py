@@ -50,7 +50,7 @@ def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
     """
     files = registry.verify() + _verify_snapshots(folder) + _verify_checkpoints(folder)
     base = BaseModel.load(registry.base_model)
-    registry.check_base(base.fingerprint(), f"{registry.base_model} as it is now")
+    registry.check_base(base.fingerprints(), f"{registry.base_model} as it is now")
     pipe = load_pipeline(folder.path)
     movable = registry.union()
     union = movable.bools()

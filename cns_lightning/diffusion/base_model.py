@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.fingerprint import model_fingerprints
 from cns_lightning.diffusion.loading import load_stock_pipeline
 from cns_lightning.errors import UserError
-from cns_lightning.storage import fingerprint
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 SUPPORTED = "Give a Stable Diffusion 1.x, 2.x or SDXL base model"
-# Only settings that change what a weight means. A whole config would not do: a newer diffusers adds keys to it.
-IDENTIFYING_UNET_KEYS = ("in_channels", "sample_size", "block_out_channels", "cross_attention_dim")
-IDENTIFYING_SCHEDULER_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 # The end token's id in configs written before transformers 4.31; no CLIP vocabulary has it there.
 LEGACY_END_TOKEN = 2
@@ -77,7 +71,7 @@ class BaseModel:
         side = int(size if isinstance(size, int) else size[0])
         self.resolution = side * self.latent_scale
         self.latent_shape = (int(self.unet.config["in_channels"]), side, side)
-        self._fingerprint: str | None = None
+        self._fingerprints: tuple[str, str] | None = None
         for part in (self.vae, self.unet, *self.text_encoders):
             part.requires_grad_(False)
             part.eval()
@@ -129,23 +123,17 @@ class BaseModel:
         return cast("nn.Embedding", self.text_encoders[number].get_input_embeddings())
 
     def fingerprint(self) -> str:
-        """Gives a SHA-256 that identifies the pretrained model: key and value weights, token embeddings, key settings.
+        """Returns the SHA-256 that identifies the pretrained model.
 
         Computed once, by `load` before anything can be learned; added tokens do not count.
         """
-        if self._fingerprint is None:
-            tensors = {
-                name: projection.weight.detach().float()
-                for name, projection in key_value_projections(self.unet).items()
-            }
-            for number, rows in enumerate(self.vocabulary_sizes):
-                tensors[f"token_embeddings.{number}"] = self.embedding_table(number).weight.detach()[:rows].float()
-            settings = {key: self.unet.config[key] for key in IDENTIFYING_UNET_KEYS}
-            settings |= {key: self.noise_scheduler.config[key] for key in IDENTIFYING_SCHEDULER_KEYS}
-            settings["scaling_factor"] = self.vae.config["scaling_factor"]
-            text = fingerprint(tensors) + json.dumps(settings, sort_keys=True)
-            self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        return self._fingerprint
+        return self.fingerprints()[0]
+
+    def fingerprints(self) -> tuple[str, str]:
+        """Returns the fingerprint, and the one that registries of earlier versions hold; see `model_fingerprints`."""
+        if self._fingerprints is None:
+            self._fingerprints = model_fingerprints(self)
+        return self._fingerprints
 
     def pipeline(self) -> DiffusionPipeline:
         """Gives a plain diffusers pipeline that shares every part but the sampler."""

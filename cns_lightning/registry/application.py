@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _REMEDY = "Use a pipeline of the base model that the concepts were learned on"
 
 
-def pretrained_weights(source: str) -> tuple[str, dict[str, Tensor]]:
-    """Loads a base model and returns its fingerprint and its key and value weights by parameter name.
+def pretrained_weights(source: str) -> tuple[tuple[str, str], dict[str, Tensor]]:
+    """Loads a base model and returns its fingerprints and its key and value weights by parameter name.
 
     Raises:
         UserError: if there is no such base model.
@@ -31,7 +31,7 @@ def pretrained_weights(source: str) -> tuple[str, dict[str, Tensor]]:
     from cns_lightning.diffusion.cross_attention import key_value_projections
 
     base = BaseModel.load(source)
-    return base.fingerprint(), {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
+    return base.fingerprints(), {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
 
 
 def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[ConceptRecord]) -> None:

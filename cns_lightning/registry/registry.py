@@ -87,8 +87,6 @@ class NeuronRegistry:
             files.check_files(folder, index)
         return cls(folder, index, index)
 
-    # ---- what it holds ----------------------------------------------------------------------------------------------
-
     @property
     def base_model(self) -> str:
         """Gives the name or place of the base model."""
@@ -167,8 +165,6 @@ class NeuronRegistry:
     def _place(self) -> str:
         return str(self.folder / files.INDEX) if self.folder else "registry"
 
-    # ---- general neurons --------------------------------------------------------------------------------------------
-
     def general(self) -> dict[str, Tensor]:
         """Gives the general neurons by parameter name, bool, of the weights' shapes.
 
@@ -206,8 +202,6 @@ class NeuronRegistry:
         self._index = replace(self._index, general=entry)
         if write:
             self.save()
-
-    # ---- changes ----------------------------------------------------------------------------------------------------
 
     def add(self, record: ConceptRecord, write: bool = True) -> None:
         """Appends a concept; the last one, or one with equal content, is replaced in its place.
@@ -301,25 +295,30 @@ class NeuronRegistry:
         self.save()
         return removed
 
-    # ---- checks -----------------------------------------------------------------------------------------------------
-
-    def check_base(self, fingerprint: str, base_model: str = "the one in use") -> None:
+    def check_base(self, fingerprints: Sequence[str], base_model: str = "the one in use") -> None:
         """Refuses a base model the concepts were not learned on.
 
         Args:
-            fingerprint: of the base model in use.
+            fingerprints: of the base model in use, as this and earlier versions take it; see `BaseModel.fingerprints`.
             base_model: its name, for the message.
 
         Raises:
             UserError: if it is another one.
         """
-        if fingerprint != self.base_fingerprint:
+        if self.base_fingerprint not in fingerprints:
             raise UserError(
                 self._place,
                 f"was learned on the base model {self.base_model} (fingerprint {self.base_fingerprint[:12]}), "
-                f"{base_model} is another (fingerprint {fingerprint[:12]})",
+                f"{base_model} is another (fingerprint {fingerprints[0][:12]})",
                 f"Use {self.base_model} in the version it was learned on, or another --run folder",
             )
+
+    def move_base(self, base_model: str, write: bool = True) -> None:
+        """Notes where the base model is now, on disk if this process writes files; raises what `save` raises."""
+        if base_model != self.base_model:
+            self._index = replace(self._index, base_model=base_model)
+            if write:
+                self.save()
 
     def verify(self) -> int:
         """Reads every file and compares it with its checksum and with ``registry.json``; gives how many were read.
@@ -328,8 +327,6 @@ class NeuronRegistry:
             UserError: naming every file that is missing, damaged or another concept's.
         """
         return self._store.verify(self._index)
-
-    # ---- what follows from it ---------------------------------------------------------------------------------------
 
     def union(self, upto: str | None = None) -> NeuronMask:
         """Gives the neurons that any concept moves, up to and with a token; an empty mask if there are none.
@@ -369,8 +366,8 @@ class NeuronRegistry:
 
     def _loaded_base_weights(self) -> dict[str, Tensor]:
         if self._base_weights is None:
-            fingerprint, weights = pretrained_weights(self.base_model)
-            self.check_base(fingerprint, "what is found there now")
+            fingerprints, weights = pretrained_weights(self.base_model)
+            self.check_base(fingerprints, "what is found there now")
             self._base_weights = weights
         return self._base_weights
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.text import ConceptTokens
@@ -57,6 +58,18 @@ def test_fingerprint_depends_on_the_pretrained_weights_alone(tiny_base_model: Pa
     assert base.fingerprint() == fingerprint
     assert BaseModel.load(str(tiny_base_model), dtype=torch.bfloat16).fingerprint() == fingerprint
     assert BaseModel.load(str(write_tiny_base_model(tmp_path / "other", seed=1))).fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_fingerprint_notices_a_change_in_the_last_layer_of_any_part(base: BaseModel, copy: Path, part: str) -> None:
+    file = next((copy / part).glob("*.safetensors"))
+    tensors = load_file(file)
+    name = sorted(each for each in tensors if each.endswith("bias"))[-1]
+    tensors[name][-1] += 1e-3
+    save_file(tensors, file, {"format": "pt"})
+    changed = BaseModel.load(str(copy))
+    assert changed.fingerprint() != base.fingerprint()
+    assert changed.fingerprints()[1] == base.fingerprints()[1]  # what earlier versions took no notice of
 
 
 def test_fingerprint_notices_another_prediction_type(base: BaseModel, copy: Path) -> None:

@@ -145,9 +145,9 @@ def test_a_folder_without_registry_is_named(tmp_path: Path) -> None:
 
 
 def test_another_base_model_is_refused(registry: NeuronRegistry) -> None:
-    registry.check_base("f" * 64)
+    registry.check_base(["f" * 64])
     with pytest.raises(UserError) as raised:
-        registry.check_base("e" * 64, "my-model")
+        registry.check_base(["e" * 64], "my-model")
     for part in ("miniature", "f" * 12, "my-model", "e" * 12, "--run"):
         assert part in str(raised.value)
 

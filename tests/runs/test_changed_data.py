@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
@@ -51,7 +52,18 @@ def test_a_project_that_moved_as_a_whole_goes_on(tiny_base_model: Path, tmp_path
     assert main(arguments(here / "model", shortened(sequence), here / "run")) == 0
     here.rename(there)
     assert main(arguments(there / "model", there / sequence.name, there / "run")) == 0
-    assert learned(there / "run") == BOTH
+    registry = NeuronRegistry.load(there / "run" / "registry")
+    assert (registry.tokens, registry.base_model) == (BOTH, str(there / "model"))
+
+
+def test_a_run_of_an_earlier_version_goes_on(tiny_base_model: Path, tmp_path: Path) -> None:
+    sequence, run = write_sequence(tmp_path / "photos", ["cat", "dog"]), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(BaseModel, "fingerprint", lambda self: self.fingerprints()[1])
+        assert main(arguments(tiny_base_model, shortened(sequence), run)) == 0
+    assert NeuronRegistry.load(run / "registry").base_fingerprint != BaseModel.load(str(tiny_base_model)).fingerprint()
+    assert main(arguments(tiny_base_model, sequence, run)) == 0
+    assert learned(run) == BOTH
 
 
 def test_another_base_model_is_still_refused(
