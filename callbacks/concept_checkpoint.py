@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from cns_lightning.ranges import Count
 from cns_lightning.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ConceptCheckpoint(ModelCheckpoint):
         every_steps: optimizer steps between two saves within a stage.
     """
 
-    def __init__(self, every_steps: int = 100) -> None:
+    def __init__(self, every_steps: Count = 100) -> None:
         super().__init__(every_n_train_steps=every_steps, save_top_k=0, save_last=True, enable_version_counter=False)
         self.every_steps = every_steps
 

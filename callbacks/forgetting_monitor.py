@@ -19,6 +19,7 @@ from cns_lightning.evaluation.judges import clip_encoder, judge_of
 from cns_lightning.evaluation.scored_with import judged_by
 from cns_lightning.fusion import fusion_text
 from cns_lightning.progress import ProgressDisplay
+from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import read_json, sha256_of_facts, write_json
 
@@ -51,12 +52,12 @@ class ForgettingMonitor(Callback):
 
     def __init__(
         self,
-        pictures: int = 0,
+        pictures: Amount = 0,
         judge: str | None = None,
-        batch_size: int = 8,
-        steps: int = 25,
-        guidance: float = 7.5,
-        look_alikes: int = 0,
+        batch_size: Count = 8,
+        steps: Count = 25,
+        guidance: NonNegative = 7.5,
+        look_alikes: Amount = 0,
     ) -> None:
         self.pictures, self.judge, self.batch_size = pictures, judge, batch_size
         self.steps, self.guidance, self.look_alikes = steps, guidance, look_alikes

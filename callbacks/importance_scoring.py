@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cns_lightning.calibration import read_calibration_prompts
 from cns_lightning.data.templates import scoring_prompts
-from cns_lightning.diffusion.text import text_states
+from cns_lightning.diffusion.text import text_states, token_ids
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.importance import importance_scores, text_feature_norms
 from cns_lightning.neurons.mask import NeuronMask
@@ -27,6 +27,7 @@ from cns_lightning.neurons.selection import (
     mean_general_neurons,
     vote_counts,
 )
+from cns_lightning.ranges import Share
 from cns_lightning.sequence import KINDS, Concept
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from lightning.pytorch import LightningModule, Trainer
 
+    from cns_lightning.diffusion.text import TextStates
     from cns_lightning.module import ContinualPersonalization
 
 Positions = Literal["all", "without_start", "concept"]
@@ -75,9 +77,9 @@ class ImportanceScoring(Callback):
     def __init__(
         self,
         calibration: str = "stable_diffusion",
-        share: float = 0.30,
+        share: Share = 0.30,
         general_rule: Literal["vote", "intersection", "mean"] = "vote",
-        vote_threshold: float | Literal["auto"] = "auto",
+        vote_threshold: Share | Literal["auto"] = "auto",
         reference_classes: dict[str, list[str]] | None = None,
         positions: Positions = "all",
         normalize_tokens: bool = False,
@@ -108,7 +110,8 @@ class ImportanceScoring(Callback):
         """Selects the neurons of the stage that is about to start."""
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
         concept = module.sequence.concepts[trainer.current_epoch]
-        norms = self._norms(module, scoring_prompts(concept, module.data.templates), concept.token)
+        own = module.tokens.identifiers(concept.token)
+        norms = self._norms(module, scoring_prompts(concept, module.data.templates), own)
         active = self._base_neurons(module.base_weights, norms)
         general = self._general_neurons(module).bools()
         selected = {name: concept_neurons(mask, general[name]) for name, mask in active.items()}
@@ -117,11 +120,13 @@ class ImportanceScoring(Callback):
     def _base_neurons(self, weights: dict[str, Tensor], norms: Tensor) -> dict[str, Tensor]:
         return {name: base_neurons(importance_scores(weight, norms), self.share) for name, weight in weights.items()}
 
-    def _norms(self, module: ContinualPersonalization, prompts: list[str], token: str | None = None) -> Tensor:
-        """Gives the feature norms of a set of prompts, shape (width,), float32, on the CPU."""
+    def _norms(self, module: ContinualPersonalization, prompts: list[str], own: Sequence[int] = ()) -> Tensor:
+        """Returns the feature norms of a set of prompts, shape (width,), float32, on the CPU."""
         assert module.base is not None
-        states = text_states(module.base, [*prompts, ""] if self.include_unconditional else prompts)
-        counted = counted_positions(states.token_ids, self.positions, module.tokens.identifiers(token) if token else [])
+        # Zeros, as guided SDXL reads for the empty prompt, add nothing.
+        is_mixed = self.include_unconditional and not module.base.zeroes_empty_prompt
+        states = text_states(module.base, [*prompts, ""] if is_mixed else prompts)
+        counted = counted_positions(states, self.positions, own)
         return text_feature_norms(states.states, counted, self.normalize_tokens).cpu()
 
     def _general_neurons(self, module: ContinualPersonalization) -> NeuronMask:
@@ -143,16 +148,21 @@ class ImportanceScoring(Callback):
         counts = vote_counts(module.base_weights, prompt_norms, self.share)
         threshold = 1.0 if self.general_rule == "intersection" else self.vote_threshold
         if threshold == "auto":
-            references = [
-                self._base_neurons(
-                    module.base_weights, self._norms(module, scoring_prompts(each, module.data.templates))
-                )
-                for each in stand_ins(self.reference_classes, module.registry.rare_words)
-            ]
+            references = self._references(module)
             threshold, density = automatic_threshold(counts, references, len(prompt_norms))
             facts["expected_density"] = f"{density:.4f}"
         facts["threshold"] = f"{threshold:.4f}"
         return NeuronMask.from_bools(general_neurons(counts, len(prompt_norms), float(threshold))), facts
+
+    def _references(self, module: ContinualPersonalization) -> list[dict[str, Tensor]]:
+        """Returns the base neurons of the stand-ins, scored as concepts are."""
+        assert module.base is not None
+        found = []
+        for each in stand_ins(self.reference_classes, module.registry.rare_words):
+            own = token_ids(module.base.tokenizers[0], each.token)
+            norms = self._norms(module, scoring_prompts(each, module.data.templates), own)
+            found.append(self._base_neurons(module.base_weights, norms))
+        return found
 
     def _fingerprint(self, module: ContinualPersonalization) -> str:
         # Not all of vars(self): Lightning puts things of its own there, which change from stage to stage.
@@ -179,23 +189,19 @@ def stand_ins(classes: Mapping[str, Sequence[str]], rare_words: Sequence[str]) -
     return found
 
 
-def counted_positions(token_ids: Tensor, positions: Positions, own: list[int]) -> Tensor:
+def counted_positions(encoded: TextStates, positions: Positions, own: Sequence[int]) -> Tensor:
     """Marks the tokens whose states count, shape (prompts, tokens), bool.
 
     Args:
-        token_ids: shape (prompts, tokens).
+        encoded: the prompts.
         positions: which positions count.
         own: ids of the concept's token; with ``concept`` a prompt without it counts from its first word.
     """
-    counted = torch.ones_like(token_ids, dtype=torch.bool)
+    counted = torch.ones_like(encoded.positions)
     if positions != "all":
         counted[:, 0] = False
     if positions == "concept":
-        is_own = torch.isin(token_ids, torch.tensor(own, device=token_ids.device))
+        is_own = torch.isin(encoded.token_ids, torch.tensor(list(own), device=encoded.token_ids.device))
         has_own = is_own.any(1, keepdim=True)
-        # The last position of a prompt holds the end token or the padding; the first of its kind ends the prompt.
-        end = token_ids[:, -1:]
-        after_end = ((token_ids == end).cumsum(1) - (token_ids == end).int()) > 0
-        counted &= (is_own.cumsum(1) > 0) | ~has_own
-        counted &= ~after_end
+        counted &= ((is_own.cumsum(1) > 0) | ~has_own) & encoded.positions
     return counted

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback
 
 from cns_lightning.metrics_file import append_row, read_rows, write_rows
+from cns_lightning.ranges import Count
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.step_notices import LOSS, PENALTY
 
@@ -31,7 +32,7 @@ class MetricsTable(Callback):
         every_steps: optimizer steps a row.
     """
 
-    def __init__(self, every_steps: int = 10) -> None:
+    def __init__(self, every_steps: Count = 10) -> None:
         self.every_steps = every_steps
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0

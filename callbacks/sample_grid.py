@@ -12,6 +12,7 @@ from PIL import Image
 
 from cns_lightning.diffusion.sampling import check_steps, generate_pairs, grid
 from cns_lightning.evaluation.questions import BASE_PROMPTS
+from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import write_atomically
 
@@ -38,10 +39,10 @@ class SampleGrid(Callback):
 
     def __init__(
         self,
-        pictures: int = 4,
+        pictures: Amount = 4,
         base_prompts: list[str] | None = None,
-        steps: int = 25,
-        guidance: float = 7.5,
+        steps: Count = 25,
+        guidance: NonNegative = 7.5,
     ) -> None:
         self.pictures, self.steps, self.guidance = pictures, steps, guidance
         self.base_prompts = base_prompts or list(BASE_PROMPTS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 
 from cns_lightning.progress import ProgressDisplay, as_clock
+from cns_lightning.ranges import Count, NonNegative
 from cns_lightning.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class SequenceProgress(Callback):
         refresh_steps: optimizer steps between two refreshes on a terminal.
     """
 
-    def __init__(self, seconds: float = 10.0, refresh_steps: int = 5) -> None:
+    def __init__(self, seconds: NonNegative = 10.0, refresh_steps: Count = 5) -> None:
         self.seconds, self.refresh_steps = seconds, refresh_steps
         self.steps_taken, self.training_seconds = 0, 0.0
         self.stages_ended, self.other_seconds = 0, 0.0

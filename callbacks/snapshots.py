@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 
 from cns_lightning.errors import Faults
+from cns_lightning.ranges import Count
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
 
@@ -33,7 +34,7 @@ class Snapshots(Callback):
         steps: optimizer steps of a stage, each smaller than ``data.steps``; None or an empty list keeps no snapshots.
     """
 
-    def __init__(self, steps: list[int] | None = None) -> None:
+    def __init__(self, steps: list[Count] | None = None) -> None:
         self.steps = sorted(set(steps or ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,17 +77,18 @@ def _registry(trainer: Trainer, pl_module: LightningModule, steps: int) -> Neuro
     )  # fmt: skip
 
 
-def note_wrong_steps(faults: Faults, steps: list[int] | None, stage_steps: int) -> None:
-    """Notes every number of steps after which no snapshot can be taken.
+def check_snapshots(steps: list[int] | None, stage_steps: int) -> None:
+    """Refuses snapshots that cannot be taken.
 
     Args:
-        faults: takes the notes.
         steps: that were asked for.
         stage_steps: optimizer steps of a stage.
+
+    Raises:
+        UserError: naming every one that is not smaller than a stage.
     """
-    remedy = "Use whole numbers from 1, each smaller than data.steps: what a finished stage learned is kept anyway"
-    for each in steps or ():
-        if each < 1:
-            faults.add("--snapshots.steps", f"has {each}, at least 1 is needed", remedy)
-        elif each >= stage_steps:
-            faults.add("--snapshots.steps", f"has {each}, and a stage has {stage_steps} steps (data.steps)", remedy)
+    faults = Faults()
+    for each in (each for each in steps or () if each >= stage_steps):
+        remedy = "Use smaller ones; what a finished stage learned is kept anyway"
+        faults.add("--snapshots.steps", f"has {each}, and a stage has {stage_steps} steps (data.steps)", remedy)
+    faults.raise_if_any()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback
 
+from cns_lightning.ranges import Amount
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.slurm import requeue
 from cns_lightning.step_notices import SIGNAL_SLOTS
@@ -51,7 +52,7 @@ class StopSignals(Callback):
         requeue_limit: turns of one SLURM job, after which it is not requeued any more.
     """
 
-    def __init__(self, requeue_limit: int = 100) -> None:
+    def __init__(self, requeue_limit: Amount = 100) -> None:
         self.requeue_limit = requeue_limit
         self.asked = 0
         self.process = os.getpid()

@@ -6,7 +6,7 @@ registry and checkpoint when it was stopped: nothing depends on how often the pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -70,7 +70,7 @@ class ContinualPersonalization(LightningModule):
         method: Method,
         base_model: str = "miniature",
         seed: int = 0,
-        base_dtype: str = "float32",
+        base_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         gradient_checkpointing: bool = False,
         rare_words: list[str] | str = "auto",
     ) -> None:

@@ -30,6 +30,29 @@ LITERAL = re.compile(r"typing\.Literal\[([^\]]*)\]")
 SUGGESTED = re.compile(r"Did you mean '?([\w.]+)'?")
 KEY = re.compile(r'Parser key "([^"]+)"')
 EXPECTED = re.compile(r"Expected an? <class '(\w+)'>\. Got value: (.+)")
+RANGE = re.compile(r"Input should be ([^\[,]+?)(?:, [^\[]*)? \[type=")
+LIMITS = {"a valid number": "a number", "a valid integer": "a whole number", "greater than or equal to": "at least",
+          "less than or equal to": "at most", "greater than": "more than"}  # fmt: skip
+"""Our words by pydantic's."""
+GO_ON = "Leave it out: the same command with the same --run goes on by itself"
+STEPS = "Set the optimizer steps of a stage with --steps"
+OTHER_TRAINERS = {
+    **dict.fromkeys(("lr", "learning_rate"), "Set model.method.init_args.learning_rate"),
+    **dict.fromkeys(("resume", "resume_from_checkpoint", "ckpt_path"), GO_ON),
+    **dict.fromkeys(("epochs", "num_train_epochs", "max_train_steps", "max_steps", "num_steps"), STEPS),
+    **dict.fromkeys(("output_dir", "out", "logdir", "name"), "Give the run folder with --run"),
+    **dict.fromkeys(
+        ("instance_data_dir", "train_data_dir", "data_dir"), "Name the pictures' folder in the sequence file"
+    ),
+    **dict.fromkeys(("num_workers", "dataloader_num_workers"), "Leave it out: pictures are encoded once a stage"),
+    **dict.fromkeys(("device", "gpus"), "Set trainer.accelerator and trainer.devices"),
+    "pretrained_model_name_or_path": "Set model.base_model",
+    "train_batch_size": "Set data.batch_size",
+    "gradient_accumulation_steps": "Set trainer.accumulate_grad_batches",
+    "mixed_precision": "Set trainer.precision, to bf16-mixed for example",
+    "seed": "Set seed_everything",
+}
+"""What does here what a setting of other trainers does there."""
 SEE = "See python -m cns_lightning fit --help-all"
 
 
@@ -43,6 +66,8 @@ CUTTING = {
     "barebones": False,
 }
 """Settings of the trainer that end a stage before its last step, and the value at which they do not."""
+LEAST = {"num_nodes": 1, "devices": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}
+"""Settings of the trainer that Lightning does not check, and the least they may be."""
 NEEDED = {"use_distributed_sampler": False, "reload_dataloaders_every_n_epochs": 1}
 """Settings of the trainer without which a stage would see other data than it should."""
 
@@ -101,6 +126,11 @@ def check_trainer(trainer: Any) -> None:
             faults.add(
                 f"trainer.{name}", problem, "Set the length of a stage with --steps; a stopped run goes on by itself"
             )
+    for name, least in LEAST.items():
+        given = str(trainer.get(name))
+        is_all = name == "devices" and given == "-1"
+        if _is_number(given) and not float(given) >= least and not is_all:
+            faults.add(f"trainer.{name}", f"is {given}, at least {least} is needed", "Write a larger number")
     for name, needed in NEEDED.items():
         if trainer.get(name) != needed:
             faults.add(f"trainer.{name}", f"is {trainer.get(name)}, {needed} is needed", "Leave it out")
@@ -143,21 +173,21 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
         return UserError(f"command line: {word}", "belongs to no option", remedy)
     unknown = UNKNOWN.search(message)
     if unknown:
-        name = next(group for group in unknown.groups() if group)
+        name = next(group for group in unknown.groups() if group).rstrip(".")
         near = SUGGESTED.search(message)
-        remedy = f"Did you mean {near.group(1)}" if near else SEE
+        remedy = OTHER_TRAINERS.get(name.rsplit(".", 1)[-1]) or (f"Did you mean {near.group(1)}" if near else SEE)
         return UserError(f"{_place(name, arguments)}: {name}", "is no known key", remedy)
     return _wrong_value(message, arguments)
 
 
 def _wrong_value(message: str, arguments: list[str]) -> UserError:
-    named = KEY.search(message)
-    key = named.group(1) if named else "configuration"
+    # Parsers are nested: the innermost knows best.
+    key = next(reversed(KEY.findall(message)), "configuration")
     expected = EXPECTED.search(message)
     where = f"{_place(key.rsplit('.', 1)[-1], arguments)}: {key}"
     given = re.search(r"(?:Given|Got) value: (.+)", message)
     choices = list(dict.fromkeys(re.findall(r"'([^']*)'", " ".join(LITERAL.findall(message)))))
-    if given and choices:
+    if given and choices and not _is_number(given.group(1)):
         word = given.group(1).strip().strip("'\"")
         near = PRECISIONS.get(word.lower()) if key == "trainer.precision" else None
         near = near or next(iter(difflib.get_close_matches(word, choices, 1)), None)
@@ -165,9 +195,25 @@ def _wrong_value(message: str, arguments: list[str]) -> UserError:
     if expected:
         needed = TYPES.get(expected.group(1), expected.group(1))
         return UserError(where, f"is {expected.group(2).strip()}, {needed} is needed", SEE)
+    limit = RANGE.search(message)
+    if given and limit:
+        theirs = next((theirs for theirs in LIMITS if limit.group(1).startswith(theirs)), "")
+        # The parser takes the value out of what it quotes, and with it a limit that equals it.
+        rest = limit.group(1).removeprefix(theirs) or ("" if theirs.startswith("a ") else f" {given.group(1).strip()}")
+        needed = LIMITS.get(theirs, "") + rest
+        words = f", or one of the words {', '.join(choices)}," if choices else ""
+        return UserError(where, f"is {given.group(1).strip()}, {needed}{words} is needed", SEE)
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     told = next((line for line in lines if "Got value" in line or "Expected" in line or "No module" in line), lines[-1])
     return UserError(where, re.sub(r"\s+", " ", told).rstrip("."), SEE)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.strip().strip("'\""))
+    except ValueError:
+        return False
+    return True
 
 
 def _nearest_of(message: str, known: list[str]) -> str | None:

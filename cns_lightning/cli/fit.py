@@ -25,7 +25,7 @@ from cns_lightning.callbacks.metrics_table import MetricsTable
 from cns_lightning.callbacks.run_timer import RunTimer
 from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
-from cns_lightning.callbacks.snapshots import Snapshots, note_wrong_steps
+from cns_lightning.callbacks.snapshots import Snapshots, check_snapshots
 from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
 from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.cli.config_errors import (
@@ -39,8 +39,9 @@ from cns_lightning.cli.config_errors import (
 from cns_lightning.cli.continuation import check_unchanged, comparable, learned_tokens
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.diffusion.loading import MINIATURE
-from cns_lightning.errors import EXIT_DONE, Faults, UserError
+from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.module import ContinualPersonalization
+from cns_lightning.ranges import Count
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
 from cns_lightning.slurm import check_tasks, leave_out_tasks
@@ -63,12 +64,6 @@ BEFORE_METHOD = {
     "signals": StopSignals,
 }
 AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint": ConceptCheckpoint}
-# The least of what counts something.
-LEAST = {
-    **dict.fromkeys(("data.steps", "data.batch_size", "data.augmentation.variants"), 1),
-    **dict.fromkeys(("checkpoint.every_steps", "metrics.every_steps", "samples.steps"), 1),
-    **{"samples.pictures": 0, "monitor.pictures": 0, "monitor.batch_size": 1, "monitor.look_alikes": 0},
-}
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 
 # Some of Lightning's callbacks have members of an Enum for defaults, which YAML does not know.
@@ -119,7 +114,7 @@ class ContinualCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the run folder, the quick-trial step count and the callbacks that every run has."""
         parser.add_argument("--run", type=str, required=True, help="run folder, everything is written there")
-        parser.add_argument("--steps", type=int | None, default=None, help="optimizer steps of every stage")
+        parser.add_argument("--steps", type=Count | None, default=None, help="optimizer steps of every stage")
         for key, callback in (BEFORE_METHOD | AFTER_METHOD).items():
             parser.add_lightning_class_args(callback, key)
         for key in ("steps", "guidance"):
@@ -135,7 +130,7 @@ class ContinualCLI(LightningCLI):
         config.run = str(expanded(config.run))
         if config.steps is not None:
             config.data.steps = config.steps
-        check_counts(config)
+        check_snapshots(config.snapshots.steps, config.data.steps)
         check_trainer(config.trainer)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
@@ -197,24 +192,6 @@ def checked_configuration(arguments: list[str]) -> Namespace:
         return CheckedConfiguration(arguments).config
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
-
-
-def check_counts(config: Namespace) -> None:
-    """Refuses numbers that count something and are too small, and snapshots that cannot be taken.
-
-    Raises:
-        UserError: naming every one of them.
-    """
-    faults = Faults()
-    for key, least in LEAST.items():
-        if config[key] < least:
-            faults.add(
-                f"--{key}",
-                f"is {config[key]}, at least {least} is needed",
-                "Correct it on the command line or in the YAML file",
-            )
-    note_wrong_steps(faults, config.snapshots.steps, config.data.steps)
-    faults.raise_if_any()
 
 
 def choose_strategy(trainer: Namespace) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cns_lightning.determinism import integer, uniform
+from cns_lightning.ranges import Count, Positive, Probability, Share
 
 FAR_AWAY = ("a far away ", "very small ")
 CLOSE_UP = ("zoomed in ", "close up ")
@@ -35,12 +36,12 @@ class Augmentation:
         style_resize: whether pictures of a style are shrunk and cropped too.
     """
 
-    variants: int = 16
+    variants: Count = 16
     resize: bool = True
-    shrink_probability: float = 2 / 3
-    least_scale: float = 1 / 3
-    crop_scales: tuple[float, float] = (1.2, 1.4)
-    flip: float = 0.5
+    shrink_probability: Probability = 2 / 3
+    least_scale: Share = 1 / 3
+    crop_scales: tuple[Positive, Positive] = (1.2, 1.4)
+    flip: Probability = 0.5
     prefixes: bool = True
     style_resize: bool = False
 

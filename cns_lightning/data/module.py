@@ -20,6 +20,7 @@ from cns_lightning.data.templates import PromptTemplates, check_templates, class
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.text import reads_token
 from cns_lightning.errors import Faults, UserError
+from cns_lightning.ranges import Count, NonNegative
 from cns_lightning.sequence import Sequence, left_out, picture_files, sequence_path
 from cns_lightning.storage import read_bytes
 
@@ -69,12 +70,12 @@ class ConceptDataModule(LightningDataModule):
     def __init__(
         self,
         sequence: str,
-        batch_size: int = 4,
-        steps: int = 800,
+        batch_size: Count = 4,
+        steps: Count = 800,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         templates: PromptTemplates = PromptTemplates(),  # noqa: B008 - frozen
         prior: Prior = Prior(),  # noqa: B008 - frozen
-        noise_offset: float = 0.0,
+        noise_offset: NonNegative = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cns_lightning.data.templates import class_training_prompt
+from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.storage import read_tensors, sha256_of_facts, write_tensors
 
@@ -34,9 +35,9 @@ class Prior:
     Source: Custom Diffusion (arXiv 2212.04488), generated regularization pictures; docs/methods.md 4.2.
     """
 
-    pictures: int = 0
-    steps: int = 50
-    guidance: float = 6.0
+    pictures: Amount = 0
+    steps: Count = 50
+    guidance: NonNegative = 6.0
 
 
 def prior_latents(trainer: Any, concept: Concept, templates: PromptTemplates, prior: Prior) -> Tensor:

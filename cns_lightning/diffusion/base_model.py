@@ -118,6 +118,11 @@ class BaseModel:
         """Says whether the UNet reads two text encoders and the size of the picture."""
         return len(self.text_encoders) == 2
 
+    @property
+    def zeroes_empty_prompt(self) -> bool:
+        """Says whether guided sampling reads zeros in place of the empty prompt's states."""
+        return bool(self._settings.get("force_zeros_for_empty_prompt"))
+
     def embedding_table(self, number: int) -> nn.Embedding:
         """Gives the token embeddings of one text encoder; wherever its class keeps them."""
         return cast("nn.Embedding", self.text_encoders[number].get_input_embeddings())

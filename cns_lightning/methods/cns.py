@@ -15,6 +15,7 @@ from cns_lightning.diffusion.text import text_states
 from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import BufferList, SparseDelta, gather_masked
+from cns_lightning.ranges import Amount, Count, NonNegative, Positive
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.sequence import KINDS
 
@@ -158,18 +159,18 @@ class ConceptNeuronSelection(Method):
 
     def __init__(  # noqa: PLR0913 - they are YAML keys
         self,
-        learning_rate: float = 1e-4,
-        token_learning_rate: float = 5e-4,
-        learning_rate_factors: dict[str, float] | None = None,
+        learning_rate: NonNegative = 1e-4,
+        token_learning_rate: NonNegative = 5e-4,
+        learning_rate_factors: dict[str, Positive] | None = None,
         learning_rate_falls: bool = False,
         token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
-        prior_strength: float = 5.0,
-        pretrained_strength: float = 1.0,
-        regularization_weight: float = 1.0,
-        reference_displacement: float = 0.01,
-        balance_steps: int = 20,
-        context_prompts: int = 8,
+        prior_strength: NonNegative = 5.0,
+        pretrained_strength: NonNegative = 1.0,
+        regularization_weight: NonNegative = 1.0,
+        reference_displacement: Positive = 0.01,
+        balance_steps: Count = 20,
+        context_prompts: Amount = 8,
         detach_first_token: bool = True,
     ) -> None:
         super().__init__()

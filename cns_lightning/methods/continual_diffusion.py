@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cns_lightning.diffusion.text import random_embedding
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import BufferList, LowRankDelta
+from cns_lightning.ranges import Count, NonNegative
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,10 +54,10 @@ class ContinualDiffusion(Method):
 
     def __init__(
         self,
-        learning_rate: float = 5e-4,
-        token_learning_rate: float = 5e-4,
-        rank: int = 16,
-        regularization_weight: float = 1e8,
+        learning_rate: NonNegative = 5e-4,
+        token_learning_rate: NonNegative = 5e-4,
+        rank: Count = 16,
+        regularization_weight: NonNegative = 1e8,
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate

@@ -16,6 +16,7 @@ from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
 from cns_lightning.methods.deltas import SparseDelta
 from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.ranges import NonNegative, Positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,12 +44,12 @@ class CustomDiffusion(Method):
 
     def __init__(
         self,
-        learning_rate: float = 4e-5,
-        token_learning_rate: float = 4e-5,
-        prior_weight: float = 1.0,
+        learning_rate: NonNegative = 4e-5,
+        token_learning_rate: NonNegative = 4e-5,
+        prior_weight: NonNegative = 1.0,
         detach_first_token: bool = True,
         captions: str = "stable_diffusion",
-        ridge: float = 1e-6,
+        ridge: Positive = 1e-6,
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate

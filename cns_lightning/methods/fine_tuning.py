@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import SparseDelta
 from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.ranges import NonNegative
 from cns_lightning.registry.record import ConceptRecord
 
 
@@ -23,7 +24,10 @@ class FineTuning(Method):
     starts_from_rare_word = True
 
     def __init__(
-        self, learning_rate: float = 4e-5, token_learning_rate: float = 4e-5, detach_first_token: bool = True
+        self,
+        learning_rate: NonNegative = 4e-5,
+        token_learning_rate: NonNegative = 4e-5,
+        detach_first_token: bool = True,
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate

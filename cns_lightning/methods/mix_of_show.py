@@ -18,6 +18,7 @@ from cns_lightning.diffusion.text import text_states
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import LowRankDelta
 from cns_lightning.methods.gradient_fusion import RIDGE, GramFusion, IterativeFusion, LayerFusion, recorded_inputs
+from cns_lightning.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,17 +61,17 @@ class MixOfShow(Method):
 
     def __init__(  # noqa: PLR0913 - they are YAML keys
         self,
-        learning_rate: float = 1e-4,
-        text_learning_rate: float = 1e-5,
-        token_learning_rate: float = 1e-3,
-        rank: int = 4,
-        weight_decay: float = 0.01,
-        largest_norm: float = 0.55,
+        learning_rate: NonNegative = 1e-4,
+        text_learning_rate: NonNegative = 1e-5,
+        token_learning_rate: NonNegative = 1e-3,
+        rank: Count = 4,
+        weight_decay: NonNegative = 0.01,
+        largest_norm: NonNegative = 0.55,
         solver: Solver = "iterations",
-        iterations: int = 500,
-        other_iterations: int = 50,
-        fusion_steps: int = 20,
-        ridge: float = RIDGE,
+        iterations: Count = 500,
+        other_iterations: Count = 50,
+        fusion_steps: Count = 20,
+        ridge: Positive = RIDGE,
     ) -> None:
         super().__init__()
         self.learning_rate, self.text_learning_rate = learning_rate, text_learning_rate

@@ -16,6 +16,7 @@ from cns_lightning.diffusion.projections import attention_projections, single_te
 from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import LowRankDelta
+from cns_lightning.ranges import Amount, Count, NonNegative
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ def orthogonal_basis(width: int, seed: int) -> Tensor:
     return (basis * triangle.diagonal().sign()).float()
 
 
-def chosen_columns(width: int, rank: int, seed: int, token: str, taken: Sequence[Tensor] = ()) -> Tensor:
+def chosen_columns(width: int, rank: Count, seed: int, token: str, taken: Sequence[Tensor] = ()) -> Tensor:
     """Chooses a concept's columns of a basis, shape (rank,), int64, ascending.
 
     Args:
@@ -82,12 +83,12 @@ class OrthogonalAdaptation(Method):
 
     def __init__(
         self,
-        learning_rate: float = 1e-5,
-        token_learning_rate: float = 1e-3,
-        rank: int = 20,
-        share: float = 0.6,
+        learning_rate: NonNegative = 1e-5,
+        token_learning_rate: NonNegative = 1e-3,
+        rank: Count = 20,
+        share: NonNegative = 0.6,
         columns: Columns = "random",
-        basis_seed: int = 0,
+        basis_seed: Amount = 0,
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate

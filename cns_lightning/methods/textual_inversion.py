@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
+from cns_lightning.ranges import NonNegative
 from cns_lightning.registry.record import ConceptRecord
 
 
@@ -21,7 +22,7 @@ class TextualInversion(Method):
 
     names_class_word = False
 
-    def __init__(self, token_learning_rate: float = 5e-4) -> None:
+    def __init__(self, token_learning_rate: NonNegative = 5e-4) -> None:
         super().__init__()
         self.token_learning_rate = token_learning_rate
 

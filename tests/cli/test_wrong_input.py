@@ -27,6 +27,21 @@ def refused(*words: str) -> str:
         (("--trainer.devices", "two"), ("trainer.devices: is two",)),
         (("--seed_everything", "-1"), ("--seed_everything: is -1, a number from 0",)),
         (("--seed_everything", str(2**64 - 1)), ("--seed_everything: is 18446744073709551615",)),
+        (("--model.method.learning_rate", "-1"), ("learning_rate: is -1, at least 0 is needed",)),
+        (("--model.method.learning_rate", "nan"), ("learning_rate: is nan, a finite number is needed",)),
+        (("--model.method.balance_steps", "0"), ("balance_steps: is 0, at least 1 is needed",)),
+        (("--model.method.learning_rate_factors", "{scene: 0}"), ("is 0, more than 0 is needed",)),
+        (("--model.base_dtype", "half"), ("is half, none of float32, bfloat16, float16",)),
+        (("--data.augmentation.flip", "1.5"), ("data.augmentation.flip: is 1.5, at most 1 is needed",)),
+        (("--data.augmentation.crop_scales", "[0, 1]"), ("crop_scales: is 0, more than 0 is needed",)),
+        (("--data.batch_size", "two"), ("data.batch_size: is two, a whole number is needed",)),
+        (("--snapshots.steps", "[0, 5]"), ("snapshots.steps: is 0, at least 1 is needed",)),
+        (("--snapshots.steps", "[5, 300]"), ("--snapshots.steps: has 300, and a stage has 300 steps",)),
+        (("--trainer.devices", "0"), ("trainer.devices: is 0, at least 1 is needed",)),
+        (("--trainer.gradient_clip_val", "-1"), ("trainer.gradient_clip_val: is -1, at least 0 is needed",)),
+        (("--lr", "1"), ("lr: is no known key. Set model.method.init_args.learning_rate",)),
+        (("--resume",), ("resume: is no known key", "goes on by itself")),
+        (("--data.num_workers", "2"), ("data.num_workers: is no known key. Leave it out",)),
         (("word",), ("command line: word: belongs to no option", "quotes")),
         (("configs/hardware/cpu.yaml",), ("configs/hardware/cpu.yaml: belongs to no option. Put --config before it",)),
     ],
@@ -40,6 +55,21 @@ def test_merged_keys_are_no_second_ones(tmp_path: Path) -> None:
     path = tmp_path / "merged.yaml"
     path.write_text("b: &b {a: 1}\ng:\n  mid: &m\n    <<: *b\n    a: 2\ntop:\n  <<: *m\n", "utf-8")
     assert read_yaml(path, "")["top"] == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("share: 1.5", "share: is 1.5, at most 1 is needed"),
+        ("vote_threshold: 0", "vote_threshold: is 0, more than 0, or one of the words auto, is needed"),
+        ("vote_threshold: aut", "vote_threshold: is aut, none of auto. Did you mean auto"),
+    ],
+)
+def test_settings_of_callbacks(setting: str, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    scoring = "cns_lightning.callbacks.importance_scoring.ImportanceScoring"
+    path.write_text(f"trainer:\n  callbacks:\n  - class_path: {scoring}\n    init_args:\n      {setting}\n", "utf-8")
+    assert part in refused("--run", str(tmp_path / "run"), "--config", str(path))
 
 
 def test_an_empty_run_folder_is_refused() -> None:
