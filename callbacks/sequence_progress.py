@@ -88,12 +88,12 @@ class SequenceProgress(Callback):
         return f"concept {stage + 1}/{len(concepts)} {concepts[stage].token} {concepts[stage].class_word}"
 
     def _line(self, trainer: Trainer, module: ContinualPersonalization) -> str:
-        steps = module.data.steps
+        steps = module.data.steps_of(module.stage)
         pace = self.training_seconds / self.steps_taken
         stage_left = (steps - module.step) * pace
-        stages_left = len(module.sequence.concepts) - module.stage - 1
+        later = range(module.stage + 1, len(module.sequence.concepts))
         overhead = self.other_seconds / (self.stages_ended + 1)
-        sequence_left = stage_left + stages_left * (steps * pace + overhead)
+        sequence_left = stage_left + sum(module.data.steps_of(stage) * pace + overhead for stage in later)
         return (
             f"{self._title(trainer, module.stage)}: training {module.step}/{steps}, {pace:.2f} s a step, "
             f"stage {as_clock(stage_left)} left, sequence {as_clock(sequence_left)} left"

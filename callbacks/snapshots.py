@@ -82,7 +82,7 @@ def check_snapshots(steps: list[int] | None, stage_steps: int) -> None:
 
     Args:
         steps: that were asked for.
-        stage_steps: optimizer steps of a stage.
+        stage_steps: optimizer steps of the shortest stage.
 
     Raises:
         UserError: naming every one that is not smaller than a stage.
@@ -90,5 +90,9 @@ def check_snapshots(steps: list[int] | None, stage_steps: int) -> None:
     faults = Faults()
     for each in (each for each in steps or () if each >= stage_steps):
         remedy = "Use smaller ones; what a finished stage learned is kept anyway"
-        faults.add("--snapshots.steps", f"has {each}, and a stage has {stage_steps} steps (data.steps)", remedy)
+        faults.add(
+            "--snapshots.steps",
+            f"has {each}, and a stage has {stage_steps} steps (data.steps, data.steps_per_picture)",
+            remedy,
+        )
     faults.raise_if_any()

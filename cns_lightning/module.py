@@ -213,7 +213,7 @@ class ContinualPersonalization(LightningModule):
         """Keeps what the running stage learned and folds it into the model; does nothing when it is done already."""
         if self.stage < 0 or self.done_stages > self.stage:
             return
-        self.data.check_whole(self.concept.token, self.step)
+        self.data.check_whole(self.stage, self.step)
         record = self.method.finish_stage()
         self.overrides.clear()
         self.tokens.fold(record.token)
@@ -299,7 +299,7 @@ class ContinualPersonalization(LightningModule):
         self.notices.note_losses(losses, penalty, first, 1 / accumulate)
         loss = losses.mean()
         if self.method.prior_weight and "prior_latents" in batch:
-            loss = loss + self.method.prior_weight * self._prior_loss(batch)
+            loss = loss + self.method.prior_weight / batch["latents"].shape[1] * self._prior_loss(batch)
         return loss if penalty is None else loss + penalty
 
     def _prior_loss(self, batch: dict[str, Any]) -> Tensor:
@@ -341,13 +341,13 @@ class ContinualPersonalization(LightningModule):
         """Steps, lets the method act while the gradients stand, and counts."""
         if self.method.learning_rate_falls:
             for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = group[FULL_RATE] * (1 - self.step / self.data.steps)
+                group["lr"] = group[FULL_RATE] * (1 - self.step / self.data.steps_of(self.stage))
         super().optimizer_step(*arguments, **keywords)
         self.method.after_step(self.step)
         self.notices.publish(self.step)
         self.step += 1
         # On a stage's last batch nothing may stay behind: the stage is about to be finished.
-        self.recent_notices = self.notices.read(wait=self.step == self.data.steps)
+        self.recent_notices = self.notices.read(wait=self.step == self.data.steps_of(self.stage))
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Hands the step's loss, the mean over ranks, to the loggers."""

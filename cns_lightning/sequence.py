@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import Faults, UserError
-from cns_lightning.user_files import expanded, read_yaml
+from cns_lightning.user_files import composed, expanded, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +23,7 @@ AVIF_SUFFIXES = (".avif",)
 """Read where Pillow was built with AVIF, as from 11.3 on."""
 HEIF_SUFFIXES = (".heic", ".heif")
 """Read where pillow-heif is installed."""
+CAPTION_SUFFIXES = (".txt", ".caption")
 WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 FEWEST_PICTURES, MOST_PICTURES = 3, 20
 LONGEST_TOKEN = 60
@@ -156,13 +157,19 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in suffixes)
 
 
+def captions_beside(picture: Path) -> list[Path]:
+    """Lists the text files of a picture's name, in upper or lower case; more than one cannot be told apart."""
+    found = (path for path in picture.parent.iterdir() if path.stem == picture.stem)
+    return sorted(path for path in found if path.suffix.lower() in CAPTION_SUFFIXES)
+
+
 def left_out(folder: Path) -> str:
     """Says what a folder holds beside its pictures and their captions, and why that is not read; empty for nothing.
 
     Hidden files and those that Windows leaves in folders of pictures are not worth a word.
     """
     pictures = picture_files(folder)
-    captions = {path.with_suffix(".txt") for path in pictures}
+    captions = {each for path in pictures for each in captions_beside(path)}
     reasons: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         if path in pictures or path in captions or path.name.startswith(".") or path.name.lower() in WINDOWS_FILES:
@@ -234,9 +241,10 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any, learned: Colle
         problem = f"has {len(entry['token'])} characters, and files are named after it"
         faults.add(f"{where}.token", problem, f"Take one of at most {LONGEST_TOKEN}")
     images = (path.parent / expanded(entry["images"])).absolute()
-    if entry["token"] not in learned:
+    token, class_word = composed(entry["token"]), composed(entry["class_word"].strip())
+    if token not in learned:
         _check_pictures(faults, f"{where}.images", images)
-    return Concept(entry["token"], entry["class_word"].strip(), entry["kind"], images)
+    return Concept(token, class_word, entry["kind"], images)
 
 
 def _check_pictures(faults: Faults, where: str, folder: Path) -> None:
@@ -288,6 +296,7 @@ def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) ->
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             faults.add(f"{where}.{key}", "is no list of texts", "Write one prompt a line, each after a dash")
             continue
+        prompts = [composed(prompt) for prompt in prompts]
         for number, prompt in enumerate(prompts):
             check_place(faults, f"{where}.{key}[{number}]", key, prompt)
             for token in TOKEN.findall(prompt):

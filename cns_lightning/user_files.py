@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def read_yaml(path: Path, remedy: str) -> Any:
         if isinstance(error, yaml.constructor.ConstructorError) and "second time" in problem:
             raise UserError(where, problem, "Put both into one") from error
         raise UserError(where, f"is no valid YAML ({problem})", "Correct the line; indent with spaces") from error
+
+
+def composed(text: str) -> str:
+    """Returns a text with letters and their accents as one character each, as text encoders read it."""
+    return unicodedata.normalize("NFC", text)
 
 
 def expanded(text: str) -> Path:

@@ -1,5 +1,6 @@
 """A sequence file: what is read, and the message for every mistake."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,10 @@ def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / f"IMG_{number}.HEIC").touch()
     assert "IMG_0.HEIC, IMG_1.HEIC, IMG_2.HEIC and 2 more" in left_out(tmp_path)
+
+
+def test_letters_of_two_characters_are_those_of_one(tmp_path: Path, good: dict[str, Any]) -> None:
+    text = yaml.safe_dump(good).replace("<new1>", unicodedata.normalize("NFD", "<m\u00f4m\u00f4>"))
+    sequence = read(tmp_path, text)
+    assert sequence.concepts[0].token == "<m\u00f4m\u00f4>"
+    assert any("<m\u00f4m\u00f4>" in prompt for prompt in sequence.prompts.single)

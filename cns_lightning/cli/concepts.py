@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.cli.arguments import path_argument
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.run_folder import RunFolder
+from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +45,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
     made.add_argument("--json", action="store_true", help="print JSON instead of text")
     action = made.add_mutually_exclusive_group()
-    action.add_argument("--remove", metavar="TOKEN", help="take one concept out, keep those learned after it")
-    action.add_argument("--rollback", metavar="TOKEN", help="go back to the state right after TOKEN was learned")
+    action.add_argument(
+        "--remove", type=composed, metavar="TOKEN", help="take one concept out, keep those learned after it"
+    )
+    action.add_argument(
+        "--rollback", type=composed, metavar="TOKEN", help="go back to the state right after TOKEN was learned"
+    )
     action.add_argument(
         "--verify", action="store_true", help="check every file, and every weight against the base model"
     )

@@ -37,14 +37,15 @@ from cns_lightning.cli.config_errors import (
     lightning_explained,
 )
 from cns_lightning.cli.continuation import check_unchanged, comparable, learned_tokens
-from cns_lightning.data.module import ConceptDataModule
+from cns_lightning.cli.processes import check_group, choose_strategy, process_count
+from cns_lightning.data.module import ConceptDataModule, steps_of_stage
 from cns_lightning.diffusion.loading import MINIATURE
 from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
 from cns_lightning.run_folder import RunFolder
 from cns_lightning.sequence import Sequence, sequence_path
-from cns_lightning.slurm import check_tasks, leave_out_tasks
+from cns_lightning.slurm import leave_out_tasks
 from cns_lightning.storage import write_atomically
 from cns_lightning.user_files import expanded
 
@@ -64,8 +65,6 @@ BEFORE_METHOD = {
     "signals": StopSignals,
 }
 AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint": ConceptCheckpoint}
-STAGED_DDP = "cns_lightning.strategy.StagedDDP"
-
 # Some of Lightning's callbacks have members of an Enum for defaults, which YAML does not know.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
@@ -129,8 +128,7 @@ class ContinualCLI(LightningCLI):
             raise UserError("--run", "is empty", "Give a folder for the run")
         config.run = str(expanded(config.run))
         if config.steps is not None:
-            config.data.steps = config.steps
-        check_snapshots(config.snapshots.steps, config.data.steps)
+            config.data.steps, config.data.steps_per_picture = config.steps, None
         check_trainer(config.trainer)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
@@ -138,13 +136,24 @@ class ContinualCLI(LightningCLI):
         self.learned = () if config.monitor.pictures else learned_tokens(self.folder)
         self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
         config.trainer.max_epochs = len(self.sequence.concepts)
+        folders = [concept.images for concept in self.sequence.concepts if concept.token not in self.learned]
+        lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in folders]
+        check_snapshots(config.snapshots.steps, min(lengths, default=config.data.steps))
         base = expanded(config.model.base_model)
         if config.model.base_model != MINIATURE and base.exists():
             config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
         if config.trainer.accelerator == "auto":
             config.trainer.accelerator = self.usual_accelerator()
+        for logger in _listed(config.trainer.logger):
+            if str(logger.get("init_args", {}).get("save_dir", "")).startswith("{run}"):
+                logger.init_args.save_dir = str(logger.init_args.save_dir).replace("{run}", config.run)
         choose_strategy(config.trainer)
         check_unchanged(self.folder, comparable(config), self.sequence)
+
+    def instantiate_classes(self) -> None:
+        """Makes the parts, in a process that knows its place among the others."""
+        check_group(process_count(self.config.trainer), self.config.trainer.num_nodes)
+        super().instantiate_classes()
 
     def _set_seed(self) -> None:
         """Checks the seed before Lightning draws with it."""
@@ -194,37 +203,9 @@ def checked_configuration(arguments: list[str]) -> Namespace:
         raise explained(mistake, arguments) from mistake
 
 
-def choose_strategy(trainer: Namespace) -> None:
-    """Puts the one strategy that can exchange a stage's vectors where several processes are asked for.
-
-    Raises:
-        UserError: if another strategy is named, or SLURM has started other processes than these.
-    """
-    processes = process_count(trainer)
-    named = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.class_path
-    if named not in ("auto", "ddp", STAGED_DDP):
-        raise UserError(
-            "trainer.strategy",
-            f"is {named}, which cannot exchange what a stage trains",
-            "Leave it at auto; one stage trains so little that every device holds it whole",
-        )
-    check_tasks(processes)
-    if processes > 1:
-        trainer.strategy = Namespace(class_path=STAGED_DDP, init_args=Namespace())
-
-
-def process_count(trainer: Namespace) -> int:
-    """Gives the number of processes that the trainer's settings mean, over all nodes."""
-    devices = trainer.devices
-    if isinstance(devices, list):
-        return len(devices) * trainer.num_nodes
-    if str(devices) in ("auto", "-1"):
-        is_processor = trainer.accelerator == "cpu" or not torch.cuda.is_available()
-        return (1 if is_processor else torch.cuda.device_count()) * trainer.num_nodes
-    parts = [part for part in str(devices).split(",") if part]
-    if not parts or not all(part.strip().isdecimal() for part in parts):
-        raise UserError("trainer.devices", f"is {devices}, a number or auto is needed", "Write 1, 2, ... or auto")
-    return (len(parts) if "," in str(devices) else int(devices)) * trainer.num_nodes
+def _listed(value: Any) -> list[Any]:
+    """Returns the loggers of a configuration that are made from a class."""
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, Namespace)]
 
 
 def _as_seed(value: int | bool) -> int:

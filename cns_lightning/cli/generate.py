@@ -9,16 +9,18 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cns_lightning.cli.arguments import at_least, path_argument
+from cns_lightning.cli.arguments import at_least, finite_number, path_argument
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder, make_folder
 from cns_lightning.sequence import TOKEN
+from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL import Image
+    from transformers import CLIPTokenizer
 
     from cns_lightning.diffusion.regions import Region
 
@@ -30,10 +32,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
     made.add_argument(
-        "--prompt", action="append", required=True, metavar="TEXT", help="what to draw; may be given several times"
+        "--prompt",
+        type=composed,
+        action="append",
+        required=True,
+        metavar="TEXT",
+        help="what to draw; may be given several times",
     )
     made.add_argument(
         "--region",
+        type=composed,
         action="append",
         default=[],
         metavar="X0,Y0,X1,Y1:TEXT",
@@ -41,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--n", type=at_least(1), default=4, help="pictures of each prompt (4)")
     made.add_argument("--seed", type=int, default=0, help="of the first picture; the next have the next numbers (0)")
-    made.add_argument("--upto", metavar="TOKEN", help="the model as it was right after this concept")
+    made.add_argument("--upto", type=composed, metavar="TOKEN", help="the model as it was right after this concept")
     made.add_argument(
         "--out",
         type=path_argument,
@@ -52,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
         "--folder", type=path_argument, metavar="DIR", help="write every picture to a file of its own in here"
     )
     made.add_argument("--steps", type=at_least(1), help="of the sampler (those of the run's own samples)")
-    made.add_argument("--guidance", type=float, help="how closely prompts are followed (as in the run's samples)")
+    made.add_argument(
+        "--guidance", type=finite_number, help="how closely prompts are followed (as in the run's samples)"
+    )
     made.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
     made.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
     made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
@@ -79,11 +89,14 @@ def run(argv: list[str]) -> int:
 
     asked = [(f"--prompt {prompt!r}", prompt) for prompt in arguments.prompt]
     asked += [(f"--region {given!r}", region.prompt) for given, region in zip(arguments.region, regions, strict=True)]
-    check_prompts(asked, NeuronRegistry.load(folder.registry).tokens, arguments.upto)
+    tokens = NeuronRegistry.load(folder.registry).tokens
+    check_prompts(asked, tokens, arguments.upto)
     device = available_device(arguments.device)
     display = ProgressDisplay()
     display.event(f"loading the model of {arguments.run} to {device}")
     pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device)
+    for sentence in without_brackets(pipe.tokenizer, [prompt for _, prompt in asked], tokens):
+        display.event(sentence)
     steps, guidance = sampling_of(folder)
     check_steps(pipe.scheduler, arguments.steps or steps, "--steps")
     pictures = generate(
@@ -184,6 +197,21 @@ def check_prompts(asked: Sequence[tuple[str, str]], tokens: Sequence[str], upto:
             else:
                 faults.add(where, f"names {token}, which was not learned", _known(token, learned))
     faults.raise_if_any()
+
+
+def without_brackets(tokenizer: CLIPTokenizer, prompts: Sequence[str], tokens: Sequence[str]) -> list[str]:
+    """Returns a sentence for every prompt that seems to mean a concept and does not write its token.
+
+    A word that the base model knows may be meant as such, also where a token is called like it.
+    """
+    found = []
+    for prompt in prompts:
+        for token in tokens:
+            name = re.escape(token[1:-1])
+            is_there = re.search(rf"(?<![<\w]){name}(?![>\w])", prompt, re.IGNORECASE)
+            if is_there and len(tokenizer.tokenize(token[1:-1])) > 1:
+                found.append(f"{prompt!r} says {is_there[0]} without brackets, which is not the concept {token}")
+    return found
 
 
 def _known(token: str, tokens: Sequence[str]) -> str:

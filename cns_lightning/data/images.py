@@ -12,7 +12,8 @@ import numpy
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from cns_lightning.errors import Faults, UserError
-from cns_lightning.sequence import TOKEN, picture_files, register_heif
+from cns_lightning.sequence import TOKEN, captions_beside, picture_files, register_heif
+from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,11 +164,15 @@ def _caption(path: Path, token: str) -> str | None:
     Raises:
         UserError: if it is not text, is empty, or names another token.
     """
-    beside = path.with_suffix(".txt")
-    if not beside.exists():
+    found = captions_beside(path)
+    if not found:
         return None
+    beside = found[0]
+    if len(found) > 1:
+        problem = f"and {found[1].name} are both captions of {path.name}"
+        raise UserError(str(beside), problem, "Keep one of them")
     try:
-        text = " ".join(beside.read_bytes().decode("utf-8-sig").split())
+        text = composed(" ".join(beside.read_bytes().decode("utf-8-sig").split()))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(str(beside), "cannot be read as UTF-8 text", "Save it again, or remove it") from error
     if not text:

@@ -21,11 +21,20 @@ from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.text import reads_token
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.ranges import Count, NonNegative
-from cns_lightning.sequence import Sequence, left_out, picture_files, sequence_path
+from cns_lightning.sequence import (
+    AVIF_SUFFIXES,
+    HEIF_SUFFIXES,
+    Sequence,
+    captions_beside,
+    left_out,
+    picture_files,
+    sequence_path,
+)
 from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.sequence import Concept
@@ -50,6 +59,21 @@ class StageLatents:
     prior_prompt: str = ""
 
 
+def steps_of_stage(steps: int, steps_per_picture: int | None, images: Path) -> int:
+    """Returns the optimizer steps of a stage; 0 if they follow from pictures that are gone.
+
+    Args:
+        steps: of every stage.
+        steps_per_picture: in place of ``steps``; None leaves it at that.
+        images: folder of the pictures.
+
+    Source: Mix-of-Show's published code; docs/methods.md 5.4.
+    """
+    if steps_per_picture is None:
+        return steps
+    return steps_per_picture * (len(picture_files(images)) if images.is_dir() else 0)
+
+
 class ConceptDataModule(LightningDataModule):
     """Serves the pictures of the running stage's concept.
 
@@ -57,6 +81,7 @@ class ConceptDataModule(LightningDataModule):
         sequence: path of the sequence file; a bare name stands for one that ships.
         batch_size: pictures of one rank in one batch.
         steps: optimizer steps of every stage.
+        steps_per_picture: optimizer steps of a stage for each of its pictures, in place of ``steps``.
         augmentation: how pictures are varied.
         templates: prompts by kind of concept.
         prior: pictures of the class, for methods with prior preservation.
@@ -72,6 +97,7 @@ class ConceptDataModule(LightningDataModule):
         sequence: str,
         batch_size: Count = 4,
         steps: Count = 800,
+        steps_per_picture: Count | None = None,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         templates: PromptTemplates = PromptTemplates(),  # noqa: B008 - frozen
         prior: Prior = Prior(),  # noqa: B008 - frozen
@@ -82,7 +108,8 @@ class ConceptDataModule(LightningDataModule):
         check_templates(templates)
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
-        self.noise_offset = noise_offset
+        self.noise_offset, self.steps_per_picture = noise_offset, steps_per_picture
+        self.stage_steps: dict[int, int] = {}
         self.prepared: dict[int, StageLatents] = {}
         self.checksums: dict[int, str] = {}
         self.learned: tuple[str, ...] = ()
@@ -107,18 +134,27 @@ class ConceptDataModule(LightningDataModule):
         folders = dict.fromkeys(concept.images for concept in concepts)
         return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
 
-    def check_whole(self, token: str, steps: int) -> None:
+    def steps_of(self, stage: int) -> int:
+        """Returns the optimizer steps of a stage; of a learned concept whose pictures are gone, those that it took."""
+        if stage not in self.stage_steps:
+            images = self.sequence.concepts[stage].images
+            asked = steps_of_stage(self.steps, self.steps_per_picture, images)
+            self.stage_steps[stage] = asked or self.trainer.lightning_module.step  # type: ignore[union-attr]
+        return self.stage_steps[stage]
+
+    def check_whole(self, stage: int, steps: int) -> None:
         """Refuses to let a concept count as learned whose stage was ended early, by a callback for example.
 
         Args:
-            token: the concept's token.
+            stage: of the concept.
             steps: optimizer steps that were taken.
 
         Raises:
             UserError: if they are not those of a whole stage.
         """
-        if steps != self.steps:
-            problem = f"something ended the stage of {token} after {steps} of {self.steps} steps"
+        if steps != self.steps_of(stage):
+            token = self.sequence.concepts[stage].token
+            problem = f"something ended the stage of {token} after {steps} of {self.steps_of(stage)} steps"
             remedy = "Take out what stops a training early, and run the same command again; --steps sets the length"
             raise UserError("trainer", problem, remedy)
 
@@ -139,7 +175,7 @@ class ConceptDataModule(LightningDataModule):
                 prompts = [training_prompt(concept, self.templates, prefix, caption) for prefix in prefixes]
                 if not all(reads_token(base, prompt, concept.token) for prompt in prompts):
                     problem = f"is so long that {concept.token} stands behind what the text encoder reads"
-                    faults.add(str(path.with_suffix(".txt")), problem, f"Put {concept.token} further in front")
+                    faults.add(str(captions_beside(path)[0]), problem, f"Put {concept.token} further in front")
         faults.raise_if_any()
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
@@ -152,8 +188,7 @@ class ConceptDataModule(LightningDataModule):
         if stage not in self.checksums:
             digest = hashlib.sha256()
             for path in picture_files(self.sequence.concepts[stage].images):
-                beside = path.with_suffix(".txt")
-                digest.update(read_bytes(path) + (read_bytes(beside) if beside.exists() else b""))
+                digest.update(b"".join(read_bytes(each) for each in (path, *captions_beside(path))))
             self.checksums = {stage: digest.hexdigest()}
         return self.checksums[stage]
 
@@ -173,6 +208,8 @@ class ConceptDataModule(LightningDataModule):
             problem = (
                 f"holds other pictures or captions than when the stage of {concept.token} began (now at step {step})"
             )
+            if any(path.suffix.lower() in HEIF_SUFFIXES + AVIF_SUFFIXES for path in concept.images.iterdir()):
+                problem += "; its HEIC and AVIF files count only where pillow-heif and Pillow read them"
             remedy = "Put them back as they were, or take another --run folder"
             if stage:
                 previous = self.sequence.concepts[stage - 1].token
@@ -236,7 +273,9 @@ class ConceptDataModule(LightningDataModule):
         module = trainer.lightning_module
         start = module.step if module.stage == stage else 0
         ranks, accumulate = trainer.world_size, trainer.accumulate_grad_batches
-        sampler = StepSampler(stage, start, self.steps, self.batch_size, trainer.global_rank, ranks, accumulate)
+        sampler = StepSampler(
+            stage, start, self.steps_of(stage), self.batch_size, trainer.global_rank, ranks, accumulate
+        )
         dataset = StageDataset(self, self.batch_size * ranks * accumulate)
         # Pinned, so that the host need not wait while a batch is on its way to a GPU.
         is_pinned = trainer.strategy.root_device.type == "cuda"

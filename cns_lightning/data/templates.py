@@ -25,7 +25,7 @@ class PromptTemplates:
     animal: str = "{prefix}photo of a {token} {class_word}"
     object: str = "{prefix}photo of a {token} {class_word}"
     scene: str = "{prefix}photo of {token} {class_word}"
-    style: str = "{prefix}painting in the style of {token} {class_word}"
+    style: str = "{prefix}painting in {token} {class_word}"
 
 
 DEFAULT_TEMPLATES = PromptTemplates()
@@ -103,7 +103,9 @@ def _prompt(concept: Concept, templates: PromptTemplates, prefix: str, caption: 
 def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> str:
     """Gives the training prompt of a concept's class: the concept's own without its token."""
     template: str = getattr(templates, concept.kind)
-    stand_in = "" if "class_word" in template else concept.class_word
+    # "a painting in a style", not "a painting in style", which would praise it.
+    article = "a" if concept.kind == "style" else ""
+    stand_in = article if "class_word" in template else concept.class_word
     return " ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split())
 
 

@@ -120,6 +120,6 @@ def layerwise_embedding(base: BaseModel, concept: Concept, seed: int) -> list[Te
     """
     single_text_encoder(base)
     layers = len(key_value_projections(base.unet)) // 2
-    (instance,) = random_embedding(base, seed, concept.token)
+    (instance,) = random_embedding(base, concept.class_word, seed, concept.token)
     (kind,) = word_embedding(base, concept.class_word, concept.token)
     return [torch.cat([instance, kind]).repeat(layers, 1)]

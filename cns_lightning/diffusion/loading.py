@@ -188,6 +188,7 @@ def _from_single_file(path: Path) -> DiffusionPipeline:
         raise UserError(where, f"is a {path.suffix or 'file without ending'}, not a .safetensors file", remedy)
     names = _check_readable(path)
     _check_whole(names, where)
+    _check_purpose(path, names, where)
     is_xl = any(name.startswith("conditioner.embedders.1.") for name in names)
     layout = path.with_suffix("")
     keywords: dict[str, Any] = {} if is_xl else {"safety_checker": None, "requires_safety_checker": False}
@@ -225,6 +226,25 @@ def _check_whole(names: frozenset[str], where: str) -> None:
     if lacking:
         problem = f"is not a whole checkpoint of the original layout; it lacks {', '.join(lacking)}"
         raise UserError(where, problem, "Give the whole checkpoint, or a diffusers folder")
+
+
+def _check_purpose(path: Path, names: frozenset[str], where: str) -> None:
+    """Refuses a UNet that reads more than a picture's latents, by the first layer's shape.
+
+    Raises:
+        UserError: saying what it is for.
+    """
+    from safetensors import safe_open
+
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    if first not in names:
+        return
+    with safe_open(str(path), framework="pt") as file:
+        channels = file.get_slice(first).get_shape()[1]
+    purposes = {8: "for editing pictures by instructions", 9: "for inpainting"}
+    if channels in purposes:
+        problem = f"is a model {purposes[channels]}: its UNet reads {channels} channels in place of 4"
+        raise UserError(where, problem, "Give the text-to-image model that it was made from")
 
 
 def _predict_velocity(pipeline: DiffusionPipeline, has_zero_snr: bool) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cns_lightning.diffusion.base_model import BaseModel
 
 INITIAL_NOISE = 0.5
-"""Standard deviation of the noise on a concept's first embedding, in standard deviations of the embedding table."""
+"""Deviation of the noise on a concept's first embedding, in standard deviations of its class word's vectors."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
 
 
 def initial_embedding(base: BaseModel, class_word: str, seed: int, token: str) -> list[Tensor]:
-    """Gives where a concept's token starts: the mean of its class word's vectors, plus noise of its own.
+    """Returns where a concept's token starts: the mean of its class word's vectors, plus noise of its own.
 
     Without the noise two concepts of one class would have the same neurons.
 
@@ -346,15 +346,14 @@ def initial_embedding(base: BaseModel, class_word: str, seed: int, token: str) -
     Source: docs/methods.md 1.4, token init (class word + noise); the noise's size is our choice.
     """
     vectors = []
-    for number, vector in enumerate(word_embedding(base, class_word, token)):
-        table = base.embedding_table(number).weight.detach().float().cpu()[: base.vocabulary_sizes[number]]
-        noise = normal((1, table.shape[1]), seed, "initial_embedding", token, number)
-        vectors.append(vector + INITIAL_NOISE * table.std() * noise)
+    for number, rows in enumerate(_rows_of(base, class_word, token)):
+        noise = normal((1, rows.shape[1]), seed, "initial_embedding", token, number)
+        vectors.append(rows.mean(0, keepdim=True) + INITIAL_NOISE * rows.std() * noise)
     return vectors
 
 
 def word_embedding(base: BaseModel, class_word: str, token: str) -> list[Tensor]:
-    """Gives the mean of a class word's vectors, one for each encoder, shape (1, width), float32, on the CPU.
+    """Returns the mean of a class word's vectors, one for each encoder, shape (1, width), float32, on the CPU.
 
     Args:
         base: the model.
@@ -364,26 +363,37 @@ def word_embedding(base: BaseModel, class_word: str, token: str) -> list[Tensor]
     Raises:
         UserError: if nothing is left of the class word when it is read.
     """
-    vectors = []
-    for number, tokenizer in enumerate(base.tokenizers):
-        ids = token_ids(tokenizer, class_word)
-        if not ids:
-            raise UserError(f"class_word of {token}", f"{class_word!r} holds no word", "Say what it is, such as cat")
-        rows = base.embedding_table(number).weight.detach().float().cpu()
-        vectors.append(rows[ids].mean(0, keepdim=True))
-    return vectors
+    return [rows.mean(0, keepdim=True) for rows in _rows_of(base, class_word, token)]
 
 
-def random_embedding(base: BaseModel, seed: int, token: str) -> list[Tensor]:
-    """Gives random vectors as spread as the embedding table's, for a token that starts from nothing.
+def random_embedding(base: BaseModel, class_word: str, seed: int, token: str) -> list[Tensor]:
+    """Returns random vectors as spread as those of a word, for a token that starts from nothing.
+
+    Args:
+        base: the model.
+        class_word: whose vectors set the spread; not that of the whole table, most rows of which a small model may
+            never have trained.
+        seed: of the run.
+        token: the concept's token, which picks the vectors.
 
     Returns:
         One vector for each encoder, shape (1, width), float32, on the CPU.
 
+    Raises:
+        UserError: if nothing is left of the class word when it is read.
+
     Source: Continual Diffusion (arXiv 2304.06027), tokens; docs/methods.md 7, the scale is our reading.
     """
-    vectors = []
-    for number, size in enumerate(base.vocabulary_sizes):
-        table = base.embedding_table(number).weight.detach().float().cpu()[:size]
-        vectors.append(table.std() * normal((1, table.shape[1]), seed, "random_embedding", token, number))
-    return vectors
+    rows = enumerate(_rows_of(base, class_word, token))
+    return [each.std() * normal((1, each.shape[1]), seed, "random_embedding", token, number) for number, each in rows]
+
+
+def _rows_of(base: BaseModel, class_word: str, token: str) -> list[Tensor]:
+    """Returns a class word's vectors, for each encoder of shape (tokens of the word, width), float32, on the CPU."""
+    found = []
+    for number, tokenizer in enumerate(base.tokenizers):
+        ids = token_ids(tokenizer, class_word)
+        if not ids:
+            raise UserError(f"class_word of {token}", f"{class_word!r} holds no word", "Say what it is, such as cat")
+        found.append(base.embedding_table(number).weight.detach()[ids].float().cpu())
+    return found

@@ -89,7 +89,11 @@ class Method(nn.Module, ABC):
     """Whether the concepts become one model by `fuse`; then every stage starts from the pretrained weights."""
 
     prior_weight = 0.0
-    """Factor on the denoising loss of pictures of the class, drawn by the base model; 0 draws none."""
+    """Factor on the denoising loss of pictures of the class, drawn by the base model; 0 draws none.
+
+    As in Custom Diffusion's published code, where the concept's loss is the sum over latent channels, and that of the
+    class the mean: the module divides by their number, so that the concept's loss reads alike for every method.
+    """
 
     is_layerwise = False
     """Whether tokens have vectors of their own for every cross-attention layer."""

@@ -65,7 +65,7 @@ class ContinualDiffusion(Method):
 
     def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
         """Starts the token at random, not at the class word."""
-        return random_embedding(base, seed, concept.token)
+        return random_embedding(base, concept.class_word, seed, concept.token)
 
     def start_stage(self, context: StageContext) -> None:
         """Lays factors on every key and value weight; their product is zero at the start."""

@@ -33,7 +33,8 @@ class CustomDiffusion(Method):
     Args:
         learning_rate: of the key and value weights.
         token_learning_rate: of the concept's token embedding.
-        prior_weight: factor on the denoising loss of pictures of the class.
+        prior_weight: factor on the denoising loss of pictures of the class, relative to a loss of the concept that is
+            summed over the latent channels.
         detach_first_token: leave keys and values of the first token untrained.
         captions: what the merged model must treat as before: a file of descriptions, or the name of one that ships.
         ridge: of the merge, as a share of the mean of the captions' Gram diagonal.

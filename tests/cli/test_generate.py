@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cns_lightning.cli.generate import check_prompts, file_stem, run
+from cns_lightning.cli.generate import check_prompts, file_stem, run, without_brackets
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate
@@ -218,3 +218,16 @@ def test_what_cannot_be_is_said_before_anything_is_drawn(
     monkeypatch.setattr("cns_lightning.diffusion.sampling.generate_pairs", None)
     with pytest.raises(UserError, match=message):
         run(["--run", str(folder), "--device", "cpu", "--prompt", "a <new1> cat", *more])
+
+
+def test_a_concept_without_its_brackets_is_said(base: BaseModel) -> None:
+    tokenizer = base.tokenizers[0]
+    (said,) = without_brackets(tokenizer, ["a Momo cat", "a <momo> cat", "a cat"], ["<momo>", "<cat>"])
+    assert said == "'a Momo cat' says Momo without brackets, which is not the concept <momo>"
+
+
+@pytest.mark.parametrize("word", ["-1", "nan", "inf", "high"])
+def test_guidance_is_a_number(folder: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(arguments(folder, "--prompt", "a cat", f"--guidance={word}"))
+    assert "is no number of at least 0" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import unicodedata
 from pathlib import Path
 
 import numpy
@@ -11,7 +12,7 @@ from PIL import Image
 
 from cns_lightning.data.images import read_captions, read_concept_pictures, read_picture
 from cns_lightning.errors import UserError
-from cns_lightning.sequence import Concept
+from cns_lightning.sequence import Concept, left_out
 
 PIXELS = numpy.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=numpy.uint8)
 
@@ -211,3 +212,23 @@ def test_captions_are_read_as_prompts_are(tmp_path: Path, data: bytes, caption: 
     else:
         with pytest.raises(UserError, match=caption):
             read_concept_pictures(concept)
+
+
+@pytest.mark.parametrize("name", ["a.TXT", "a.caption"])
+def test_captions_may_be_called_otherwise(tmp_path: Path, name: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    (tmp_path / name).write_text("a photo of <momo> cat", "utf-8")
+    concept = Concept("<momo>", "cat", "animal", tmp_path)
+    assert read_captions(concept) == {tmp_path / "a.png": "a photo of <momo> cat"}
+    assert left_out(tmp_path) == ""
+    (tmp_path / "a.txt").write_text("a <momo> cat", "utf-8")
+    with pytest.raises(UserError, match=r"are both captions of a\.png"):
+        read_captions(concept)
+
+
+def test_letters_of_two_characters_name_the_same_token(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    decomposed = unicodedata.normalize("NFD", "<m\u00f4m\u00f4>")
+    (tmp_path / "a.txt").write_text(f"a photo of {decomposed} cat", "utf-8")
+    concept = Concept("<m\u00f4m\u00f4>", "cat", "animal", tmp_path)
+    assert read_captions(concept) == {tmp_path / "a.png": "a photo of <m\u00f4m\u00f4> cat"}

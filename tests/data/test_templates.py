@@ -16,7 +16,7 @@ STYLE = Concept("<new2>", "style", "style", Path("style"))
 def test_templates_by_kind() -> None:
     assert training_prompt(CAT) == "photo of a <new1> cat"
     assert training_prompt(CAT, prefix="zoomed in ") == "zoomed in photo of a <new1> cat"
-    assert training_prompt(STYLE) == "painting in the style of <new2> style"
+    assert training_prompt(STYLE) == "painting in <new2> style"
 
 
 def test_caption_gets_the_token_before_the_class_word() -> None:
@@ -47,7 +47,7 @@ def test_a_method_may_name_the_token_alone() -> None:
     assert training_prompt(CAT, names_class_word=False) == "photo of a <new1>"
     assert training_prompt(CAT, caption="my cat on a sofa", names_class_word=False) == "my <new1> on a sofa"
     assert training_prompt(CAT, caption="asleep", names_class_word=False) == "<new1>, asleep"
-    assert training_prompt(STYLE, names_class_word=False) == "painting in the style of <new2> style"
+    assert training_prompt(STYLE, names_class_word=False) == "painting in <new2> style"
 
 
 def test_class_prompt_names_no_token() -> None:

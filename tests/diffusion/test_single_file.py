@@ -111,3 +111,12 @@ def test_damaged_single_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"model\.safetensors: is damaged or no safetensors file"):
         BaseModel.load(str(path))
+
+
+def test_a_single_file_for_inpainting_says_so(base: BaseModel, tmp_path: Path) -> None:
+    tensors = in_original_layout(base)
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[first] = torch.zeros(len(tensors[first]), 9, 3, 3)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="is a model for inpainting: its UNet reads 9 channels in place of 4"):
+        BaseModel.load(str(tmp_path / "model.safetensors"))

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.text import ConceptTokens, initial_embedding, prompt_length, reads_token, text_states
+from cns_lightning.diffusion.text import (
+    ConceptTokens,
+    initial_embedding,
+    prompt_length,
+    random_embedding,
+    reads_token,
+    text_states,
+)
 from cns_lightning.errors import UserError
 
 PROMPTS = ["a photo of a cat on the beach", "", "An ÉTRANGE word! " * 40]
@@ -232,8 +239,17 @@ def test_initial_embedding_is_the_class_word_plus_noise_of_its_own(model: BaseMo
         assert torch.equal(first[number], again[number]), "depends on other tokens"
         assert not torch.equal(first[number], second[number])
         row = model.tokenizers[number]("cat").input_ids[1]
-        spread = (first[number][0] - table[row]).std() / table[: model.vocabulary_sizes[number]].std()
+        spread = (first[number][0] - table[row]).std() / table[row].std()
         assert 0.2 < spread < 1.0
+
+
+def test_rows_that_no_word_uses_do_not_set_the_noise(model: BaseModel) -> None:
+    before = initial_embedding(model, "cat", 0, "<new1>"), random_embedding(model, "cat", 0, "<new1>")
+    for tokenizer, table in zip(model.tokenizers, tables(model), strict=True):
+        with torch.no_grad():
+            table[[row for row in range(len(table)) if row not in tokenizer("cat").input_ids]] *= 100
+    after = initial_embedding(model, "cat", 0, "<new1>"), random_embedding(model, "cat", 0, "<new1>")
+    assert all(map(torch.equal, before[0] + before[1], after[0] + after[1]))
 
 
 def test_initial_embedding_of_several_words_is_their_mean(base: BaseModel) -> None:

@@ -48,7 +48,7 @@ def test_token_starts_at_random_and_prompts_leave_the_class_word_out(tiny_base_m
     sequence, run = write_sequence(tmp_path / "sequence", ["cat"]), tmp_path / "run"
     still = ("--model.method.init_args.token_learning_rate", "0")
     assert main(arguments(tiny_base_model, sequence, run, *still, method="continual_diffusion", steps=1)) == 0
-    started = random_embedding(BaseModel.load(str(tiny_base_model)), 0, "<new1>")[0]
+    started = random_embedding(BaseModel.load(str(tiny_base_model)), "cat", 0, "<new1>")[0]
     record = NeuronRegistry.load(run / "registry").record("<new1>")
     assert torch.equal(record.embeddings[0], started)
     assert record.prompt == "photo of a <new1>"

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,18 @@ from cns_lightning.cli.main import main
 from cns_lightning.determinism import normal
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.denoising import denoising_loss
 from cns_lightning.diffusion.rare_words import chosen_rare_words
 from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
 from cns_lightning.errors import UserError
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
 from cns_lightning.methods.custom_diffusion import CustomDiffusion, states_of_captions, states_of_words
 from cns_lightning.methods.token_starts import token_starts
+from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.sequence import Concept
-from tests.runs.learning import arguments, write_sequence
+from tests.runs.learning import arguments, learn, write_sequence
 
 FAST = ("--model.method.init_args.learning_rate", "1e-2")
 
@@ -126,3 +129,27 @@ def test_pictures_of_the_class_are_drawn_once_and_count(finished: tuple[Path, Pa
     assert not (other / "prior").exists()
     one, two = (NeuronRegistry.load(folder / "registry").record("<new1>") for folder in (run, other))
     assert not torch.equal(one.values, two.values)
+
+
+def test_the_loss_of_the_class_counts_as_published(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, totals = [], []
+
+    def recorded(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        parts.append(denoising_loss(*arguments, **keywords))
+        return parts[-1]
+
+    def step(self: ContinualPersonalization, *arguments: Any) -> torch.Tensor:
+        totals.append(own_step(self, *arguments))
+        return totals[-1]
+
+    own_step = ContinualPersonalization.training_step
+    monkeypatch.setattr("cns_lightning.module.denoising_loss", recorded)
+    monkeypatch.setattr(ContinualPersonalization, "training_step", step)
+    learn("custom_diffusion", tiny_base_model, tmp_path, *FAST, "--model.method.prior_weight", "2")
+    assert len(parts) == 2 * len(totals) == 8
+    for number, total in enumerate(totals):
+        own, prior = parts[2 * number].mean(), parts[2 * number + 1].mean()
+        # Published: the sum over four latent channels, plus the weight times a mean.
+        assert torch.allclose(4 * total, 4 * own + 2 * prior)

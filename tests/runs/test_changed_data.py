@@ -1,5 +1,6 @@
 """Data that changed, moved or went away between two starts of a run: noticed where it matters, and only there."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -128,3 +129,18 @@ def test_a_start_that_never_trained_binds_nothing(
     assert main(arguments(tmp_path / "nowhere", sequence, run)) == 2
     assert main(arguments(tiny_base_model, sequence, run)) == 0
     assert learned(run) == BOTH[:1]
+
+
+def test_steps_may_follow_the_number_of_pictures(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence, run = write_sequence(tmp_path / "photos", ["cat", "dog"]), tmp_path / "run"
+    shutil.copy(tmp_path / "photos" / "dog1" / "0.png", tmp_path / "photos" / "dog1" / "3.png")
+    more = ("--data.steps_per_picture", "2", "--metrics.every_steps", "1", "--model.method.learning_rate_falls", "true")
+    whole = arguments(tiny_base_model, sequence, run, *more, steps=None)
+    assert main(arguments(tiny_base_model, shortened(sequence), run, *more, steps=None)) == 0
+    # Of a learned concept nobody asks how many pictures it had.
+    shutil.rmtree(tmp_path / "photos" / "cat0")
+    assert main(whole) == 0
+    rows = list(csv.DictReader((run / "metrics.csv").read_text("utf-8").splitlines()))
+    assert [sum(row["stage"] == stage for row in rows) for stage in ("0", "1")] == [3 * 2, 4 * 2]

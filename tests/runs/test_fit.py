@@ -205,7 +205,13 @@ def test_metrics_have_a_row_a_stage_at_least(finished: tuple[Path, Path, Path]) 
 def test_tensorboard_logs_the_loss_by_config(tiny_base_model: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logs = ["--config", "configs/logging/tensorboard.yaml", "--trainer.logger.init_args.save_dir", str(tmp_path / "logs")]
-    learn("cns", tiny_base_model, tmp_path, *logs, "--trainer.log_every_n_steps", "1")
-    events = EventAccumulator(str(next((tmp_path / "logs").rglob("events.*")).parent)).Reload()
-    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3]
+    logs = ("--config", "configs/logging/tensorboard.yaml", "--trainer.log_every_n_steps", "1")
+    sequence, run = write_sequence(tmp_path / "sequence", ["cat", "dog"]), tmp_path / "run"
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    shorter = sequence.with_name("shorter.yaml")
+    shorter.write_text(yaml.safe_dump({**content, "concepts": content["concepts"][:1]}), "utf-8")
+    for each in (shorter, sequence):  # goes on in the same place
+        assert main(arguments(tiny_base_model, each, run, *logs, steps=2)) == 0
+    (folder,) = {path.parent for path in tmp_path.rglob("events.*")}
+    assert folder == run / "tensorboard"
+    assert [event.step for event in EventAccumulator(str(folder)).Reload().Scalars("loss")] == [0, 1, 2, 3]
