@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+import yaml
 from diffusers import StableDiffusionPipeline
 
+from cns_lightning.callbacks.importance_scoring import counted_positions
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.rare_words import rare_word_embedding
+from cns_lightning.diffusion.text import text_states, token_ids
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import learn
 
@@ -52,3 +55,29 @@ def test_masks_equal_an_independent_recomputation(token: str, tiny_base_model: P
         votes = sum(top_share(weight, each).astype(int) for each in others)
         expected = top_share(weight, own) & (votes < needed)
         assert numpy.array_equal(found.numpy(), expected), name
+
+
+@pytest.mark.parametrize("positions", ["all", "without_start", "concept"])
+def test_the_automatic_threshold_is_set_as_concepts_are_scored(
+    positions: str, tiny_base_model: Path, tmp_path: Path
+) -> None:
+    scoring = {"class_path": "cns_lightning.callbacks.importance_scoring.ImportanceScoring"}
+    config = tmp_path / "positions.yaml"
+    content = {"trainer": {"callbacks": [scoring | {"init_args": {"positions": positions}}]}}
+    config.write_text(yaml.safe_dump(content), "utf-8")
+    registry = NeuronRegistry.load(learn("cns", tiny_base_model, tmp_path, "--config", str(config)) / "registry")
+    expected = float(registry.general_metadata()["expected_density"])
+    for record in registry.records:
+        assert record.mask is not None
+        assert record.mask.count() / record.mask.total() == pytest.approx(expected, rel=0.25)
+
+
+def test_padding_does_not_count_as_the_concept(tiny_base_model: Path) -> None:
+    base = BaseModel.load(str(tiny_base_model))
+    (tokenizer,) = base.tokenizers
+    own = token_ids(tokenizer, "cat")
+    tokenizer.pad_token = "!"  # as in Stable Diffusion 2.x
+    counted = counted_positions(text_states(base, ["a cat asleep"]), "concept", own)[0]
+    words = [tokenizer.decode([each]) for each in tokenizer("a cat asleep").input_ids]
+    first = words.index("cat")
+    assert counted.nonzero().flatten().tolist() == list(range(first, len(words)))
