@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
+# What parses, loads, learns, goes on and draws: where the libraries meet.
+QUICK := tests/cli tests/diffusion tests/registry tests/runs/test_fit.py tests/evaluation tests/test_configs.py tests/test_pipeline.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types arch format clean
+.PHONY: help setup demo test oldest lint types arch format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,6 +30,14 @@ demo: $(STAMP) ## learn seven concepts on the model that ships with the project
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
 
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[tensorboard]" pytest
+	touch $(OLDEST)/.installed
+
+oldest: $(OLDEST)/.installed ## run the quick tests with the oldest supported libraries
+	$(OLDEST)/bin/python -m pytest -m "not slow" $(QUICK)
+
 lint: $(STAMP) ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +53,4 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -20,9 +20,9 @@ TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 UNKNOWN = re.compile(
     r"Option '-*(?P<option>[\w.]+)' is not accepted"
     r"|does not accept option '-*(?P<group>[\w.]+)'"
-    r"|unrecognized arguments: -*(?P<argument>[\w.]+)"
+    r"|[Uu]nrecognized arguments: -*(?P<argument>[\w.]+)"
 )
-LEFT_OVER = re.compile(r"unrecognized arguments: (?!-)(\S+?)(?:\.? Did you mean|\.?$|\s)", re.MULTILINE)
+LEFT_OVER = re.compile(r"[Uu]nrecognized arguments: (?!-)(\S+?)(?:\.? Did you mean|\.?$|\s)", re.MULTILINE)
 PRECISIONS = {"no": "32-true", "fp32": "32-true", "float32": "32-true", "fp16": "16-mixed", "float16": "16-mixed",
               "half": "16-mixed", "bf16": "bf16-mixed", "bfloat16": "bf16-mixed"}  # fmt: skip
 """Lightning's words by those of other trainers."""

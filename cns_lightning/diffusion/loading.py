@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.diffusion.soundness import AGAIN, check_sound
+from cns_lightning.diffusion.text_encoder_names import text_encoder_of_newer_names
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,8 +97,11 @@ def _from_folder(folder: Path, source: str) -> DiffusionPipeline:
     variants = {_weights_variant(folder / part, where) for part in with_weights}
     variant = next((name for name in sorted(variants - {None}, key=str)), None)
     _check_size(folder, where)
-    pipeline = _open(str(folder), where, is_xl="text_encoder_2" in parts, variant=variant, local_files_only=True)
     stored = {part: _names_in(folder / part) for part in with_weights}
+    is_xl, keywords = "text_encoder_2" in parts, {"variant": variant, "local_files_only": True}
+    pipeline = _open(
+        str(folder), where, is_xl=is_xl, **keywords, **_text_encoders(folder, index, parts, variant, where)
+    )
     check_sound(pipeline, where, stored)
     return pipeline
 
@@ -128,6 +132,19 @@ def _weights_variant(folder: Path, where: str) -> str | None:
         _check_readable(path)
     variants = [_VARIANT.fullmatch(path.name) for path in paths]
     return None if None in variants else next(found.group(1) for found in variants if found)
+
+
+def _text_encoders(
+    folder: Path, index: dict[str, Any], parts: list[str], variant: str | None, where: str
+) -> dict[str, Any]:
+    """Opens the text encoders that the installed transformers could not read."""
+    found = {}
+    for part in (part for part in parts if part.startswith("text_encoder")):
+        named = [(path, _VARIANT.fullmatch(path.name)) for path in sorted((folder / part).glob("*.safetensors"))]
+        files = [path for path, match in named if (match.group(1) if match else None) == variant]
+        with _told(where):
+            found[part] = text_encoder_of_newer_names(index[part][1], folder / part, files)
+    return {part: encoder for part, encoder in found.items() if encoder is not None}
 
 
 def _names_in(folder: Path) -> frozenset[str]:
@@ -164,9 +181,15 @@ def _open(source: str, where: str, *, is_xl: bool, **keywords: Any) -> Diffusion
     if not is_xl:
         skipped |= {"safety_checker": None, "requires_safety_checker": False}
     family = xl if is_xl else plain
+    with _told(where), quiet_loading():
+        return family.from_pretrained(source, use_safetensors=True, **skipped, **keywords)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Says in one sentence what the libraries say of files that they cannot open."""
     try:
-        with quiet_loading():
-            return family.from_pretrained(source, use_safetensors=True, **skipped, **keywords)
+        yield
     except LOADING_FAULTS as error:
         problem = f"cannot be opened by diffusers: {first_line(error)}"
         raise UserError(where, problem, "Copy or download the whole base model again") from error

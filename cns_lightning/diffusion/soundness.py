@@ -65,5 +65,7 @@ def _not_finite(weights: Mapping[str, nn.Parameter]) -> list[str]:
 
 def _refuse(where: str, part: str, problem: str, weights: list[str]) -> None:
     if weights:
-        listed = ", ".join(weights[:3]) + (f" and {len(weights) - 3} more" if len(weights) > 3 else "")
+        listed = ", ".join(canonical(each) for each in weights[:3]) + (
+            f" and {len(weights) - 3} more" if len(weights) > 3 else ""
+        )
         raise UserError(where, f"{part} {problem} {listed}", AGAIN)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cns_lightning.picture_processors import pillow_processor
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -35,9 +37,6 @@ class DinoEncoder:
     def __init__(self, source: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoConfig, AutoModel
 
-        # Named, so that hosts with and without torchvision give the same pixels.
-        from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-
         config: Any = AutoConfig.from_pretrained(source)
         if not hasattr(config, "image_size"):
             raise ValueError(f"it holds a {config.model_type} model")
@@ -46,7 +45,7 @@ class DinoEncoder:
         self.model: Any = AutoModel.from_pretrained(source, dtype=torch.float32, **without)
         self.model.to(device).eval()
         crop = int(self.model.config.image_size)
-        self.processor = BitImageProcessorPil(
+        self.processor = pillow_processor("bit")(
             size={"shortest_edge": round(crop * SHORT_SIDE / CROP)},
             crop_size={"height": crop, "width": crop},
             image_mean=MEAN,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from cns_lightning.diffusion.loading import quiet_loading
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
@@ -30,7 +31,8 @@ def clip_encoder(name: str, device: torch.device | str, where: str = "--judge") 
         UserError: if it is not there or no CLIPModel.
     """
     try:
-        return ClipEncoder(name, device)
+        with quiet_loading():
+            return ClipEncoder(name, device)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
@@ -45,7 +47,8 @@ def dino_encoder(name: str | None, device: torch.device | str, where: str = "--d
     if name is None:
         return None
     try:
-        return DinoEncoder(name, device)
+        with quiet_loading():
+            return DinoEncoder(name, device)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
+from cns_lightning.picture_processors import pillow_processor
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -28,13 +30,10 @@ class ClipEncoder:
     def __init__(self, source: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import CLIPModel, CLIPTokenizer
 
-        # Named, so that hosts with and without torchvision give the same pixels.
-        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
         self.model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32)
         self.model.to(device).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(source)
-        self.processor = CLIPImageProcessorPil.from_pretrained(source)
+        self.processor = pillow_processor("clip").from_pretrained(source)
         self.length: int = self.model.config.text_config.max_position_embeddings
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.diffusion.loading import quiet_loading, stock_pipelines
 from cns_lightning.miniature.architecture import build_tokenizer
 from cns_lightning.miniature.vocabulary import COLOURS, KINDS, PATTERNS, SCENES, STYLES
+from cns_lightning.picture_processors import pillow_processor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,7 +172,6 @@ def write_tiny_judge(folder: Path, seed: int = 0) -> Path:
     """
     import torch
     from transformers import CLIPConfig, CLIPModel
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = tiny_tokenizer(folder)
     vision = {
@@ -189,5 +189,5 @@ def write_tiny_judge(folder: Path, seed: int = 0) -> Path:
     with quiet_loading():
         model.save_pretrained(folder)
     size = {"height": PICTURE_SIZE, "width": PICTURE_SIZE}
-    CLIPImageProcessorPil(size={"shortest_edge": PICTURE_SIZE}, crop_size=size).save_pretrained(folder)
+    pillow_processor("clip")(size={"shortest_edge": PICTURE_SIZE}, crop_size=size).save_pretrained(folder)
     return folder

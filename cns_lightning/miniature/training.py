@@ -16,6 +16,7 @@ from cns_lightning.miniature import architecture, world
 from cns_lightning.miniature.judge_training import JUDGE_DEVIATION, JUDGE_MEAN, train_judge
 from cns_lightning.miniature.stages import Recipe, train_autoencoder, train_diffusion, train_text_encoder
 from cns_lightning.miniature.wide import wide_words
+from cns_lightning.picture_processors import pillow_processor
 from cns_lightning.storage import read_json, read_tensors, write_json, write_tensors
 
 STAGES = ("autoencoder", "diffusion", "judge")
@@ -109,10 +110,8 @@ def load_in_single_precision(folder: Path) -> None:
 
 def write_judge(judge: Any, tokenizer: Any, folder: Path) -> None:
     """Writes the judge as a stock CLIPModel folder with its processor's settings."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
     size = architecture.PICTURE_SIZE
-    processor = CLIPImageProcessorPil(
+    processor = pillow_processor("clip")(
         size={"shortest_edge": size},
         crop_size={"height": size, "width": size},
         image_mean=list(JUDGE_MEAN),

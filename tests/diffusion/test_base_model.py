@@ -30,6 +30,7 @@ def test_sizes_come_from_the_parts(base: BaseModel, xl_base: BaseModel) -> None:
     assert (len(base.tokenizers), len(base.text_encoders), base.is_xl) == (1, 1, False)
     assert (len(xl_base.tokenizers), len(xl_base.text_encoders), xl_base.is_xl) == (2, 2, True)
     assert xl_base.text_width == 12 + 20
+    assert (base.zeroes_empty_prompt, xl_base.zeroes_empty_prompt) == (False, True)
 
 
 def test_everything_is_frozen_and_evaluating(xl_base: BaseModel) -> None:

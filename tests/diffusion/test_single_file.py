@@ -75,7 +75,7 @@ def in_original_layout(base: BaseModel) -> dict[str, Tensor]:
         is_attention_weight = "attn_1" in renamed and value.ndim == 2
         original[f"first_stage_model.{renamed}"] = value[:, :, None, None] if is_attention_weight else value
     for name, value in base.text_encoders[0].state_dict().items():
-        original[f"cond_stage_model.transformer.text_model.{name}"] = value
+        original[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
     return {name: value.clone().contiguous() for name, value in original.items()}
 
 
