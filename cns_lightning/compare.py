@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
 ALONE = "alone"
 CLASS_WORD, CLASS_WORD_FOLDER = "class word", "class_word"
+IN_WORDS, IN_WORDS_FOLDER = "in words", "in_words"
 """Names of the bounds, in tables and as folders beside those of the methods."""
 EXAMPLE = "configs/experiments/compare_quick.yaml"
 
@@ -83,7 +84,7 @@ class Comparison:
         """Makes one of what a file says besides its methods; raises what `read` raises."""
         given = file.content
         for name in methods:
-            if name in (ALONE, CLASS_WORD, CLASS_WORD_FOLDER):
+            if name in (ALONE, CLASS_WORD, CLASS_WORD_FOLDER, IN_WORDS, IN_WORDS_FOLDER):
                 file.add(f"methods.{name}", "is the name of a bound", "Call it otherwise")
         stack, seeds = file.files("stack", given.get("stack")), file.numbers("seeds", given.get("seeds"))
         sets, fit, test = (file.words(key, given.get(key)) for key in ("sets", "fit", "test"))

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from cns_lightning.compare import ALONE, CLASS_WORD
+from cns_lightning.compare import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sampling import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
@@ -179,7 +179,7 @@ def best_line(rows: Listing[Mapping[str, Any]], name: str, way: str) -> int | No
     values = {
         line: row[name]
         for line, row in enumerate(rows)
-        if row["method"] not in (ALONE, CLASS_WORD) and row[name] is not None
+        if row["method"] not in (ALONE, CLASS_WORD, IN_WORDS) and row[name] is not None
     }
     if not values:
         return None
@@ -240,12 +240,13 @@ def draw_confusion(rows: Listing[Mapping[str, Any]]) -> bytes:
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
-def draw_grid(runs: Iterable[Run], class_word: Path) -> Image.Image:
+def draw_grid(runs: Iterable[Run], class_word: Path, in_words: Path | None = None) -> Image.Image:
     """Lays out one picture of every method and concept after the last stage, below a picture of the user's.
 
     Args:
         runs: of one set and one seed; the first single prompt of each concept is shown, its first picture.
         class_word: folder of the class word's pictures, for its row.
+        in_words: of the pictures of the concepts' descriptions; None leaves the row out.
     """
     runs = [run for run in runs if run.method != ALONE]
     sequence = Sequence.read(Path(runs[0].sequence))
@@ -264,6 +265,9 @@ def draw_grid(runs: Iterable[Run], class_word: Path) -> Image.Image:
         folder = RunFolder(run.folder).evaluation / "images" / f"stage-{len(tokens) - 1:02d}"
         rows.append([Image.open(folder / name).convert("RGB") for name in names])
     labels = ["the user's picture", CLASS_WORD, *(readable(run.method) for run in runs)]
+    if in_words is not None:
+        rows.insert(2, [Image.open(in_words / name).convert("RGB") for name in names])
+        labels.insert(2, IN_WORDS)
     return grid(rows, labels, [asked[concept.token].prompt for concept in shown])
 
 
@@ -272,6 +276,7 @@ def readable(method: str) -> str:
     return {
         "cns": "CNS", "continual_diffusion": "Continual Diffusion (C-LoRA)", "mix_of_show": "Mix-of-Show",
         "fine_tuning": "naive fine-tuning", ALONE: "each concept alone", CLASS_WORD: "class word, base model",
+        IN_WORDS: "in words, base model",
     }.get(method, method.replace("_", " ").title())  # fmt: skip
 
 

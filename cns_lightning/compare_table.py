@@ -7,7 +7,7 @@ import io
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.compare import ALONE, CLASS_WORD
+from cns_lightning.compare import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
 from cns_lightning.evaluation.costs import DEVICE
 from cns_lightning.evaluation.curves import HEADLINE
@@ -158,19 +158,23 @@ def _rows_of_two(
     ]
 
 
-def rows_of(by_run: Iterable[dict[str, Any]], class_word: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows_of(
+    by_run: Iterable[dict[str, Any]], class_word: Sequence[dict[str, Any]], in_words: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Gives the rows of the table: methods in order, then the bounds.
 
     Args:
         by_run: from `rows_by_run`.
         class_word: scores of the class word on the base model, one a set.
+        in_words: of the concepts' descriptions, for the sets that have them.
     """
     of_method: dict[str, list[Figures]] = {}
     for each in by_run:
         of_method.setdefault(each["method"], []).append(each)
     names = [*(name for name in of_method if name != ALONE), *(name for name in of_method if name == ALONE)]
     rows = [row(name, of_method[name], of_method[name]) for name in names]
-    return [*rows, row(CLASS_WORD, [figures_of(scores) for scores in class_word], [])]
+    rows.append(row(CLASS_WORD, [figures_of(scores) for scores in class_word], []))
+    return rows if not in_words else [*rows, row(IN_WORDS, [figures_of(scores) for scores in in_words], [])]
 
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:

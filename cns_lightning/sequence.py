@@ -30,6 +30,7 @@ LONGEST_TOKEN = 60
 TOKEN = re.compile(r"<[^<>\s]+>")
 SEQUENCE_KEYS = ("name", "concepts", "prompts")
 CONCEPT_KEYS = ("token", "class_word", "kind", "images")
+OPTIONAL_KEYS = ("description",)
 PROMPT_KEYS = {"single": 1, "double": 2, "triple": 3}
 """Lists of prompts, and how many concepts each of their prompts names."""
 
@@ -43,12 +44,15 @@ class Concept:
         class_word: what it is; the token's embedding starts from it.
         kind: animal, object, scene or style.
         images: folder of its pictures, absolute.
+        description: the most that words can say of it, such as ``grey striped cat with a bell``; `compare` draws what
+            the base model makes of it. Nothing is learned from it.
     """
 
     token: str
     class_word: str
     kind: str
     images: Path
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Sequence:
             "name": self.name,
             "concepts": [
                 {"token": each.token, "class_word": each.class_word, "kind": each.kind, "images": str(each.images)}
+                | ({"description": each.description} if each.description else {})
                 for each in self.concepts
             ],
             "prompts": {
@@ -225,8 +230,8 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any, learned: Colle
     if not isinstance(entry, dict):
         faults.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
         return None
-    _check_keys(faults, f"{where}.", entry, CONCEPT_KEYS, CONCEPT_KEYS)
-    for key in CONCEPT_KEYS:
+    _check_keys(faults, f"{where}.", entry, CONCEPT_KEYS + OPTIONAL_KEYS, CONCEPT_KEYS)
+    for key in CONCEPT_KEYS + OPTIONAL_KEYS:
         if key in entry and (not isinstance(entry[key], str) or not entry[key].strip()):
             faults.add(f"{where}.{key}", f"is {entry[key]!r}, a word is needed", f'Write {key}: "..."')
             return None
@@ -244,7 +249,10 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any, learned: Colle
     token, class_word = composed(entry["token"]), composed(entry["class_word"].strip())
     if token not in learned:
         _check_pictures(faults, f"{where}.images", images)
-    return Concept(token, class_word, entry["kind"], images)
+    description = composed(entry.get("description", "").strip())
+    if named := TOKEN.findall(description):
+        faults.add(f"{where}.description", f"names {named[0]}", "Say it in words that the base model knows")
+    return Concept(token, class_word, entry["kind"], images, description)
 
 
 def _check_pictures(faults: Faults, where: str, folder: Path) -> None:

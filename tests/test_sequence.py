@@ -149,3 +149,14 @@ def test_letters_of_two_characters_are_those_of_one(tmp_path: Path, good: dict[s
     sequence = read(tmp_path, text)
     assert sequence.concepts[0].token == "<m\u00f4m\u00f4>"
     assert any("<m\u00f4m\u00f4>" in prompt for prompt in sequence.prompts.single)
+
+
+def test_a_description_may_be_given(tmp_path: Path, good: dict[str, Any]) -> None:
+    good["concepts"][0]["description"] = " grey cat "
+    sequence = read(tmp_path, good)
+    assert [concept.description for concept in sequence.concepts] == ["grey cat", ""]
+    assert Sequence.from_plain(sequence.plain()).concepts == sequence.concepts
+    assert "description" not in sequence.plain()["concepts"][1]
+    good["concepts"][0]["description"] = "grey <new2>"
+    with pytest.raises(UserError, match=r"concepts\[0\]\.description: names <new2>"):
+        read(tmp_path, good)

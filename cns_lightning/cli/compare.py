@@ -59,12 +59,8 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
-    from cns_lightning import compare_curves
-    from cns_lightning import compare_table as table
     from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
-    from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
     from cns_lightning.run_folder import make_folder
-    from cns_lightning.storage import write_atomically
 
     comparison, out = Comparison.read(arguments.config), arguments.out.absolute()
     if arguments.sets:
@@ -76,7 +72,20 @@ def run(argv: list[str]) -> int:
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
-    bound = {name: class_word(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
+    sys.stdout.write(write_results(runs, out))
+    display.event(f"wrote {out / 'table.csv'} and beside it other tables (*.csv, table.md) and pictures (*.png)")
+    return EXIT_DONE
+
+
+def write_results(runs: list[Run], out: Path) -> str:
+    """Scores the bounds and writes all tables and pictures of a comparison; returns the table in Markdown."""
+    from cns_lightning import compare_curves
+    from cns_lightning import compare_table as table
+    from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
+    from cns_lightning.storage import write_atomically
+
+    bounds = {name: bounds_of(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
+    bound = {name: class_word for name, (class_word, _) in bounds.items()}
     by_run = compare_curves.with_headline(table.rows_by_run(runs), runs, bound)
     write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
     write_atomically(out / "kinds.csv", table.as_csv(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
@@ -84,7 +93,8 @@ def run(argv: list[str]) -> int:
         out / "same_class.csv", table.as_csv(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
     )
     write_confusion(table.rows_of_confusion(runs, bound.items()), out)
-    rows = table.rows_of(by_run, list(bound.values()))
+    in_words = [scores for _, scores in bounds.values() if scores is not None]
+    rows = table.rows_of(by_run, list(bound.values()), in_words)
     text = table.as_markdown(rows)
     write_atomically(out / "table.csv", table.as_csv(rows))
     write_atomically(out / "table.md", text.encode())
@@ -97,9 +107,7 @@ def run(argv: list[str]) -> int:
     else:  # of an earlier call, with other settings of `test`
         (out / "forgetting.png").unlink(missing_ok=True)
     write_grids(runs, out)
-    sys.stdout.write(text)
-    display.event(f"wrote {out / 'table.csv'} and beside it other tables (*.csv, table.md) and pictures (*.png)")
-    return EXIT_DONE
+    return text
 
 
 def check(path: Path, runs: Iterable[Run]) -> None:
@@ -228,30 +236,37 @@ def write_grids(runs: list[Run], out: Path) -> None:
     """Draws one sheet a set, of its first seed."""
     import io
 
-    from cns_lightning.compare import CLASS_WORD_FOLDER
+    from cns_lightning.compare import CLASS_WORD_FOLDER, IN_WORDS_FOLDER
     from cns_lightning.compare_figures import draw_grid
     from cns_lightning.storage import write_atomically
 
     for name in dict.fromkeys(run.set_name for run in runs):
         of_set = [run for run in runs if run.set_name == name]
+        in_words = out / IN_WORDS_FOLDER / name / "images"
         sheet = draw_grid(
-            [run for run in of_set if run.seed == of_set[0].seed], out / CLASS_WORD_FOLDER / name / "images"
+            [run for run in of_set if run.seed == of_set[0].seed],
+            out / CLASS_WORD_FOLDER / name / "images",
+            in_words if in_words.is_dir() else None,
         )
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG")
         write_atomically(out / f"grid-{name}.png", buffer.getvalue())
 
 
-def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
-    """Gives the scores of the class word on the base model for one set, drawn as the set's first run was."""
+def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Scores what the base model draws for one set without learning, with the settings of the set's first run.
+
+    Returns:
+        The scores of the class words; those of the descriptions, or None where a concept of the set has none.
+    """
     import yaml
 
     from cns_lightning.cli.generate import available_device
     from cns_lightning.cli.test import templates_of
-    from cns_lightning.compare import ALONE, CLASS_WORD_FOLDER
+    from cns_lightning.compare import ALONE, CLASS_WORD_FOLDER, IN_WORDS_FOLDER
     from cns_lightning.compare_table import scores_of
     from cns_lightning.diffusion.base_model import BaseModel
-    from cns_lightning.evaluation.anchors import class_word_scores
+    from cns_lightning.evaluation.anchors import base_model_scores
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
     from cns_lightning.registry.registry import NeuronRegistry
@@ -271,10 +286,15 @@ def class_word(name: str, runs: list[Run], out: Path) -> dict[str, Any]:
         templates=templates_of(yaml.safe_load(folder.config.read_text("utf-8"))),
     )
     device, place = available_device(None), out / CLASS_WORD_FOLDER / name
+    place_in_words = out / IN_WORDS_FOLDER / name
     base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
     base.to(device=device)
     sequence, judge = Sequence.read(Path(first.sequence)), clip_encoder(known["judge"], device)
     dino = dino_encoder(known["dino"], device)
-    scores = class_word_scores(place / "images", sequence, base, settings, judge, dino, curve_pictures)
+    scores = base_model_scores(place / "images", sequence, base, settings, judge, dino, curve_pictures)
     write_json(place / "scores.json", scores)
-    return scores
+    if not all(concept.description for concept in sequence.concepts):
+        return scores, None
+    in_words = base_model_scores(place_in_words / "images", sequence, base, settings, judge, dino, in_words=True)
+    write_json(place_in_words / "scores.json", in_words)
+    return scores, in_words

@@ -94,7 +94,8 @@ def check_unchanged(
         differences += [
             f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}"
             for key in old
-            if old[key] != new[key] and key != "images"  # where they lie, not what they are
+            # Where pictures lie, not what they are; and what only a comparison reads.
+            if key not in ("images", "description") and old[key] != new[key]
         ]
     if len(sequence.concepts) < len(kept["sequence"]["concepts"]):
         differences.append(

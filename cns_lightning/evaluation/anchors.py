@@ -1,4 +1,4 @@
-"""The lower bound of every comparison: what the base model draws when it is told the class word."""
+"""Bounds of every comparison: what the base model draws when it is told the class word, or all that words can say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cns_lightning.evaluation.evaluate import Table, likeness_within_class, refe
 from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
 from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
-from cns_lightning.evaluation.questions import questions
+from cns_lightning.evaluation.questions import described, questions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cns_lightning.sequence import Sequence
 
 
-def class_word_scores(
+def base_model_scores(
     folder: Path,
     sequence: Sequence,
     base: BaseModel,
@@ -30,10 +30,12 @@ def class_word_scores(
     judge: ClipEncoder,
     dino: DinoEncoder | None = None,
     curve_pictures: int = 0,
+    in_words: bool = False,
 ) -> dict[str, Any]:
-    """Draws every prompt with class words in place of tokens on the base model, and scores it as a run is scored.
+    """Draws every prompt without tokens on the base model, and scores it as a run is scored.
 
-    The highest CLIP-T that can be expected, and a CLIP-I that every method should exceed.
+    With class words in place of tokens this is the highest CLIP-T that can be expected, and a CLIP-I that every method
+    should exceed; with the concepts' descriptions it is what a user could have had without learning anything.
 
     Args:
         folder: for the pictures.
@@ -44,12 +46,13 @@ def class_word_scores(
         dino: the same; None leaves DINO out.
         curve_pictures: of every prompt for ``curve_start``, where the runs' curves start, and for what is read off a
             curve that stays there; 0 leaves both out.
+        in_words: whether the concepts' descriptions stand in place of their tokens, or their class words.
 
     Source: Mix-of-Show (arXiv 2305.18292), Table 1; docs/methods.md 2.2.
     """
     tokens = [concept.token for concept in sequence.concepts]
     pairs = [
-        (replace(question, prompt=question.text), seed)
+        (replace(question, prompt=described(question.prompt, sequence) if in_words else question.text), seed)
         for question in questions(sequence, tokens)
         for seed in range(max(settings.pictures, curve_pictures))
     ]

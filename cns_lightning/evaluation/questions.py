@@ -64,6 +64,19 @@ def questions(sequence: Sequence, learned: Collection[str], names_class_word: bo
     return found
 
 
+def described(prompt: str, sequence: Sequence) -> str:
+    """Returns a prompt with every concept in the words of its description: what words alone can ask for."""
+    for concept in sequence.concepts:
+        words = concept.description or concept.class_word
+        article = "an" if words[:1].lower() in "aeiou" else "a"
+        named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)}(?!\w))?"
+        # "a <new1> cat" becomes "an orange cat".
+        prompt = re.sub(rf"\ban? (?={named})", f"{article} ", prompt)
+        prompt = re.sub(rf"\bAn? (?={named})", f"{article.capitalize()} ", prompt)
+        prompt = re.sub(named, words.replace("\\", r"\\"), prompt)
+    return prompt
+
+
 def untouched_questions(prompts: list[str]) -> list[Question]:
     """Makes questions of prompts that name no concept: their pictures should not change."""
     return [Question(UNTOUCHED, number, prompt, prompt) for number, prompt in enumerate(prompts)]

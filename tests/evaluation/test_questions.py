@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.data.templates import token_alone
-from cns_lightning.evaluation.questions import questions, scoring_text
+from cns_lightning.evaluation.questions import described, questions, scoring_text
 from cns_lightning.sequence import Concept, EvaluationPrompts, Sequence
 
 CAT = Concept("<new1>", "cat", "animal", Path("cat"))
@@ -64,3 +64,15 @@ def test_methods_without_class_words_are_asked_without() -> None:
     assert token_alone("a <new1> category", SEQUENCE.concepts) == "a <new1> category"
     (first, *_) = questions(SEQUENCE, ["<new1>"], names_class_word=False)
     assert (first.prompt, first.text) == ("a <new1>", "a cat")
+
+
+def test_a_description_says_what_words_can() -> None:
+    concepts = (
+        Concept("<new1>", "cat", "animal", Path(), "orange striped cat with a hat"),
+        Concept("<new2>", "style", "style", Path(), "pink glowing style"),
+        Concept("<new3>", "scene", "scene", Path()),
+    )
+    sequence = Sequence("three", concepts, EvaluationPrompts())
+    assert described("A <new1> cat next to a dog", sequence) == "An orange striped cat with a hat next to a dog"
+    assert described("<new1> in <new2> style", sequence) == "orange striped cat with a hat in pink glowing style"
+    assert described("a <new1> cat in the <new3> scene", sequence) == "an orange striped cat with a hat in the scene"

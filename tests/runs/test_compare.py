@@ -34,6 +34,8 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_pat
     content["prompts"] = {
         "single": ["a photo of <new1> cat", "a <new2> dog"], "double": ["a <new1> cat and a <new2> dog"], "triple": [],
     }  # fmt: skip
+    for concept in content["concepts"]:
+        concept["description"] = f"orange {concept['class_word']} with a hat"
     sequence.write_text(yaml.safe_dump(content), "utf-8")
     base = tmp_path / "base.yaml"
     base.write_text(
@@ -70,13 +72,16 @@ def test_table_of_two_methods(
     command = ["compare", "--config", str(comparison), "--out", str(out), "--jobs", "2"]
     assert main(command) == 0
     rows = list(csv.DictReader((out / "table.csv").open(encoding="utf-8")))
-    assert [each["method"] for each in rows] == ["cns", "textual_inversion", "alone", "class word"]
+    assert [each["method"] for each in rows] == ["cns", "textual_inversion", "alone", "class word", "in words"]
     scores = read_json(out / "cns" / "sequence" / "seed-0" / "evaluation" / "scores.json")
     assert float(rows[0]["single_clip_i"]) == pytest.approx(scores["groups"]["single"]["clip_i"])
     assert float(rows[0]["multi_clip_t"]) == pytest.approx(scores["groups"]["double"]["clip_t"])
     assert float(rows[0]["forgetting_from_learned"]) == pytest.approx(scores["forgetting_from_learned"])
     assert float(rows[0]["identity_top1"]) == pytest.approx(scores["identity"]["top1"])
     assert float(rows[0]["identity_map"]) == pytest.approx(scores["identity"]["mean_average_precision"])
+    in_words = read_json(out / "in_words" / "sequence" / "scores.json")
+    assert float(rows[4]["single_clip_i"]) == pytest.approx(in_words["groups"]["single"]["clip_i"])
+    assert float(rows[4]["single_clip_i"]) != float(rows[3]["single_clip_i"])
     assert float(rows[0]["drift_cmmd"]) == pytest.approx(scores["drift"]["cmmd"])
     assert scores["scored_with"]["dino"] == str(tiny_dino)
     by_label = list(csv.DictReader((out / "confusion.csv").open(encoding="utf-8")))
