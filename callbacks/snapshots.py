@@ -31,7 +31,7 @@ class Snapshots(Callback):
     them out.
 
     Args:
-        steps: optimizer steps of a stage, each smaller than ``data.steps``; None or an empty list keeps no snapshots.
+        steps: optimizer steps of a stage, each smaller than a whole one; None or an empty list keeps no snapshots.
     """
 
     def __init__(self, steps: list[Count] | None = None) -> None:
@@ -70,6 +70,7 @@ def _registry(trainer: Trainer, pl_module: LightningModule, steps: int) -> Neuro
     if (folder / "registry.json").exists():
         registry = NeuronRegistry.load(folder)
         registry.check_base([own.base_fingerprint])
+        registry.move_base(own.base_model, write=trainer.is_global_zero)
         return registry
     return NeuronRegistry.create(
         folder, own.base_model, own.base_fingerprint, module.base_weights, own.unet_parameters, own.fused_by,

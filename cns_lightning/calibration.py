@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cns_lightning.errors import UserError
+from cns_lightning.user_files import expanded, read_text
 
 
 def read_calibration_prompts(name: str) -> tuple[str, ...]:
@@ -14,13 +15,13 @@ def read_calibration_prompts(name: str) -> tuple[str, ...]:
     Raises:
         UserError: if there is no such file or nothing in it.
     """
-    path = Path(name)
-    if not path.exists():
+    path = expanded(name)
+    if not name.strip() or not path.exists():
         path = _shipped() / f"{name}.txt"
     if not path.exists():
         shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
         raise UserError("calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
-    lines = (line.strip() for line in path.read_text("utf-8").splitlines())
+    lines = (line.strip() for line in read_text(path, "Give a text file, one description a line").splitlines())
     prompts = tuple(line for line in lines if line and not line.startswith("#"))
     if not prompts:
         raise UserError(str(path), "holds no descriptions", "Write one a line; about 100 are usual")

@@ -117,7 +117,7 @@ class ContinualPersonalization(LightningModule):
         self.projections = self.method.projections(base)
         self.base_weights = read_weights(self.projections)
         self.registry = self._open_registry(base)
-        self.data.check_captions(base, len(self.registry.tokens))
+        self.data.check_against(base, len(self.registry.tokens))
         # Only now: weights and rare words come from single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))
         self.weights = dict(self.base_weights)

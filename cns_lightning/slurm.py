@@ -29,6 +29,11 @@ def leave_out_tasks() -> None:
         os.environ.pop("SLURM_NTASKS", None)
 
 
+def is_task() -> bool:
+    """Says whether srun has started this process as one of a job's; Lightning takes a shell of srun for none."""
+    return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
 def check_tasks(processes: int) -> None:
     """Refuses a job whose tasks are not the run's processes: each would train alone, in one folder.
 
@@ -39,8 +44,7 @@ def check_tasks(processes: int) -> None:
         UserError: if SLURM started another number of tasks.
     """
     tasks = os.environ.get("SLURM_NTASKS")
-    is_task = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-    if job_id() is None or not is_task or tasks is None or int(tasks) == processes:
+    if job_id() is None or not is_task() or tasks is None or int(tasks) == processes:
         return
     raise UserError(
         "trainer.devices x trainer.num_nodes",

@@ -36,6 +36,25 @@ def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
             _check_keys(each, seen)
 
 
+def read_text(path: Path, remedy: str) -> str:
+    """Reads a text file; a byte order mark is left out.
+
+    Args:
+        path: of the file.
+        remedy: what to give in its place where it cannot be read at all.
+
+    Raises:
+        UserError: if it cannot be read or is not UTF-8 text; naming the line.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", remedy) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {line}", "is not UTF-8 text", "Save the file as UTF-8") from error
+
+
 def read_yaml(path: Path, remedy: str) -> Any:
     """Reads a YAML file; a byte order mark is left out.
 
@@ -46,13 +65,7 @@ def read_yaml(path: Path, remedy: str) -> Any:
     Raises:
         UserError: if it cannot be read, is not UTF-8 text or no valid YAML, or gives a key twice; naming the line.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})", remedy) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}: line {line}", "is not UTF-8 text", "Save the file as UTF-8") from error
+    text = read_text(path, remedy)
     try:
         _check_keys(yaml.compose(text, yaml.SafeLoader), set())
         return yaml.safe_load(text)

@@ -35,6 +35,13 @@ def finite_number(text: str) -> float:
     return number
 
 
+def source_argument(text: str) -> str:
+    """Reads the name or place of a model or file, for argparse; refuses an empty text, as of an unset variable."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty, a name or path is needed")
+    return str(expanded(text))
+
+
 def path_argument(text: str) -> Path:
     """Reads a path, for argparse: ``~`` is the home folder, and an empty text, as of an unset variable, is refused."""
     if not text.strip():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from cns_lightning.user_files import read_yaml
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text",
+         "list": "a list", "tuple": "a list", "dict": "a mapping"}  # fmt: skip
 UNKNOWN = re.compile(
     r"Option '-*(?P<option>[\w.]+)' is not accepted"
     r"|does not accept option '-*(?P<group>[\w.]+)'"
@@ -29,7 +31,7 @@ PRECISIONS = {"no": "32-true", "fp32": "32-true", "float32": "32-true", "fp16": 
 LITERAL = re.compile(r"typing\.Literal\[([^\]]*)\]")
 SUGGESTED = re.compile(r"Did you mean '?([\w.]+)'?")
 KEY = re.compile(r'Parser key "([^"]+)"')
-EXPECTED = re.compile(r"Expected an? <class '(\w+)'>\. Got value: (.+)")
+EXPECTED = re.compile(r"Expected an? <class '(?!NoneType)(\w+)'>")
 RANGE = re.compile(r"Input should be ([^\[,]+?)(?:, [^\[]*)? \[type=")
 LIMITS = {"a valid number": "a number", "a valid integer": "a whole number", "greater than or equal to": "at least",
           "less than or equal to": "at most", "greater than": "more than"}  # fmt: skip
@@ -40,7 +42,7 @@ OTHER_TRAINERS = {
     **dict.fromkeys(("lr", "learning_rate"), "Set model.method.init_args.learning_rate"),
     **dict.fromkeys(("resume", "resume_from_checkpoint", "ckpt_path"), GO_ON),
     **dict.fromkeys(("epochs", "num_train_epochs", "max_train_steps", "max_steps", "num_steps"), STEPS),
-    **dict.fromkeys(("output_dir", "out", "logdir", "name"), "Give the run folder with --run"),
+    **dict.fromkeys(("output_dir", "out", "logdir"), "Give the run folder with --run"),
     **dict.fromkeys(
         ("instance_data_dir", "train_data_dir", "data_dir"), "Name the pictures' folder in the sequence file"
     ),
@@ -68,6 +70,11 @@ CUTTING = {
 """Settings of the trainer that end a stage before its last step, and the value at which they do not."""
 LEAST = {"num_nodes": 1, "devices": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}
 """Settings of the trainer that Lightning does not check, and the least they may be."""
+UNFIT = (
+    *("GradientAccumulationScheduler", "StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging"),
+    *("BatchSizeFinder", "LearningRateFinder", "ModelPruning", "BackboneFinetuning"),
+)
+"""Lightning's callbacks that a stage cannot have."""
 NEEDED = {"use_distributed_sampler": False, "reload_dataloaders_every_n_epochs": 1}
 """Settings of the trainer without which a stage would see other data than it should."""
 
@@ -96,10 +103,14 @@ def lightning_explained() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        sentence = re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
-        raise UserError("trainer", sentence, "Change the settings of the trainer, or take it out") from error
+        sentence = re.sub(r"\s+", " ", str(error)).strip().rstrip(".!")
+        remedy = "Change the settings of the trainer, or take it out"
+        if "backend" in sentence or "device" in sentence.lower():
+            remedy = "Add --config configs/hardware/cpu.yaml, or install a torch that sees the GPU"
+        raise UserError("trainer", sentence, remedy) from error
     except RuntimeError as error:
         if "ntasks" not in str(error):  # what Lightning says of a job's script
+            _tell_callback(error)
             raise
         raise UserError("SLURM", str(error).strip(), "Let launch write the script, or set --ntasks-per-node") from error
     except (ImportError, ValueError) as error:
@@ -107,6 +118,18 @@ def lightning_explained() -> Iterator[None]:
         if not found:
             raise
         raise UserError(found[1], found[2].strip().rstrip("."), "Install what is missing, or take it out") from error
+
+
+def _tell_callback(error: RuntimeError) -> None:
+    """Turns what one of Lightning's own callbacks says of its settings into the user's mistake.
+
+    Raises:
+        UserError: if the error comes from one.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    if Path(last).parent.parts[-3:] == ("lightning", "pytorch", "callbacks"):
+        sentence = re.sub(r"\s+", " ", str(error)).strip().rstrip(".!")
+        raise UserError("trainer.callbacks", sentence, "Change its settings, or take it out") from error
 
 
 def check_trainer(trainer: Any) -> None:
@@ -131,6 +154,10 @@ def check_trainer(trainer: Any) -> None:
         is_all = name == "devices" and given == "-1"
         if _is_number(given) and not float(given) >= least and not is_all:
             faults.add(f"trainer.{name}", f"is {given}, at least {least} is needed", "Write a larger number")
+    for path in (each.class_path for each in trainer.get("callbacks") or [] if hasattr(each, "class_path")):
+        if path.rsplit(".", 1)[-1] in UNFIT:
+            problem = f"has {path.rsplit('.', 1)[-1]}, which changes what a step is or what it trains"
+            faults.add("trainer.callbacks", problem, "Take it out")
     for name, needed in NEEDED.items():
         if trainer.get(name) != needed:
             faults.add(f"trainer.{name}", f"is {trainer.get(name)}, {needed} is needed", "Leave it out")
@@ -175,7 +202,9 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
     if unknown:
         name = next(group for group in unknown.groups() if group).rstrip(".")
         near = SUGGESTED.search(message)
-        remedy = OTHER_TRAINERS.get(name.rsplit(".", 1)[-1]) or (f"Did you mean {near.group(1)}" if near else SEE)
+        last = name.rsplit(".", 1)[-1]
+        remedy = OTHER_TRAINERS.get(last) if last == name or last == "num_workers" else None
+        remedy = remedy or (f"Did you mean {near.group(1)}" if near else SEE)
         return UserError(f"{_place(name, arguments)}: {name}", "is no known key", remedy)
     return _wrong_value(message, arguments)
 
@@ -183,29 +212,34 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
 def _wrong_value(message: str, arguments: list[str]) -> UserError:
     # Parsers are nested: the innermost knows best.
     key = next(reversed(KEY.findall(message)), "configuration")
-    expected = EXPECTED.search(message)
     where = f"{_place(key.rsplit('.', 1)[-1], arguments)}: {key}"
-    given = re.search(r"(?:Given|Got) value: (.+)", message)
+    given = re.search(r"(?:Given|Got) value: ?(.*)", message)
+    value = given.group(1).strip() if given else ""
+    value = value if value.strip("'\"") else "empty"
     choices = list(dict.fromkeys(re.findall(r"'([^']*)'", " ".join(LITERAL.findall(message)))))
-    if given and choices and not _is_number(given.group(1)):
-        word = given.group(1).strip().strip("'\"")
+    if choices and value != "empty" and not _is_number(value):
+        word = value.strip("'\"")
         near = PRECISIONS.get(word.lower()) if key == "trainer.precision" else None
         near = near or next(iter(difflib.get_close_matches(word, choices, 1)), None)
         return UserError(where, f"is {word}, none of {', '.join(choices)}", f"Did you mean {near}" if near else SEE)
-    if expected:
+    if limit := RANGE.search(message):
+        needed = _in_words(limit.group(1), value)
+    elif expected := EXPECTED.search(message):
         needed = TYPES.get(expected.group(1), expected.group(1))
-        return UserError(where, f"is {expected.group(2).strip()}, {needed} is needed", SEE)
-    limit = RANGE.search(message)
-    if given and limit:
-        theirs = next((theirs for theirs in LIMITS if limit.group(1).startswith(theirs)), "")
-        # The parser takes the value out of what it quotes, and with it a limit that equals it.
-        rest = limit.group(1).removeprefix(theirs) or ("" if theirs.startswith("a ") else f" {given.group(1).strip()}")
-        needed = LIMITS.get(theirs, "") + rest
-        words = f", or one of the words {', '.join(choices)}," if choices else ""
-        return UserError(where, f"is {given.group(1).strip()}, {needed}{words} is needed", SEE)
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    told = next((line for line in lines if "Got value" in line or "Expected" in line or "No module" in line), lines[-1])
-    return UserError(where, re.sub(r"\s+", " ", told).rstrip("."), SEE)
+    else:
+        lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+        told = next((line for line in lines if "Expected" in line or "No module" in line), lines[-1])
+        return UserError(where, re.sub(r"\s+", " ", told).rstrip("."), SEE)
+    words = f", or {' or '.join(choices)}," if choices else ""
+    return UserError(where, f"is {value}, {needed}{words} is needed", SEE)
+
+
+def _in_words(limit: str, value: str) -> str:
+    """Says a limit of pydantic's in our words."""
+    theirs = next((theirs for theirs in LIMITS if limit.startswith(theirs)), "")
+    # The parser takes the value out of what it quotes, and with it a limit that equals it.
+    rest = limit.removeprefix(theirs) or ("" if theirs.startswith("a ") else f" {value}")
+    return LIMITS.get(theirs, "") + rest
 
 
 def _is_number(text: str) -> bool:

@@ -8,6 +8,8 @@ import sys
 import warnings
 from contextlib import contextmanager
 from enum import Enum
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,9 +40,11 @@ from cns_lightning.cli.config_errors import (
 )
 from cns_lightning.cli.continuation import check_unchanged, comparable, learned_tokens
 from cns_lightning.cli.processes import check_group, choose_strategy, process_count
+from cns_lightning.data.augmentation import Augmentation
 from cns_lightning.data.module import ConceptDataModule, steps_of_stage
+from cns_lightning.data.prior_pictures import Prior
 from cns_lightning.diffusion.loading import MINIATURE
-from cns_lightning.errors import EXIT_DONE, UserError
+from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
 from cns_lightning.run_folder import RunFolder
@@ -124,8 +128,10 @@ class ContinualCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fills in what follows from the sequence and the command line, and checks the run folder."""
         config = self.config
-        if not config.run.strip():
-            raise UserError("--run", "is empty", "Give a folder for the run")
+        for key in ("run", "model.base_model", "data.sequence"):
+            if not config[key].strip():
+                raise UserError(f"--{key}", "is empty", "Give a folder, file or name")
+        check_nulls(config)
         config.run = str(expanded(config.run))
         if config.steps is not None:
             config.data.steps, config.data.steps_per_picture = config.steps, None
@@ -135,6 +141,9 @@ class ContinualCLI(LightningCLI):
         # The monitor scores all concepts, and needs the photos of all.
         self.learned = () if config.monitor.pictures else learned_tokens(self.folder)
         self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
+        if config.trainer.max_epochs not in (None, -1, len(self.sequence.concepts)):
+            problem = f"is {config.trainer.max_epochs}, and the sequence has {len(self.sequence.concepts)} concepts"
+            raise UserError("trainer.max_epochs", problem, "Leave it out; a shorter sequence file ends earlier")
         config.trainer.max_epochs = len(self.sequence.concepts)
         folders = [concept.images for concept in self.sequence.concepts if concept.token not in self.learned]
         lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in folders]
@@ -203,8 +212,34 @@ def checked_configuration(arguments: list[str]) -> Namespace:
         raise explained(mistake, arguments) from mistake
 
 
+def check_nulls(config: Namespace) -> None:
+    """Refuses settings without a value, as of a key that ends with its colon, where one is needed.
+
+    Raises:
+        UserError: naming every one of them.
+    """
+    groups: list[tuple[str, Any, Any]] = [("model", ContinualPersonalization, config.model)]
+    groups += [("data", ConceptDataModule, config.data), ("data.prior", Prior, config.data.prior)]
+    groups += [("data.augmentation", Augmentation, config.data.augmentation)]
+    groups += [(key, kind, config[key]) for key, kind in (BEFORE_METHOD | AFTER_METHOD).items()]
+    classes = [("model.method", config.model.method)]
+    classes += [("trainer.callbacks", each) for each in _listed(config.trainer.callbacks)]
+    groups += [(key, _class(each.class_path), each.get("init_args", Namespace())) for key, each in classes]
+    faults = Faults()
+    for where, kind, values in groups:
+        for name, parameter in signature(kind).parameters.items():
+            if parameter.default not in (None, parameter.empty) and values.get(name, parameter.default) is None:
+                faults.add(f"{where}: {name}", "has no value", f"Write one, such as {parameter.default}")
+    faults.raise_if_any()
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 def _listed(value: Any) -> list[Any]:
-    """Returns the loggers of a configuration that are made from a class."""
+    """Returns the parts of a setting that are made from a class."""
     return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, Namespace)]
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cns_lightning.cli.arguments import at_least, finite_number, path_argument
+from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder, make_folder
@@ -65,7 +65,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
     made.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
-    made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
+    made.add_argument(
+        "--base-model",
+        type=source_argument,
+        metavar="SOURCE",
+        help="where the run's base model is now, if it was moved",
+    )
     return made
 
 

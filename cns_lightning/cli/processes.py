@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cns_lightning.errors import UserError
-from cns_lightning.slurm import check_tasks
+from cns_lightning.slurm import check_tasks, is_task
 
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 
@@ -68,7 +68,7 @@ def check_group(processes: int, nodes: int) -> None:
         for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"):
             os.environ.pop(name, None)
         rank_zero_only.rank = 0
-    elif nodes > 1 and not {"SLURM_PROCID", "NODE_RANK", "GROUP_RANK"} & os.environ.keys():
+    elif nodes > 1 and not is_task() and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
         problem = f"is {nodes}, and nothing says which of the machines this is; it would wait for the others"
         remedy = "Use launch (SLURM) or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each"
         raise UserError("trainer.num_nodes", problem, remedy)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.child_processes import ChildProcesses
-from cns_lightning.cli.arguments import at_least, path_argument
+from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, Faults, RunStopped, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.run_folder import RunFolder, make_folder
@@ -53,20 +53,35 @@ def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     )
     made.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler (those of the run's own samples)")
     made.add_argument(
-        "--guidance", type=float, metavar="G", help="how closely prompts are followed (as in the samples)"
+        "--guidance", type=finite_number, metavar="G", help="how closely prompts are followed (as in the samples)"
     )
     made.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures drawn at once (8)")
     made.add_argument(
-        "--judge", metavar="CLIP", help=f"a CLIPModel folder or hub id (the miniature's own, else {_USUAL_JUDGE})"
+        "--judge",
+        type=source_argument,
+        metavar="CLIP",
+        help=f"a CLIPModel folder or hub id (the miniature's own, else {_USUAL_JUDGE})",
     )
-    made.add_argument("--dino", metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)")
+    made.add_argument(
+        "--dino", type=source_argument, metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)"
+    )
     made.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
     made.add_argument(
         "--devices", type=at_least(1), default=1, metavar="N", help="processes that draw, one a device (1)"
     )
     made.add_argument("--share", type=_share, metavar="I/N", help="draw the I-th of N shares only, score nothing")
-    made.add_argument("--sequence", metavar="FILE", help="take the prompts from here (those the run was started with)")
-    made.add_argument("--base-model", metavar="SOURCE", help="where the run's base model is now, if it was moved")
+    made.add_argument(
+        "--sequence",
+        type=source_argument,
+        metavar="FILE",
+        help="take the prompts from here (those the run was started with)",
+    )
+    made.add_argument(
+        "--base-model",
+        type=source_argument,
+        metavar="SOURCE",
+        help="where the run's base model is now, if it was moved",
+    )
     return made
 
 
@@ -108,7 +123,10 @@ def run(argv: list[str]) -> int:
 
     def load(stage: int, snapshot: int | None = None) -> DiffusionPipeline:
         if stage != BASE:
-            return load_pipeline(folder.path, registry.tokens[stage], source, device=device, snapshot=snapshot)
+            return _that_takes(
+                settings.steps,
+                load_pipeline(folder.path, registry.tokens[stage], source, device=device, snapshot=snapshot),
+            )
         base = BaseModel.load(source)
         base.to(device=device)
         return base.pipeline()
@@ -190,6 +208,14 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         look_alikes=8 if arguments.look_alikes is None else arguments.look_alikes,
         templates=templates,
     )
+
+
+def _that_takes(steps: int, pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """Returns the pipeline, unless its scheduler has fewer steps."""
+    from cns_lightning.diffusion.sampling import check_steps
+
+    check_steps(pipe.scheduler, steps, "--steps")
+    return pipe
 
 
 def templates_of(kept: dict[str, Any]) -> PromptTemplates:

@@ -169,7 +169,7 @@ def _caption(path: Path, token: str) -> str | None:
         return None
     beside = found[0]
     if len(found) > 1:
-        problem = f"and {found[1].name} are both captions of {path.name}"
+        problem = f"is a caption of {path.name}, and so is {found[1].name}"
         raise UserError(str(beside), problem, "Keep one of them")
     try:
         text = composed(" ".join(beside.read_bytes().decode("utf-8-sig").split()))

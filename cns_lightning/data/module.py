@@ -18,6 +18,7 @@ from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import Prior, prior_latents
 from cns_lightning.data.templates import PromptTemplates, check_templates, class_training_prompt, training_prompt
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
+from cns_lightning.diffusion.sampling import check_steps
 from cns_lightning.diffusion.text import reads_token
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.ranges import Count, NonNegative
@@ -67,7 +68,7 @@ def steps_of_stage(steps: int, steps_per_picture: int | None, images: Path) -> i
         steps_per_picture: in place of ``steps``; None leaves it at that.
         images: folder of the pictures.
 
-    Source: Mix-of-Show's published code; docs/methods.md 5.4.
+    Source: Mix-of-Show's published code; docs/methods.md 5.1.
     """
     if steps_per_picture is None:
         return steps
@@ -137,9 +138,12 @@ class ConceptDataModule(LightningDataModule):
     def steps_of(self, stage: int) -> int:
         """Returns the optimizer steps of a stage; of a learned concept whose pictures are gone, those that it took."""
         if stage not in self.stage_steps:
+            module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
             images = self.sequence.concepts[stage].images
-            asked = steps_of_stage(self.steps, self.steps_per_picture, images)
-            self.stage_steps[stage] = asked or self.trainer.lightning_module.step  # type: ignore[union-attr]
+            asked = steps_of_stage(self.steps, self.steps_per_picture, images) or module.step
+            if stage != module.stage:
+                return asked  # before it begins pictures may still be added
+            self.stage_steps = {stage: asked}
         return self.stage_steps[stage]
 
     def check_whole(self, stage: int, steps: int) -> None:
@@ -158,16 +162,21 @@ class ConceptDataModule(LightningDataModule):
             remedy = "Take out what stops a training early, and run the same command again; --steps sets the length"
             raise UserError("trainer", problem, remedy)
 
-    def check_captions(self, base: BaseModel, first: int) -> None:
-        """Refuses captions in which the token stands behind what the text encoder reads: it would never be trained.
+    def check_against(self, base: BaseModel, first: int) -> None:
+        """Refuses what does not fit the base model.
+
+        That is a caption whose token stands behind what the text encoder reads, since it would never be trained, and
+        more steps for pictures of the class than the sampler has.
 
         Args:
-            base: whose text encoders read them.
+            base: the base model.
             first: stage that is learned next.
 
         Raises:
-            UserError: listing every such caption.
+            UserError: listing every such caption, or for the steps.
         """
+        if self.prior.pictures:
+            check_steps(base.noise_scheduler, self.prior.steps, "data.prior.steps")
         faults = Faults()
         prefixes = ("", *FAR_AWAY, *CLOSE_UP) if self.augmentation.prefixes else ("",)
         for concept in self.sequence.concepts[first:]:

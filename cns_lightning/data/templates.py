@@ -25,7 +25,7 @@ class PromptTemplates:
     animal: str = "{prefix}photo of a {token} {class_word}"
     object: str = "{prefix}photo of a {token} {class_word}"
     scene: str = "{prefix}photo of {token} {class_word}"
-    style: str = "{prefix}painting in {token} {class_word}"
+    style: str = "{prefix}painting in the style of {token} {class_word}"
 
 
 DEFAULT_TEMPLATES = PromptTemplates()
@@ -91,7 +91,7 @@ def _prompt(concept: Concept, templates: PromptTemplates, prefix: str, caption: 
     words = f"{concept.token} {concept.class_word}"
     if caption is None:
         template: str = getattr(templates, concept.kind)
-        return template.format(token=concept.token, class_word=concept.class_word, prefix=prefix)
+        return _of_style(template.format(token=concept.token, class_word=concept.class_word, prefix=prefix))
     if concept.token in caption:
         return prefix + caption
     # In front where the class word is missing: behind a long caption it would not be read any more.
@@ -100,13 +100,17 @@ def _prompt(concept: Concept, templates: PromptTemplates, prefix: str, caption: 
     return prefix + (named if found else f"{words}, {caption}")
 
 
+def _of_style(prompt: str) -> str:
+    """Says "in a style" where a template says "in the style of" and the class word is style, as it often is."""
+    prompt = re.sub(r"\bthe style of style\b", "a style", prompt)
+    return re.sub(r"\bthe style of (<[^<>\s]+> style)\b", r"\1", prompt)
+
+
 def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> str:
     """Gives the training prompt of a concept's class: the concept's own without its token."""
     template: str = getattr(templates, concept.kind)
-    # "a painting in a style", not "a painting in style", which would praise it.
-    article = "a" if concept.kind == "style" else ""
-    stand_in = article if "class_word" in template else concept.class_word
-    return " ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split())
+    stand_in = "" if "class_word" in template else concept.class_word
+    return _of_style(" ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split()))
 
 
 def scoring_prompts(

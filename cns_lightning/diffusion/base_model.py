@@ -186,6 +186,11 @@ def _check_structure(base: BaseModel) -> None:
     if not base.text_encoders or len(base.tokenizers) != len(base.text_encoders):
         problem = f"has {len(base.tokenizers)} tokenizers for {len(base.text_encoders)} text encoders"
         raise UserError(where, problem, SUPPORTED)
+    for number, tokenizer in enumerate(base.tokenizers):
+        highest, rows = max(tokenizer.get_vocab().values()), base.embedding_table(number).num_embeddings
+        if highest >= rows:
+            problem = f"has a tokenizer whose words go up to number {highest}, and a text encoder that knows {rows}"
+            raise UserError(where, problem, "Give tokenizer and text encoder of one model")
     if config["encoder_hid_dim_type"] is not None:
         problem = (
             f"changes the text states on their way to the UNet (encoder_hid_dim_type {config['encoder_hid_dim_type']})"

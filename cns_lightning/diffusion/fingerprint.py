@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Only settings that change what a weight means. A whole config would not do: a newer diffusers adds keys to it.
 UNET_KEYS = ("in_channels", "sample_size", "block_out_channels", "cross_attention_dim")
+TEXT_KEYS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "num_hidden_layers")
 SCHEDULER_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
 
 
@@ -25,8 +26,8 @@ def model_fingerprints(base: BaseModel) -> tuple[str, str]:
     """Returns the SHA-256 that identifies a base model, and the one that registries of earlier versions hold.
 
     The earlier one covers key and value weights, token embeddings and key settings. The present one adds every layer of
-    the text encoders, which decide text states and masks, and the sum of all bits of UNet and autoencoder: a sum, since
-    hashing the ten gigabytes of SDXL would take longer than reading them.
+    the text encoders with their vocabularies, which decide text states and masks, and the sum of all bits of UNet and
+    autoencoder: a sum, since hashing the ten gigabytes of SDXL would take longer than reading them.
 
     Args:
         base: with its weights as they were read, in float32; added tokens do not count.
@@ -46,7 +47,12 @@ def model_fingerprints(base: BaseModel) -> tuple[str, str]:
                 # transformers 5.6 took this prefix out of the names.
                 layers[f"{number}.{name.removeprefix('text_model.')}"] = weight.detach().float()
     sums = [_sum_of_bits(base.unet), _sum_of_bits(base.vae)]
-    return _sha256(json.dumps([earlier, fingerprint(layers), sums])), earlier
+    encoders = [[getattr(encoder.config, key) for key in TEXT_KEYS] for encoder in base.text_encoders]
+    heads = [base.unet.config.get(key) for key in ("attention_head_dim", "num_attention_heads")]
+    zero = bool(base.scheduler.config.get("rescale_betas_zero_snr", False))
+    vocabularies = [sorted(tokenizer.get_vocab().items()) for tokenizer in base.tokenizers]
+    facts = [earlier, fingerprint(layers), sums, encoders, heads, zero, vocabularies]
+    return _sha256(json.dumps(facts)), earlier
 
 
 def _sum_of_bits(part: nn.Module) -> int:

@@ -35,7 +35,7 @@ DOWNLOAD = "Download it where there is a network (hf download OWNER/NAME --local
 _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d{5}-of-\d{5})?\.safetensors")
 
 # What diffusers, transformers and safetensors raise for damaged or unfitting files; they have no common type.
-LOADING_FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
+LOADING_FAULTS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 
 
 def load_stock_pipeline(source: str) -> DiffusionPipeline:
@@ -141,9 +141,10 @@ def _text_encoders(
     found = {}
     for part in (part for part in parts if part.startswith("text_encoder")):
         named = [(path, _VARIANT.fullmatch(path.name)) for path in sorted((folder / part).glob("*.safetensors"))]
-        files = [path for path, match in named if (match.group(1) if match else None) == variant]
+        files = [path for path, match in named if match and match.group(1) == variant]
+        files = files or [path for path, match in named if not match]
         with _told(where):
-            found[part] = text_encoder_of_newer_names(index[part][1], folder / part, files)
+            found[part] = text_encoder_of_newer_names(index[part][-1], folder / part, files)
     return {part: encoder for part, encoder in found.items() if encoder is not None}
 
 
@@ -204,6 +205,8 @@ def _from_single_file(path: Path) -> DiffusionPipeline:
     Its tokenizer and the sizes of its parts are in no single file: diffusers fetches them from the hub, unless a
     diffusers folder of the same name without the ending lies beside the file.
     """
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
     plain, xl = stock_pipelines()
     where = f"base model {path}"
     if path.suffix != ".safetensors":
@@ -224,7 +227,7 @@ def _from_single_file(path: Path) -> DiffusionPipeline:
     except (KeyError, NotImplementedError) as error:  # what diffusers finds missing, and what it leaves empty
         named = f" such as {error.args[0]}" if isinstance(error, KeyError) else ""
         raise UserError(where, f"lacks weights{named}", AGAIN) from error
-    except LOADING_FAULTS as error:
+    except (*LOADING_FAULTS, SingleFileComponentError) as error:
         small = "the small files of the model's diffusers folder (all but the weights)"
         remedy = f"Where there is no network, put {small} into {layout}"
         raise UserError(where, f"cannot be opened by diffusers: {first_line(error)}", remedy) from error
@@ -302,18 +305,23 @@ def _from_hub(identifier: str) -> DiffusionPipeline:
         raise UserError(where, f"is no diffusers repository: it has no {INDEX}", GIVE_ONE) from error
     except OSError as error:
         raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
-    content = json.loads(index.read_text("utf-8"))
-    parts = parts_of(content if isinstance(content, dict) else {}, where)
-    is_xl = "text_encoder_2" in parts
-    try:
-        pipeline = _open(identifier, where, is_xl=is_xl)
-    except UserError as error:
-        if "no file named" not in str(error):
-            raise
+    if not (index.parent / INDEX).is_file():  # a cache that links nowhere
+        raise UserError(where, f"has no {INDEX} in the download cache", DOWNLOAD)
+    return _from_folder(_downloaded(identifier, where), identifier)
+
+
+def _downloaded(identifier: str, where: str) -> Path:
+    """Fetches what is missing of a repository and returns its folder in the download cache."""
+    family = stock_pipelines()[0]
+    skipped = dict.fromkeys(NOT_NEEDED)
+    with _told(where), quiet_loading():
+        try:
+            return Path(family.download(identifier, use_safetensors=True, **skipped))
+        except (OSError, ValueError) as error:
+            if "no file named" not in str(error) and "variant" not in str(error):
+                raise
         # Many repositories hold nothing but half-precision files, of a variant of that name.
-        pipeline = _open(identifier, where, is_xl=is_xl, variant=HALF)
-    check_sound(pipeline, where)
-    return pipeline
+        return Path(family.download(identifier, use_safetensors=True, variant=HALF, **skipped))
 
 
 # ---- noise ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cns_lightning.data.module import steps_of_stage
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.evaluate import Evaluation, Table
 from cns_lightning.evaluation.pictures import PictureFolder
@@ -174,6 +175,13 @@ def complete_snapshots(folder: RunFolder, registry: NeuronRegistry) -> dict[int,
     return found
 
 
+def _steps_of_stages(folder: RunFolder, evaluation: Evaluation) -> int:
+    """Returns the optimizer steps of a run's longest stage."""
+    data = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["data"]
+    given = data["steps"], data.get("steps_per_picture")
+    return max(steps_of_stage(*given, concept.images) for concept in evaluation.sequence.concepts)
+
+
 class Curve:
     """Draws and scores the points of one run's curve; has no points where there are no snapshots.
 
@@ -216,7 +224,7 @@ class Curve:
         if pictures and not snapshots:
             problem = f"is {pictures}, and {folder.snapshots} has no snapshot of all {len(evaluation.tokens)} concepts"
             raise UserError("--curve-pictures", problem, "Learn the run with --snapshots.steps, or leave it out")
-        stage_steps = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["data"]["steps"] if snapshots else 0
+        stage_steps = _steps_of_stages(folder, evaluation) if snapshots else 0
         return cls(evaluation, snapshots, stage_steps, 1 if pictures is None else pictures)
 
     def draw(

@@ -10,6 +10,7 @@ from cns_lightning.diffusion.loading import quiet_loading
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.user_files import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ def clip_encoder(name: str, device: torch.device | str, where: str = "--judge") 
     """
     try:
         with quiet_loading():
-            return ClipEncoder(name, device)
+            return ClipEncoder(str(expanded(name)), device)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a CLIPModel folder") from error
@@ -48,7 +49,7 @@ def dino_encoder(name: str | None, device: torch.device | str, where: str = "--d
         return None
     try:
         with quiet_loading():
-            return DinoEncoder(name, device)
+            return DinoEncoder(str(expanded(name)), device)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(where, f"{name} cannot be loaded ({reason})", "Give a ViT or DINO folder") from error

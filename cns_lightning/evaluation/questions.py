@@ -67,13 +67,13 @@ def questions(sequence: Sequence, learned: Collection[str], names_class_word: bo
 def described(prompt: str, sequence: Sequence) -> str:
     """Returns a prompt with every concept in the words of its description: what words alone can ask for."""
     for concept in sequence.concepts:
-        words = concept.description or concept.class_word
+        words = re.sub(r"^(?:an?|the) ", "", concept.description or concept.class_word, flags=re.IGNORECASE)
         article = "an" if words[:1].lower() in "aeiou" else "a"
-        named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)}(?!\w))?"
+        named = rf"{re.escape(concept.token)}(?: {re.escape(concept.class_word)}(?:e?s)?(?!\w))?"
         # "a <new1> cat" becomes "an orange cat".
         prompt = re.sub(rf"\ban? (?={named})", f"{article} ", prompt)
         prompt = re.sub(rf"\bAn? (?={named})", f"{article.capitalize()} ", prompt)
-        prompt = re.sub(named, words.replace("\\", r"\\"), prompt)
+        prompt = re.sub(named, words.replace("\\", r"\\"), prompt, flags=re.IGNORECASE)
     return prompt
 
 

@@ -91,8 +91,8 @@ class Method(nn.Module, ABC):
     prior_weight = 0.0
     """Factor on the denoising loss of pictures of the class, drawn by the base model; 0 draws none.
 
-    As in Custom Diffusion's published code, where the concept's loss is the sum over latent channels, and that of the
-    class the mean: the module divides by their number, so that the concept's loss reads alike for every method.
+    In Custom Diffusion's published code the concept's loss is summed over the latent channels, and the class's loss is
+    a mean. The module divides the weight by the number of channels instead, so that losses read alike for every method.
     """
 
     is_layerwise = False

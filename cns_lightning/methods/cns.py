@@ -5,7 +5,6 @@ Source: CNS (arXiv 2510.02296) and its supplement, sections 8.3 and 9; where the
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -145,7 +144,7 @@ class ConceptNeuronSelection(Method):
             keeps its anchor.
 
     Raises:
-        UserError: if a factor is not positive, or is for an unknown kind of concept.
+        UserError: if a factor is for an unknown kind of concept.
     """
 
     needs_neurons = True
@@ -177,8 +176,8 @@ class ConceptNeuronSelection(Method):
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
         self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors or {}, learning_rate_falls
         if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
-                     if kind not in KINDS or not 0 < rate < math.inf]:  # fmt: skip
-            problem = f"has {', '.join(wrong)}, and needs positive numbers by kind of concept"
+                     if kind not in KINDS]:  # fmt: skip
+            problem = f"has {', '.join(wrong)}, which is no kind of concept"
             raise UserError("model.method.learning_rate_factors", problem, f"Kinds are {', '.join(KINDS)}")
         self.starts_from_rare_word = token_start == "rare_word"
         self.regularization: Regularization = regularization
@@ -279,7 +278,9 @@ class ConceptNeuronSelection(Method):
             return
         # A step whose loss was not finite has its gradient emptied: it counts as the mean of those before.
         median = gradient.abs().median()
-        self.gradient_sum += torch.where(median > 0, median, self.gradient_sum / max(step, 1))
+        # So does one before the first that is not empty, once that is there.
+        own = torch.where(self.gradient_sum > 0, median, (step + 1) * median)
+        self.gradient_sum += torch.where(median > 0, own, self.gradient_sum / max(step, 1))
         if step == self.balance_steps - 1 and self.regularization != "none":
             denoising = self.gradient_sum / self.balance_steps
             self.weight.copy_(self.regularization_weight * denoising / self._reference_gradient())

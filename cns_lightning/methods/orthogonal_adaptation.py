@@ -40,7 +40,7 @@ def orthogonal_basis(width: int, seed: int) -> Tensor:
     return (basis * triangle.diagonal().sign()).float()
 
 
-def chosen_columns(width: int, rank: Count, seed: int, token: str, taken: Sequence[Tensor] = ()) -> Tensor:
+def chosen_columns(width: int, rank: int, seed: int, token: str, taken: Sequence[Tensor] = ()) -> Tensor:
     """Chooses a concept's columns of a basis, shape (rank,), int64, ascending.
 
     Args:

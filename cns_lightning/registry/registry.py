@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.diffusion.loading import MINIATURE
 from cns_lightning.diffusion.projections import write_weights
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
@@ -315,7 +316,7 @@ class NeuronRegistry:
 
     def move_base(self, base_model: str, write: bool = True) -> None:
         """Notes where the base model is now, on disk if this process writes files; raises what `save` raises."""
-        if base_model != self.base_model:
+        if base_model != self.base_model != MINIATURE:  # which is where it always was
             self._index = replace(self._index, base_model=base_model)
             if write:
                 self.save()

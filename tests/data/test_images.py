@@ -222,7 +222,7 @@ def test_captions_may_be_called_otherwise(tmp_path: Path, name: str) -> None:
     assert read_captions(concept) == {tmp_path / "a.png": "a photo of <momo> cat"}
     assert left_out(tmp_path) == ""
     (tmp_path / "a.txt").write_text("a <momo> cat", "utf-8")
-    with pytest.raises(UserError, match=r"are both captions of a\.png"):
+    with pytest.raises(UserError, match=r"is a caption of a\.png, and so is a\.txt"):
         read_captions(concept)
 
 

@@ -70,7 +70,7 @@ def test_concepts_of_one_class_prompt_share_look_alikes_and_keep_their_file_name
     made = LookAlikes(Path("images"), "base", concepts, settings)
     every = made.labels(["<new1>", "<new2>", "<new3>"])
     assert {question.prompt: label for question, label in every.items()} == {
-        "a photo of a cat": "any cat", "a scene in a style": "any style",
+        "a photo of a cat": "any cat", "a scene in style": "any style",
     }  # fmt: skip
     names = [made.place.path(*pair).as_posix() for pair in made.pairs(["<new2>"])]
     assert names == [f"images/look-alikes/lookalike-01-seed-{seed}.png" for seed in (0, 1)]

@@ -68,11 +68,12 @@ def test_methods_without_class_words_are_asked_without() -> None:
 
 def test_a_description_says_what_words_can() -> None:
     concepts = (
-        Concept("<new1>", "cat", "animal", Path(), "orange striped cat with a hat"),
+        Concept("<new1>", "cat", "animal", Path(), "an orange striped cat with a hat"),
         Concept("<new2>", "style", "style", Path(), "pink glowing style"),
         Concept("<new3>", "scene", "scene", Path()),
     )
     sequence = Sequence("three", concepts, EvaluationPrompts())
     assert described("A <new1> cat next to a dog", sequence) == "An orange striped cat with a hat next to a dog"
+    assert described("two <new1> cats", sequence) == "two orange striped cat with a hat"
     assert described("<new1> in <new2> style", sequence) == "orange striped cat with a hat in pink glowing style"
     assert described("a <new1> cat in the <new3> scene", sequence) == "an orange striped cat with a hat in the scene"
