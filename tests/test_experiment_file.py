@@ -37,7 +37,7 @@ SEARCH = {**RIGHT, "methods": {"cns": {"files": [CNS], "grid": {"steps": [1, 2]}
         ({"sets": ["miniature_set1", "miniature_set1"]}, "has the name of another set"),
         ({"fit": 3}, "fit: is 3"),
         ({"fit": ["--stpes", 100]}, "compare.yaml: cns: command line: stpes"),
-        ({"fit": ["--steps", 0], "alone": "cns"}, "--data.steps: is 0"),
+        ({"fit": ["--steps", 0], "alone": "cns"}, "steps: is 0, at least 1 is needed"),
         ({"test": ["--pictures", 0]}, "compare.yaml: test: argument --pictures: '0' is no whole number"),
         ({"test": ["--picturs", 1]}, "compare.yaml: test: has --picturs 1, which test does not know"),
         ({"test": ["--judge", "nowhere/at/all"]}, "compare.yaml: test: --judge: nowhere/at/all cannot be loaded"),

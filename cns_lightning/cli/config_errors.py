@@ -185,6 +185,9 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
     missing = re.search(r"required: ([\w., ]+)", message)
     if missing:
         name = missing.group(1).strip(" .")
+        if name.split(".", 1)[0] not in ("run", "data", "model"):  # of a callback or logger that the user added
+            where = f"{_place('callbacks', arguments)}: {name}"
+            return UserError(where, "is missing", "Add it below init_args of the class that needs it")
         return UserError(f"--{name}", "is missing", f"Add --{name}")
     absent = re.search(r"File does not exist: '?([^'\n]+)", message)
     if absent:

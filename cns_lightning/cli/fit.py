@@ -221,7 +221,7 @@ def check_nulls(config: Namespace) -> None:
     groups: list[tuple[str, Any, Any]] = [("model", ContinualPersonalization, config.model)]
     groups += [("data", ConceptDataModule, config.data), ("data.prior", Prior, config.data.prior)]
     groups += [("data.augmentation", Augmentation, config.data.augmentation)]
-    groups += [(key, kind, config[key]) for key, kind in (BEFORE_METHOD | AFTER_METHOD).items()]
+    groups += [(key, kind, config.get(key, Namespace())) for key, kind in (BEFORE_METHOD | AFTER_METHOD).items()]
     classes = [("model.method", config.model.method)]
     classes += [("trainer.callbacks", each) for each in _listed(config.trainer.callbacks)]
     groups += [(key, _class(each.class_path), each.get("init_args", Namespace())) for key, each in classes]

@@ -77,13 +77,13 @@ def run(argv: list[str]) -> int:
 
 def starts_of(runs: list[tuple[int, Run]], out: Path) -> dict[str, Any] | None:
     """Returns where the curves of each set start, the class word's figures; None where runs have no curves."""
-    from cns_lightning.cli.compare import class_word
+    from cns_lightning.cli.compare import bounds_of
     from cns_lightning.search import has_curves
 
     if not has_curves(runs):
         return None
     names = dict.fromkeys(run.set_name for _, run in runs)
-    return {name: class_word(name, [run for _, run in runs], out)["curve_start"] for name in names}
+    return {name: bounds_of(name, [run for _, run in runs], out)[0]["curve_start"] for name in names}
 
 
 def write_results(

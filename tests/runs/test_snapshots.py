@@ -87,7 +87,7 @@ def test_undo_takes_concepts_out_of_the_snapshots_too(
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"), [("[0]", "has 0, at least 1 is needed"), ("[1, 3]", "has 3, and a stage has 3 steps"), ("[1.5]", "1.5")]
+    ("steps", "said"), [("[0]", "is 0, at least 1 is needed"), ("[1, 3]", "has 3, and a stage has 3 steps"), ("[1.5]", "1.5")]
 )
 def test_impossible_steps_are_refused(
     tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: str, said: str
