@@ -231,7 +231,8 @@ def _wrong_value(message: str, arguments: list[str]) -> UserError:
         needed = TYPES.get(expected.group(1), expected.group(1))
     else:
         lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-        told = next((line for line in lines if "Expected" in line or "No module" in line), lines[-1])
+        told = [line for line in lines if ("Expected" in line and "NoneType" not in line) or "No module" in line]
+        told = next(iter(told), lines[-1])
         return UserError(where, re.sub(r"\s+", " ", told).rstrip("."), SEE)
     words = f", or {' or '.join(choices)}," if choices else ""
     return UserError(where, f"is {value}, {needed}{words} is needed", SEE)

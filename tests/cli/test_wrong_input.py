@@ -51,7 +51,6 @@ def refused(*words: str) -> str:
         (("--model.method.learning_rate", "null"), ("learning_rate", "has no value")),
         (("--model.base_model", ""), ("--model.base_model: is empty",)),
         (("--data.sequence", ""), ("--data.sequence: is empty",)),
-        (("--trainer.callbacks+=GradientAccumulationScheduler",), (": scheduling: is missing. Add it below",)),
         (
             ("--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 2}"),
             ("trainer.callbacks: has GradientAccumulationScheduler, which changes",),
