@@ -246,7 +246,7 @@ def draw_grid(runs: Iterable[Run], class_word: Path, in_words: Path | None = Non
     Args:
         runs: of one set and one seed; the first single prompt of each concept is shown, its first picture.
         class_word: folder of the class word's pictures, for its row.
-        in_words: of the pictures of the concepts' descriptions; None leaves the row out.
+        in_words: folder of the pictures drawn from the concepts' descriptions; None leaves the row out.
     """
     runs = [run for run in runs if run.method != ALONE]
     sequence = Sequence.read(Path(runs[0].sequence))

@@ -166,7 +166,7 @@ def rows_of(
     Args:
         by_run: from `rows_by_run`.
         class_word: scores of the class word on the base model, one a set.
-        in_words: of the concepts' descriptions, for the sets that have them.
+        in_words: scores of the concepts' descriptions on the base model, one a set that has them.
     """
     of_method: dict[str, list[Figures]] = {}
     for each in by_run:

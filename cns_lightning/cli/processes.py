@@ -34,7 +34,7 @@ def choose_strategy(trainer: Namespace) -> None:
 
 
 def process_count(trainer: Namespace) -> int:
-    """Gives the number of processes that the trainer's settings mean, over all nodes."""
+    """Returns the number of processes that the trainer's settings mean, over all machines."""
     devices = trainer.devices
     if isinstance(devices, list):
         return len(devices) * trainer.num_nodes
@@ -51,8 +51,8 @@ def check_group(processes: int, nodes: int) -> None:
     """Refuses processes that do not know of each other, and forgets what an earlier group has left in the shell.
 
     Args:
-        processes: of the run, over all machines.
-        nodes: machines of the run.
+        processes: how many processes the run has, over all machines.
+        nodes: how many machines it has.
 
     Raises:
         UserError: if torchrun has started another number of processes, or nothing says which machine this is.

@@ -64,7 +64,7 @@ def steps_of_stage(steps: int, steps_per_picture: int | None, images: Path) -> i
     """Returns the optimizer steps of a stage; 0 if they follow from pictures that are gone.
 
     Args:
-        steps: of every stage.
+        steps: optimizer steps of a stage where they do not follow the pictures.
         steps_per_picture: in place of ``steps``; None leaves it at that.
         images: folder of the pictures.
 
@@ -150,7 +150,7 @@ class ConceptDataModule(LightningDataModule):
         """Refuses to let a concept count as learned whose stage was ended early, by a callback for example.
 
         Args:
-            stage: of the concept.
+            stage: position of the concept in the sequence, from 0.
             steps: optimizer steps that were taken.
 
         Raises:

@@ -305,14 +305,13 @@ def _from_hub(identifier: str) -> DiffusionPipeline:
         raise UserError(where, f"is no diffusers repository: it has no {INDEX}", GIVE_ONE) from error
     except OSError as error:
         raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
-    if not (index.parent / INDEX).is_file():  # a cache that links nowhere
-        raise UserError(where, f"has no {INDEX} in the download cache", DOWNLOAD)
-    return _from_folder(_downloaded(identifier, where), identifier)
+    is_xl = "text_encoder_2" in index.read_text("utf-8")
+    return _from_folder(_downloaded(identifier, where, is_xl=is_xl), identifier)
 
 
-def _downloaded(identifier: str, where: str) -> Path:
+def _downloaded(identifier: str, where: str, *, is_xl: bool) -> Path:
     """Fetches what is missing of a repository and returns its folder in the download cache."""
-    family = stock_pipelines()[0]
+    family = stock_pipelines()[is_xl]
     skipped = dict.fromkeys(NOT_NEEDED)
     with _told(where), quiet_loading():
         try:

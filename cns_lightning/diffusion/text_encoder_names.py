@@ -22,8 +22,8 @@ def text_encoder_of_newer_names(class_name: str, folder: Path, files: Sequence[P
 
     Args:
         class_name: of transformers.
-        folder: of the part, with its ``config.json``.
-        files: of its weights.
+        folder: folder of the text encoder, which holds its ``config.json``.
+        files: its safetensors files.
 
     Returns:
         The text encoder; None where transformers reads the files by itself.

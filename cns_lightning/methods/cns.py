@@ -177,7 +177,7 @@ class ConceptNeuronSelection(Method):
         self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors or {}, learning_rate_falls
         if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
                      if kind not in KINDS]:  # fmt: skip
-            problem = f"has {', '.join(wrong)}, which is no kind of concept"
+            problem = f"has {', '.join(wrong)}, an unknown kind of concept"
             raise UserError("model.method.learning_rate_factors", problem, f"Kinds are {', '.join(KINDS)}")
         self.starts_from_rare_word = token_start == "rare_word"
         self.regularization: Regularization = regularization

@@ -230,4 +230,4 @@ def test_a_concept_without_its_brackets_is_said(base: BaseModel) -> None:
 def test_guidance_is_a_number(folder: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(arguments(folder, "--prompt", "a cat", f"--guidance={word}"))
-    assert "is no number of at least 0" in capsys.readouterr().err
+    assert "is not a number of at least 0" in capsys.readouterr().err

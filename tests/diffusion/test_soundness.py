@@ -137,3 +137,25 @@ def test_a_single_file_that_predicts_v_says_so(base: BaseModel, small_files: Pat
 def test_the_miniature_is_the_same_with_every_version_of_the_libraries() -> None:
     # To be written anew when its weights are.
     assert BaseModel.load("miniature").fingerprint().startswith("1b2e9f5416e1")
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_repository_of_the_hub_is_checked_as_a_folder_is(
+    xl_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str | None
+) -> None:
+    # The download cache of the hub, as it is after a download; nothing is fetched.
+    cache, commit = tmp_path / "models--owner--name", "0" * 40
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text(commit)
+    snapshot = cache / "snapshots" / commit
+    xl_base.pipeline().save_pretrained(snapshot, variant=variant)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for module in ("huggingface_hub.constants.HF_HUB_CACHE", "diffusers.pipelines.pipeline_utils.HF_HUB_CACHE"):
+        monkeypatch.setattr(module, str(tmp_path), raising=False)
+    assert BaseModel.load("owner/name").fingerprint() == xl_base.fingerprint()
+    path = next((snapshot / "text_encoder_2").glob("*.safetensors"))
+    tensors = load_file(path)
+    del tensors[next(name for name in tensors if name.endswith("fc1.bias"))]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"base model owner/name: text_encoder_2 lacks"):
+        BaseModel.load("owner/name")
