@@ -217,13 +217,17 @@ def paste_thing(
     skin, silhouette = sketch.skin, sketch.silhouette
     if thing.flip:
         skin, silhouette = ImageOps.mirror(skin), ImageOps.mirror(silhouette)
+    across, down = thing.stretch**-0.5, thing.stretch**0.5
+    if thing.stretch != 1:
+        side = (round(skin.width * across), round(skin.height * down))
+        skin, silhouette = skin.resize(side), silhouette.resize(side)
     if not flat:
         skin = _shaded(skin, silhouette, pixels)
-    centre_x, centre_y = thing.x * canvas.width, thing.y * canvas.height
-    bottom = centre_y + pixels / 2
+    bottom = thing.y * canvas.height + pixels / 2
+    centre_x, centre_y = thing.x * canvas.width, bottom - pixels * down / 2
     if not flat and bottom > 0.72 * canvas.height:
         shadow = Image.new("L", canvas.size, 0)
-        half, flatness = pixels * 0.46, pixels * 0.07
+        half, flatness = pixels * across * 0.46, pixels * 0.07
         ImageDraw.Draw(shadow).ellipse(
             (centre_x - half, bottom - flatness, centre_x + half, bottom + flatness), fill=80
         )

@@ -31,10 +31,12 @@ class Pace:
     Attributes:
         precision: ``float32`` or ``bfloat16``, of autocast.
         kernel: of attention, ``math`` or ``fused``.
+        compiled: whether torch.compile makes the code; only on a GPU.
     """
 
     precision: str = "float32"
     kernel: str = "math"
+    compiled: bool = False
 
     def autocast(self, device: str) -> torch.autocast:
         """Returns the context of the precision, on ``cpu`` or ``cuda``."""
@@ -45,18 +47,26 @@ class Pace:
         return sdpa_kernel(KERNELS[self.kernel])
 
 
-def fastest_pace(path: Path, seconds: Callable[[Pace], float]) -> Pace:
+def paces(device: str) -> list[Pace]:
+    """Lists the paces worth timing on a device, ``cpu`` or ``cuda``."""
+    if device == "cuda":
+        return [Pace("bfloat16", "fused", compiled) for compiled in (False, True)]
+    return [Pace(*each) for each in product(PRECISIONS, KERNELS)]
+
+
+def fastest_pace(path: Path, candidates: list[Pace], seconds: Callable[[Pace], float]) -> Pace:
     """Returns the pace at which a step is fastest: the one measured before, else measured now and kept.
 
     Kept, so that a training that goes on in another session goes on as it began.
 
     Args:
         path: JSON file of the choice.
-        seconds: measures a step at a pace.
+        candidates: paces to time, the first one known to be right.
+        seconds: measures a step at a pace; infinite where the pace computes something else.
     """
     if path.exists():
         return Pace(**read_json(path)["fastest"])
-    measured = {pace: seconds(pace) for pace in (Pace(*each) for each in product(PRECISIONS, KERNELS))}
+    measured = {pace: seconds(pace) for pace in candidates}
     fastest = min(measured, key=lambda pace: measured[pace])
     rows = [{**asdict(pace), "seconds": round(value, 4)} for pace, value in measured.items()]
     write_json(path, {"fastest": asdict(fastest), "measured": rows})

@@ -29,8 +29,9 @@ def patch_labels(pictures: Sequence[Picture], patches: int) -> numpy.ndarray:
     middles = (numpy.arange(patches) + 0.5) / patches
     for index, picture in enumerate(pictures):
         for thing in sorted(picture.things, key=lambda thing: thing.y + thing.size / 2):  # as they are painted
-            rows = numpy.abs(middles - thing.y) < thing.size / 2
-            columns = numpy.abs(middles - thing.x) < thing.size / 2
+            bottom, height = thing.y + thing.size / 2, thing.size * thing.stretch**0.5
+            rows = numpy.abs(middles - (bottom - height / 2)) < height / 2
+            columns = numpy.abs(middles - thing.x) < thing.size * thing.stretch**-0.5 / 2
             names = (
                 KINDS.index(thing.kind),
                 colours.index(nearest_colour(thing.colour)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cns_lightning.miniature import architecture, world
+from cns_lightning.miniature import architecture
+from cns_lightning.miniature.caption_tokens import CaptionTokens
 from cns_lightning.miniature.latent_targets import PatchComponents, patch_components
 from cns_lightning.miniature.picture_pool import PicturePool, open_pool, render_pool
 from cns_lightning.miniature.training_loop import Schedule, TrainingLoop
@@ -20,9 +21,6 @@ from cns_lightning.miniature.training_loop import Schedule, TrainingLoop
 @dataclass(frozen=True)
 class Recipe:
     """Sizes of a whole training; the defaults are the CPU recipe.
-
-    There is no switch for torch.compile: on a CPU, torch 2.13 compiled UNet and decoder to code that left nine tenths
-    of the gradients at zero, without a word, and what was trained with it had learned colours but no shapes.
 
     Attributes:
         work: folder of pools, states and results.
@@ -46,6 +44,7 @@ class Recipe:
     plain_steps: int = 1_000
     diffusion_steps: int = 24_000
     diffusion_batch: int = 32
+    save_every: int = 500
     judge_steps: int = 4_000
     judge_batch: int = 128
 
@@ -54,6 +53,10 @@ class Recipe:
         pictures: int = getattr(self, f"{kind}_pictures")
         render_pool(self.work / kind, pictures, kind, self.seed, self.processes)
         return open_pool(self.work / kind, pictures)
+
+    def generator(self, step: int) -> torch.Generator:
+        """Returns the random numbers of a step, on the device of the training."""
+        return torch.Generator(self.device).manual_seed(self.seed * 1_000_000 + step)
 
 
 SHARES = {"plain": 0.25, "base": 0.3, "wide": 0.45}
@@ -118,28 +121,18 @@ def train_autoencoder(recipe: Recipe) -> Any:
 
 def target_components(recipe: Recipe) -> PatchComponents:
     """Gives what the encoder aims at, found on the first pictures of the free world."""
-    pixels = torch.from_numpy(recipe.pool("free").pixels[:4000]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    free = replace(recipe, free_pictures=4000).pool("free")
+    pixels = torch.from_numpy(free.pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     return patch_components(pixels)
 
 
 def pool_latents(recipe: Recipe, pool: PicturePool, components: PatchComponents) -> Tensor:
-    """Gives what the encoder aims at for a whole pool, unscaled, shape (pictures, 16, 16, 16), float16."""
+    """Returns what the encoder aims at for a whole pool, unscaled, shape (pictures, 16, 16, 16), float16."""
     parts = []
     for start in range(0, len(pool.captions), 500):
         pixels = torch.from_numpy(pool.pixels[start : start + 500]).to(recipe.device)
-        parts.append(components.latents(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)).half().cpu())
+        parts.append(components.latents(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)).half())
     return torch.cat(parts)
-
-
-def sprinkle_rare_words(caption: str, numbers: random.Random) -> str:
-    """Puts a word without meaning before a noun now and then, or drops the caption for classifier-free guidance."""
-    if numbers.random() < 0.1:
-        return ""
-    words = caption.split()
-    nouns = [index for index, word in enumerate(words) if word in world.KINDS or word in ("scene", "style")]
-    if nouns and numbers.random() < 0.15:
-        words.insert(numbers.choice(nouns), numbers.choice(architecture.RARE_WORDS))
-    return " ".join(words)
 
 
 def timestep_probabilities(alphas_cumprod: Tensor, most: float = 5.0, uniform: float = 0.4) -> Tensor:
@@ -178,15 +171,19 @@ def train_text_encoder(recipe: Recipe, tokenizer: Any) -> Any:
     encoder learned scenes and colours, but no kinds in 17,000 steps.
     """
     torch.manual_seed(recipe.seed + 3)
-    captions = [caption for kind in SHARES for caption in recipe.pool(kind).captions]
     module: Any = _Namer(architecture.build_text_encoder(tokenizer), len(tokenizer)).to(recipe.device).train()
     schedule = Schedule(recipe.text_steps, 1e-3, warmup=50, decay_share=0.3, averaging=0.98)
     loop = TrainingLoop("text encoder", module, recipe.work / "text", schedule)
 
+    captions = CaptionTokens.of(
+        [caption for kind in SHARES for caption in recipe.pool(kind).captions], tokenizer, recipe.device
+    )
+
     def loss_at(step: int) -> Tensor:
-        numbers = random.Random(f"{recipe.seed}/text/{step}")
-        drawn = [sprinkle_rare_words(numbers.choice(captions), numbers) for _ in range(recipe.text_batch)]
-        tokens = tokenize(tokenizer, drawn).to(recipe.device)
+        generator = recipe.generator(step)
+        places = (recipe.text_batch,)
+        indices = torch.randint(len(captions.ids), places, generator=generator, device=recipe.device)
+        tokens = captions.sprinkled(indices, generator)
         said = functional.one_hot(tokens, len(tokenizer)).cumsum(1).clamp_max(1).float()
         said[:, :, [tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0
         with loop.autocast():
@@ -202,11 +199,6 @@ def train_text_encoder(recipe: Recipe, tokenizer: Any) -> Any:
     return module.text_encoder.eval().requires_grad_(False)
 
 
-def tokenize(tokenizer: Any, captions: list[str]) -> Tensor:
-    """Gives token ids, shape (captions, prompt length)."""
-    return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-
-
 def train_diffusion(recipe: Recipe, text_encoder: Any, tokenizer: Any, noise_scheduler: Any) -> tuple[Any, float]:
     """Trains the UNet on the latents the encoder aims at; returns it with averaged weights, and the scaling factor.
 
@@ -219,31 +211,37 @@ def train_diffusion(recipe: Recipe, text_encoder: Any, tokenizer: Any, noise_sch
     scaling_factor = 1 / float(latents["base"][:5000].float().std())
     model: Any = architecture.build_unet()
     model.to(recipe.device).train()
-    probabilities = timestep_probabilities(noise_scheduler.alphas_cumprod)
+    probabilities = timestep_probabilities(noise_scheduler.alphas_cumprod).to(recipe.device)
     schedule = Schedule(recipe.diffusion_steps, 1e-3, warmup=100, decay_share=0.25, averaging=0.9985)
-    loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, save_every=500)
+    loop = TrainingLoop("diffusion", model, recipe.work / "diffusion", schedule, recipe.save_every)
 
-    def draw(kind: str, count: int, numbers: random.Random) -> tuple[Tensor, list[str]]:
-        captions = pools[kind].captions
-        indices = [numbers.randrange(len(captions)) for _ in range(count)]
-        return latents[kind][indices], [sprinkle_rare_words(captions[index], numbers) for index in indices]
+    captions = CaptionTokens.of([each for pool in pools.values() for each in pool.captions], tokenizer, recipe.device)
+    pictures = torch.cat([latents.pop(kind) for kind in pools])
+    places: dict[str, tuple[int, int]] = {}
+    first = 0
+    for kind, pool in pools.items():
+        places[kind] = (first, first + len(pool.captions))
+        first += len(pool.captions)
 
     def loss_at(step: int) -> Tensor:
-        numbers, size = random.Random(f"{recipe.seed}/diffusion/{step}"), recipe.diffusion_batch
+        generator, size, device = recipe.generator(step), recipe.diffusion_batch, recipe.device
         counts = {"plain": size} if step < recipe.plain_steps else places_of_pools(size)
-        drawn = [draw(kind, count, numbers) for kind, count in counts.items()]
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_000 + step)
-        clean = torch.cat([part for part, _ in drawn]).float() * scaling_factor
-        noise = torch.randn(clean.shape, generator=generator)
+        parts = [
+            torch.randint(low, high, (counts[kind],), generator=generator, device=device)
+            for kind, (low, high) in places.items()
+            if kind in counts
+        ]
+        indices = torch.cat(parts)
+        clean = pictures[indices].float() * scaling_factor
+        noise = torch.randn(clean.shape, generator=generator, device=device)
         timesteps = torch.multinomial(probabilities, size, replacement=True, generator=generator)
         noisy = noise_scheduler.add_noise(clean, noise, timesteps)
         target = noise_scheduler.get_velocity(clean, noise, timesteps)
         with loop.autocast():
             with torch.no_grad():
-                tokens = tokenize(tokenizer, [caption for _, captions in drawn for caption in captions])
-                states = text_encoder(tokens.to(recipe.device)).last_hidden_state
-            velocity = model(noisy.to(recipe.device), timesteps.to(recipe.device), states).sample
-        return functional.mse_loss(velocity.float(), target.to(recipe.device))
+                states = text_encoder(captions.sprinkled(indices, generator)).last_hidden_state
+            velocity = loop.fast(model)(noisy, timesteps, states).sample
+        return functional.mse_loss(velocity.float(), target)
 
     loop.run(loss_at)
     loop.load_averages()

@@ -27,11 +27,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "processes": 16,
         "free_pictures": 60_000,
         "base_pictures": 100_000,
-        "wide_pictures": 200_000,
+        "wide_pictures": 240_000,
         "autoencoder_batch": 64,
         "text_steps": 1_600,
         "diffusion_batch": 256,
-        "diffusion_steps": 9_000,
+        "plain_steps": 1_000,
+        "diffusion_steps": 24_000,
+        "save_every": 3_000,
         "judge_batch": 256,
     },
 }
@@ -45,10 +47,17 @@ NOISE = {
 }
 
 
-def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
-    """Runs the stages asked for and writes ``out/base`` (after diffusion) and ``out/judge``."""
+def train(recipe: Recipe, stages: tuple[str, ...], out: Path, autoencoder: Path | None = None) -> None:
+    """Runs the stages asked for and writes ``out/base`` (after diffusion) and ``out/judge``.
+
+    Args:
+        recipe: sizes.
+        stages: of `STAGES`.
+        out: folder for the two models.
+        autoencoder: folder of an autoencoder to take instead of training one.
+    """
     if "diffusion" in stages:
-        _train_base(recipe, out / "base")
+        _train_base(recipe, out / "base", autoencoder)
     elif "autoencoder" in stages:
         train_autoencoder(recipe)
     if "judge" in stages:
@@ -59,14 +68,14 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path) -> None:
         write_judge(judge, tokenizer, out / "judge")
 
 
-def _train_base(recipe: Recipe, folder: Path) -> None:
-    from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
+def _train_base(recipe: Recipe, folder: Path, ready: Path | None) -> None:
+    from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
     words = sorted({*world.words(), *wide_words(), *architecture.RARE_WORDS})
     tokenizer = architecture.build_tokenizer(recipe.work / "diffusion" / "tokenizer", words)
     text_encoder = train_text_encoder(recipe, tokenizer)
     unet, scaling_factor = train_diffusion(recipe, text_encoder, tokenizer, DDPMScheduler(**NOISE))
-    autoencoder = train_autoencoder(recipe)
+    autoencoder: Any = train_autoencoder(recipe) if ready is None else AutoencoderKL.from_pretrained(ready)
     autoencoder.register_to_config(scaling_factor=round(scaling_factor, 5))
     family: Any = StableDiffusionPipeline
     pipeline = family(
@@ -129,6 +138,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of pools, states and results")
     parser.add_argument("--out", type=Path, help="where the two model folders go; default WORK/weights")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--autoencoder", type=Path, help="folder of an autoencoder to take instead of training one")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
     parser.add_argument("--recipe", choices=RECIPES, default="cpu", help="sizes; those given by themselves go before")
     for field in fields(Recipe):
@@ -136,8 +146,9 @@ def main() -> None:
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default))
     arguments = vars(parser.parse_args())
     stages, out, threads = arguments.pop("stages"), arguments.pop("out"), arguments.pop("threads")
+    autoencoder = arguments.pop("autoencoder")
     if threads:
         torch.set_num_threads(threads)
     given = {name: value for name, value in arguments.items() if value is not None and name != "recipe"}
     recipe = replace(Recipe(arguments["work"]), **{**RECIPES[arguments["recipe"]], **given})
-    train(recipe, tuple(stages), out or recipe.work / "weights")
+    train(recipe, tuple(stages), out or recipe.work / "weights", autoencoder)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.miniature.pace import Pace, fastest_pace
+from cns_lightning.miniature.pace import Pace, fastest_pace, paces
 from cns_lightning.storage import read_tensors, write_tensors
 
 
@@ -52,6 +53,8 @@ class TrainingLoop:
         self.path = folder / "state.safetensors"
         self.parameters = dict(module.named_parameters())
         self.device, self.pace = next(module.parameters()).device.type, Pace()
+        self.compiled: dict[nn.Module, Callable[..., Any]] = {}
+        self.oracle: Tensor | None = None
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
@@ -63,8 +66,9 @@ class TrainingLoop:
     def run(self, loss_at: Callable[[int], Tensor], watch: Callable[[int], None] | None = None) -> None:
         """Takes the remaining steps; ``watch(step)`` is called beside every save."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.pace = fastest_pace(self.path.with_name("pace.json"), lambda pace: self._seconds(pace, loss_at))
-        started, first, running = time.monotonic(), self.step, torch.zeros(())
+        kept, candidates = self.path.with_name("pace.json"), paces(self.device)
+        self.pace = fastest_pace(kept, candidates, lambda pace: self._seconds(pace, loss_at))
+        started, first, running = time.monotonic(), self.step, torch.zeros((), device=self.device)
         while self.step < self.schedule.steps:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.rate(self.step)
@@ -74,16 +78,16 @@ class TrainingLoop:
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self._average()
-            running += loss.detach().cpu()
+            running += loss.detach()
             if self.step % 50 == 0:
                 pace = (time.monotonic() - started) / (self.step - first)
                 left = pace * (self.schedule.steps - self.step) / 60
                 print(  # noqa: T201 - a training script speaks on standard output
                     f"{self.name} step {self.step}/{self.schedule.steps} loss {float(running) / 50:.4f} "
-                    f"{pace:.2f} s a step, {left:.0f} min left",
+                    f"{pace:.3f} s a step, {left:.0f} min left",
                     flush=True,
                 )
-                running = torch.zeros(())
+                running.zero_()
             if self.step % self.save_every == 0 or self.step == self.schedule.steps:
                 self._save()
                 if watch is not None:
@@ -93,6 +97,14 @@ class TrainingLoop:
         """Returns the mixed precision of the training, for ``loss_at``."""
         return self.pace.autocast(self.device)
 
+    def fast(self, module: nn.Module) -> Callable[..., Any]:
+        """Returns a part of the training in the form of the pace, for ``loss_at``."""
+        if not self.pace.compiled:
+            return module
+        if module not in self.compiled:
+            self.compiled[module] = torch.compile(module)
+        return self.compiled[module]
+
     def _backward(self, loss_at: Callable[[int], Tensor]) -> Tensor:
         with self.pace.attention():
             loss = loss_at(self.step)
@@ -100,15 +112,24 @@ class TrainingLoop:
         return loss
 
     def _seconds(self, pace: Pace, loss_at: Callable[[int], Tensor], repetitions: int = 3) -> float:
-        """Measures a step at a pace, the best of some after one that warms up; changes nothing."""
+        """Measures a step at a pace, the best of some after one that warms up; changes nothing.
+
+        Infinite where the gradients are not those of the first pace: on a CPU, torch 2.13 compiled UNet and decoder to
+        code that left nine tenths of the gradients at zero, without a word.
+        """
         before, self.pace, measured = self.pace, pace, []
         for _ in range(1 + repetitions):
+            self.optimizer.zero_grad(set_to_none=True)
             started = time.perf_counter()
             self._backward(loss_at).item()  # waits for a GPU
             measured.append(time.perf_counter() - started)
+        gradients = torch.cat([value.grad.flatten() for value in self.parameters.values() if value.grad is not None])
         self.optimizer.zero_grad(set_to_none=True)
         self.pace = before
-        return min(measured[1:])
+        if self.oracle is None:
+            self.oracle = gradients
+        agree = gradients.shape == self.oracle.shape and (gradients - self.oracle).norm() < 0.1 * self.oracle.norm()
+        return min(measured[1:]) if agree else float("inf")
 
     def load_averages(self) -> None:
         """Puts the averaged weights into the module."""

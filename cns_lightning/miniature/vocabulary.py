@@ -57,7 +57,12 @@ TRAITS = ("horns", "hat", "scarf", "glasses", "big ears", "pointed ears", "long 
 
 @dataclass(frozen=True)
 class Thing:
-    """One animal or object of a picture, its place and size in fractions of the picture."""
+    """One animal or object of a picture, its place and size in fractions of the picture.
+
+    Attributes:
+        size: side of the square in which it is drawn.
+        stretch: height over width, at the same area; it stands where it would stand unstretched.
+    """
 
     kind: str
     colour: RGB
@@ -68,6 +73,7 @@ class Thing:
     y: float = 0.6
     size: float = 0.6
     flip: bool = False
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ LONGEST_CAPTION = 22
 """Words of a caption: what a prompt of 24 tokens holds."""
 SAYING = 0.85
 """How often a caption says a part that it could leave out."""
+STRETCHES = (0.65, 0.75, 1.3, 1.5)
+"""Odd proportions, height over width; what lies beyond 1 has the words of `proportion`."""
+WIDE_GRAMMAR_WORDS = "wearing one half sky ground tall wide".split()
 FREE_TONES = ("sepia", "inverted", "vignette", "faded")
 """Colour changes of the free world that a caption can say."""
 
@@ -66,7 +69,8 @@ def _thing(kind: str, place: tuple[float, float, float], alone: bool, random: Ra
     pattern = random.choice(FREE_PATTERNS) if random.random() < 0.55 else "plain"
     shares = (0.35, 0.35, 0.25, 0.05) if alone else (0.6, 0.35, 0.05, 0.0)
     traits = tuple(random.sample(TRAITS, random.choices((0, 1, 2, 3), shares)[0]))
-    return Thing(kind, colour, pattern, _second_colour(colour, random), traits, x, y, size)
+    stretch = random.choice(STRETCHES) * random.uniform(0.94, 1.06) if random.random() < 0.3 else 1.0
+    return Thing(kind, colour, pattern, _second_colour(colour, random), traits, x, y, size, stretch=stretch)
 
 
 def _inks(random: Random) -> tuple[RGB, RGB]:
@@ -100,11 +104,18 @@ def sample_wide_picture(random: Random) -> tuple[Picture, str]:
     return picture, wide_caption(picture, random)
 
 
+def proportion(thing: Thing) -> str:
+    """Return the word for odd proportions, empty for ordinary ones."""
+    return "" if thing.stretch == 1 else "tall" if thing.stretch > 1 else "wide"
+
+
 def _describe(thing: Thing, random: Random, saying: float) -> str:
     """Describe a thing, saying each of its parts with a probability."""
     text = thing.kind
     if random.random() < saying:
         text = f"{nearest_colour(thing.colour)} {text}"
+    if thing.stretch != 1 and random.random() < saying:
+        text = f"{proportion(thing)} {text}"
     extras = [each if each[-1] == "s" else with_article(each) for each in thing.traits
               if each not in WORN and random.random() < saying]  # fmt: skip
     if thing.pattern != "plain" and random.random() < saying:
@@ -174,4 +185,4 @@ def wide_caption(picture: Picture, random: Random, saying: float = SAYING) -> st
 def wide_words() -> list[str]:
     """List the words that captions of the wide world may use beside those of the base world, sorted."""
     phrases = {*FREE_COLOURS, *FREE_PATTERNS, *PATTERN_PHRASES.values(), *TRAITS, *PROPS, *WIDE_STYLES, *FREE_TONES}
-    return sorted({word for phrase in phrases for word in phrase.split()} | {"wearing", "one", "half", "sky", "ground"})
+    return sorted({word for phrase in phrases for word in phrase.split()} | set(WIDE_GRAMMAR_WORDS))

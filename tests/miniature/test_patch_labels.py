@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from cns_lightning.miniature.patch_labels import LABELS, NOTHING, patch_labels
 from cns_lightning.miniature.vocabulary import COLOURS, FREE_COLOURS, KINDS, Picture, Thing
 
@@ -22,3 +24,12 @@ def test_the_thing_that_stands_lower_is_in_front() -> None:
     behind, front = thing("cat", "red", 0.5, 0.4), thing("boat", "blue", 0.5, 0.6)
     labels = patch_labels([Picture("sea", "photo", (front, behind))], 4)
     assert labels[0, 0, 2, 1] == 1 + KINDS.index("boat")
+
+
+def test_a_tall_thing_covers_more_rows_and_stands_where_it_stood() -> None:
+    plain = thing("cat", "red", 0.5, 0.7)
+    ordinary, tall = (patch_labels([Picture("sea", "photo", (each,))], 16)[0, 0] > 0
+                      for each in (plain, replace(plain, stretch=1.5)))  # fmt: skip
+    assert tall.any(1).sum() > ordinary.any(1).sum()
+    assert tall.any(0).sum() < ordinary.any(0).sum()
+    assert tall.any(1).nonzero()[0].max() == ordinary.any(1).nonzero()[0].max()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.miniature.pace import Pace, fastest_pace
+from cns_lightning.miniature.pace import Pace, fastest_pace, paces
 from cns_lightning.miniature.training_loop import Schedule, TrainingLoop
 from cns_lightning.storage import read_json, write_json
 
@@ -48,10 +48,24 @@ def test_a_training_that_stopped_ends_as_one_that_did_not(tmp_path: Path) -> Non
 
 def test_the_fastest_pace_is_measured_once(tmp_path: Path) -> None:
     path, slow = tmp_path / "pace.json", Pace("bfloat16", "fused")
-    assert fastest_pace(path, lambda pace: 1.0 if pace == slow else 2.0) == slow
+    assert fastest_pace(path, paces("cpu"), lambda pace: 1.0 if pace == slow else 2.0) == slow
     assert len(read_json(path)["measured"]) == 4
 
     def not_again(pace: Pace) -> float:
         raise AssertionError(pace)
 
-    assert fastest_pace(path, not_again) == slow
+    assert fastest_pace(path, paces("cpu"), not_again) == slow
+
+
+def test_a_pace_that_computes_something_else_is_not_taken(tmp_path: Path) -> None:
+    module = nn.Linear(4, 2)
+    loop = TrainingLoop("test", module, tmp_path, SCHEDULE)
+
+    def loss_at(step: int) -> Tensor:
+        inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        # As a faulty compiler did: no error, and gradients of zero.
+        return (module(inputs) * (0 if loop.pace.compiled else 1)).square().mean()
+
+    fast, right = Pace("float32", "math", compiled=True), Pace("float32", "math")
+    assert loop._seconds(right, loss_at) < float("inf")
+    assert loop._seconds(fast, loss_at) == float("inf")

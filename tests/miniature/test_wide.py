@@ -1,6 +1,7 @@
 """The wide world: what its captions may say, and what they say of a given picture."""
 
 import random
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -38,6 +39,20 @@ def test_a_caption_that_leaves_nothing_out_says_every_part() -> None:
     assert text.startswith("a lime bird with one white half wearing a crown in ")
     assert text.endswith("plain scene with gold crystals in navy tiled style")
     assert wide_caption(picture, random.Random(2), saying=0.0) == "a bird in tiled style"
+
+
+def test_odd_proportions_are_drawn_and_said() -> None:
+    tall = replace(BIRD, stretch=1.5)
+    assert wide_caption(Picture("sea", "photo", (tall,)), random.Random(0), saying=1.0).count("a tall lime bird") == 1
+    across, down = [], []
+    for bird in (BIRD, tall):
+        seen = numpy.asarray(world.render(Picture("plain", "photo", (bird,)))).astype(int)
+        bare = numpy.asarray(world.render(Picture("plain", "photo", ())))
+        covered = numpy.abs(seen - bare).max(-1) > 40
+        across.append(covered.any(0).sum())
+        down.append(covered.any(1).sum())
+    assert across[1] < 0.9 * across[0]
+    assert down[1] > 1.1 * down[0]
 
 
 @pytest.mark.parametrize("style", WIDE_STYLES)
