@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 
 from cns_lightning.ranges import Amount
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.slurm import requeue
+from cns_lightning.slurm.job import requeue
 from cns_lightning.step_notices import SIGNAL_SLOTS
 
 if TYPE_CHECKING:

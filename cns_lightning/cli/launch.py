@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cns_lightning.batch_script import BatchJob, Task
 from cns_lightning.cli.arguments import path_argument
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
+from cns_lightning.slurm.script import BatchJob, Task
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")
 _SET_HERE = {"--trainer.devices": "--devices", "--trainer.num_nodes": "--nodes"}

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cns_lightning.errors import UserError
-from cns_lightning.slurm import check_tasks, is_task
+from cns_lightning.slurm.job import check_tasks, is_task
 
 STAGED_DDP = "cns_lightning.strategy.StagedDDP"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.errors import UserError
-from cns_lightning.slurm import check_tasks, job_id, leave_out_tasks, requeue
+from cns_lightning.slurm.job import check_tasks, job_id, leave_out_tasks, requeue
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> {folder}/asked

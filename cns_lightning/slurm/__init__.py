@@ -1,0 +1,1 @@
+"""What `launch` writes and what a run under SLURM has to know."""
