@@ -28,7 +28,7 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json
 
 SETS = ("miniature_set1", "miniature_set2", "miniature_set3")

@@ -22,7 +22,7 @@ import yaml
 from benchmarks.scoring import check_section, write_section
 from cns_lightning.cli.main import main as command_line
 from cns_lightning.evaluation.curves import headline
-from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json
 
 SETS = ("miniature_set1", "miniature_set2", "miniature_set3")

@@ -29,7 +29,7 @@ from cns_lightning.checkpoint_file import newest_checkpoint
 from cns_lightning.miniature.tiny import tiny_base_model
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import sha256_of, write_json
 
 CONCEPTS = 3

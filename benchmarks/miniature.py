@@ -21,7 +21,7 @@ from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate_pairs, grid
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import base_model_path, judge_path, world
-from cns_lightning.sequence import Sequence, picture_files
+from cns_lightning.sequences.sequence import Sequence, picture_files
 
 PLACES = {
     "meadow": "in the meadow",

@@ -17,7 +17,7 @@ from benchmarks.scoring import Judge, check_section, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
 from cns_lightning.cli.main import main as command_line
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.sequences.sequence import Sequence, sequence_path
 
 GROUP, FIRST = 7, 7
 """Concepts of a group whose movement is averaged; concepts whose pictures are scored."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from diffusers import DiffusionPipeline
 
-    from cns_lightning.sequence import Concept, Sequence
+    from cns_lightning.sequences.sequence import Concept, Sequence
 
 GUIDANCE = 4.0
 

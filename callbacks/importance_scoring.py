@@ -13,8 +13,6 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from cns_lightning.calibration import read_calibration_prompts
-from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.text import text_states, token_ids
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.importance import importance_scores, text_feature_norms
@@ -28,7 +26,9 @@ from cns_lightning.neurons.selection import (
     vote_counts,
 )
 from cns_lightning.ranges import Share
-from cns_lightning.sequence import KINDS, Concept
+from cns_lightning.sequences.calibration import read_calibration_prompts
+from cns_lightning.sequences.sequence import KINDS, Concept
+from cns_lightning.sequences.templates import scoring_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

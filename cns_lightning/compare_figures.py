@@ -20,7 +20,7 @@ from cns_lightning.diffusion.sampling import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence
+from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:

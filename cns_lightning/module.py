@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from cns_lightning.data.templates import scoring_prompts
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import WeightOverrides
 from cns_lightning.diffusion.denoising import denoising_loss
@@ -27,6 +26,7 @@ from cns_lightning.methods.token_starts import rare_words_of, token_starts
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.run_folder import RunFolder
+from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.step_notices import LOSS, PENALTY, Notice, StepNotices
 from cns_lightning.storage import fingerprint
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cns_lightning.data.module import ConceptDataModule
-    from cns_lightning.sequence import Concept, Sequence
+    from cns_lightning.sequences.sequence import Concept, Sequence
 
 FULL_RATE = "full_rate"
 """Key of an optimizer's group: the learning rate with which a stage begins."""

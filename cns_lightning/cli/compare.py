@@ -200,7 +200,7 @@ def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
     """
     from cns_lightning.cli.continuation import check_unchanged
     from cns_lightning.run_folder import RunFolder
-    from cns_lightning.sequence import Sequence
+    from cns_lightning.sequences.sequence import Sequence
 
     folder, path = RunFolder(run.folder), Path(run.sequence)
     if folder.config.exists() and path.exists():
@@ -271,7 +271,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.run_folder import RunFolder
-    from cns_lightning.sequence import Sequence
+    from cns_lightning.sequences.sequence import Sequence
     from cns_lightning.storage import read_json, write_json
 
     own = [run for run in runs if run.set_name == name and run.method != ALONE]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cns_lightning.run_folder import RunFolder
-    from cns_lightning.sequence import Sequence
+    from cns_lightning.sequences.sequence import Sequence
 
 # A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (

@@ -48,7 +48,7 @@ from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
 from cns_lightning.run_folder import RunFolder
-from cns_lightning.sequence import Sequence, sequence_path
+from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.slurm.job import leave_out_tasks
 from cns_lightning.storage import write_atomically
 from cns_lightning.user_files import expanded

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from diffusers import DiffusionPipeline
 
-    from cns_lightning.data.templates import PromptTemplates
     from cns_lightning.evaluation.evaluate import Settings
-    from cns_lightning.sequence import Sequence as ConceptSequence
+    from cns_lightning.sequences.sequence import Sequence as ConceptSequence
+    from cns_lightning.sequences.templates import PromptTemplates
 
 # Not imported from where it is used: help does not wait for torch.
 _USUAL_JUDGE = "openai/clip-vit-base-patch32"
@@ -172,7 +172,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.questions import BASE_PROMPTS
     from cns_lightning.fusion import configured_method, fusion_text
-    from cns_lightning.sequence import PROMPT_KEYS, Sequence, check_place, sequence_path
+    from cns_lightning.sequences.sequence import PROMPT_KEYS, Sequence, check_place, sequence_path
 
     if not folder.config.exists():
         raise UserError(str(folder.config), "is missing, it holds the evaluation prompts", "Restore it from a copy")
@@ -228,7 +228,7 @@ def templates_of(kept: dict[str, Any]) -> PromptTemplates:
         KeyError: if it does not hold the whole configuration.
         TypeError: if a template is for an unknown kind of concept.
     """
-    from cns_lightning.data.templates import PromptTemplates
+    from cns_lightning.sequences.templates import PromptTemplates
 
     return PromptTemplates(**kept["whole"].get("data", {}).get("templates", {}))
 

@@ -12,13 +12,13 @@ import numpy
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from cns_lightning.errors import Faults, UserError
-from cns_lightning.sequence import TOKEN, captions_beside, picture_files, register_heif
+from cns_lightning.sequences.sequence import TOKEN, captions_beside, picture_files, register_heif
 from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 LEAST_SIDE = 16
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")

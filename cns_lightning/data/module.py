@@ -16,13 +16,12 @@ from cns_lightning.data.augmentation import CLOSE_UP, FAR_AWAY, Augmentation, au
 from cns_lightning.data.images import read_captions, read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import Prior, prior_latents
-from cns_lightning.data.templates import PromptTemplates, check_templates, class_training_prompt, training_prompt
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.sampling import check_steps
 from cns_lightning.diffusion.text import reads_token
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.ranges import Count, NonNegative
-from cns_lightning.sequence import (
+from cns_lightning.sequences.sequence import (
     AVIF_SUFFIXES,
     HEIF_SUFFIXES,
     Sequence,
@@ -31,6 +30,7 @@ from cns_lightning.sequence import (
     picture_files,
     sequence_path,
 )
+from cns_lightning.sequences.templates import PromptTemplates, check_templates, class_training_prompt, training_prompt
 from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cns_lightning.diffusion.base_model import BaseModel
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import numpy
 import torch
 from torch import Tensor
 
-from cns_lightning.data.templates import class_training_prompt
 from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.run_folder import RunFolder
+from cns_lightning.sequences.templates import class_training_prompt
 from cns_lightning.storage import read_tensors, sha256_of_facts, write_tensors
 
 if TYPE_CHECKING:
-    from cns_lightning.data.templates import PromptTemplates
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
+    from cns_lightning.sequences.templates import PromptTemplates
 
 FIRST_SEED = 1_000_000
 """Far from the seeds of samples and evaluation, whose pictures must not be trained on."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cns_lightning.diffusion.base_model import BaseModel
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 _ATTRIBUTE = "layerwise_text"
 

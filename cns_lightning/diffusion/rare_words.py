@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from cns_lightning.calibration import shipped_descriptions
 from cns_lightning.determinism import normal
 from cns_lightning.diffusion.denoising import added_conditions
 from cns_lightning.diffusion.text import TextStates, text_states, token_ids
 from cns_lightning.errors import UserError
+from cns_lightning.sequences.calibration import shipped_descriptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cns_lightning.evaluation.dino import DinoEncoder
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.metrics import ClipEncoder
-    from cns_lightning.sequence import Sequence
+    from cns_lightning.sequences.sequence import Sequence
 
 
 def base_model_scores(

@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from cns_lightning.data.images import read_concept_pictures
-from cns_lightning.data.templates import DEFAULT_TEMPLATES, PromptTemplates
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
@@ -17,6 +16,7 @@ from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
+from cns_lightning.sequences.templates import DEFAULT_TEMPLATES, PromptTemplates
 from cns_lightning.storage import sha256_of_facts
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from cns_lightning.evaluation.dino import DinoEncoder
     from cns_lightning.evaluation.metrics import ClipEncoder
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.sequence import Concept
-    from cns_lightning.sequence import Sequence as ConceptSequence
+    from cns_lightning.sequences.sequence import Concept
+    from cns_lightning.sequences.sequence import Sequence as ConceptSequence
 
     Pair = tuple[Question, int]
     Loader = Callable[[int], DiffusionPipeline]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
-from cns_lightning.data.templates import class_training_prompt
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import Question
+from cns_lightning.sequences.templates import class_training_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cns_lightning.evaluation.evaluate import Pair, Settings
     from cns_lightning.evaluation.metrics import ClipEncoder
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 FOLDER = "look-alikes"
 """Name of the folder of look-alikes, beside those of the states of the model."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 
 def likeness_of_photos(concepts: Sequence[Concept], references: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cns_lightning.data.templates import token_alone
-from cns_lightning.sequence import TOKEN
+from cns_lightning.sequences.sequence import TOKEN
+from cns_lightning.sequences.templates import token_alone
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cns_lightning.sequence import Concept, Sequence
+    from cns_lightning.sequences.sequence import Concept, Sequence
 
 BASE_PROMPTS = ("a photo of a cat", "a photo of a dog in the snow", "a sketch of a boat")
 """Prompts that name no concept, where none are given: what becomes of them shows drift."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cns_lightning.diffusion.text import ConceptTokens
     from cns_lightning.neurons.mask import NeuronMask
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import BufferList, SparseDelta, gather_masked
 from cns_lightning.ranges import Amount, Count, NonNegative, Positive
 from cns_lightning.registry.record import ConceptRecord
-from cns_lightning.sequence import KINDS
+from cns_lightning.sequences.sequence import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.calibration import read_calibration_prompts
 from cns_lightning.diffusion.text import text_states
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
 from cns_lightning.methods.deltas import SparseDelta
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.ranges import NonNegative, Positive
+from cns_lightning.sequences.calibration import read_calibration_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

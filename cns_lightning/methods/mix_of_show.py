@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.registry.record import ConceptRecord
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
     Weights = dict[str, Tensor]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.methods.base import Method
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
 
 @dataclass(frozen=True)

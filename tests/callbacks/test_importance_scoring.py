@@ -6,7 +6,7 @@ import pytest
 
 from cns_lightning.callbacks.importance_scoring import REFERENCE_CLASSES, ImportanceScoring, stand_ins
 from cns_lightning.errors import UserError
-from cns_lightning.sequence import KINDS
+from cns_lightning.sequences.sequence import KINDS
 
 
 def test_every_kind_stands_in_as_often_under_names_of_its_own() -> None:

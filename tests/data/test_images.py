@@ -12,7 +12,7 @@ from PIL import Image
 
 from cns_lightning.data.images import read_captions, read_concept_pictures, read_picture
 from cns_lightning.errors import UserError
-from cns_lightning.sequence import Concept, left_out
+from cns_lightning.sequences.sequence import Concept, left_out
 
 PIXELS = numpy.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=numpy.uint8)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cns_lightning.data.templates import PromptTemplates
 from cns_lightning.evaluation.evaluate import Settings
 from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
 from cns_lightning.evaluation.questions import Question
-from cns_lightning.sequence import Concept
+from cns_lightning.sequences.sequence import Concept
+from cns_lightning.sequences.templates import PromptTemplates
 
 ONE, TWO = Question("single", 0, "", "", ("<new1>",)), Question("single", 1, "", "", ("<new2>",))
 BOTH = Question("double", 0, "", "", ("<new1>", "<new2>"))

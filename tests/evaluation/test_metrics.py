@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from cns_lightning.evaluation.evaluate import Table, likeness_within_class
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.questions import Question
-from cns_lightning.sequence import Concept
+from cns_lightning.sequences.sequence import Concept
 
 if TYPE_CHECKING:
     from cns_lightning.evaluation.metrics import ClipEncoder

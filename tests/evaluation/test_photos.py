@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cns_lightning.evaluation.photos import likeness_of_photos
-from cns_lightning.sequence import Concept
+from cns_lightning.sequences.sequence import Concept
 
 
 def concept(token: str, class_word: str) -> Concept:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cns_lightning.data.templates import token_alone
 from cns_lightning.evaluation.questions import described, questions, scoring_text
-from cns_lightning.sequence import Concept, EvaluationPrompts, Sequence
+from cns_lightning.sequences.sequence import Concept, EvaluationPrompts, Sequence
+from cns_lightning.sequences.templates import token_alone
 
 CAT = Concept("<new1>", "cat", "animal", Path("cat"))
 STYLE = Concept("<new2>", "style", "style", Path("style"))

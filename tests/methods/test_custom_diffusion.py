@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from cns_lightning.calibration import read_calibration_prompts
 from cns_lightning.cli.main import main
 from cns_lightning.determinism import normal
 from cns_lightning.diffusion.base_model import BaseModel
@@ -22,7 +21,8 @@ from cns_lightning.methods.token_starts import token_starts
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.sequence import Concept
+from cns_lightning.sequences.calibration import read_calibration_prompts
+from cns_lightning.sequences.sequence import Concept
 from tests.runs.learning import arguments, learn, write_sequence
 
 FAST = ("--model.method.init_args.learning_rate", "1e-2")

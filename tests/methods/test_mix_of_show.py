@@ -48,7 +48,7 @@ def test_every_projection_and_both_vectors_of_every_layer_move(run: Path, tiny_b
 
 
 def _concept() -> Any:
-    from cns_lightning.sequence import Concept
+    from cns_lightning.sequences.sequence import Concept
 
     return Concept("<new1>", "cat", "animal", Path())
 

@@ -4,7 +4,7 @@ import numpy
 from PIL import Image
 
 from cns_lightning.miniature.concepts import write_sets
-from cns_lightning.sequence import Sequence
+from cns_lightning.sequences.sequence import Sequence
 
 SHIPPED = Path("configs/sequences")
 

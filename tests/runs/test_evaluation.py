@@ -13,7 +13,7 @@ from cns_lightning.cli.test import as_text
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.metrics import ClipEncoder
-from cns_lightning.sequence import Sequence
+from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import fingerprint, read_json
 from tests.runs.learning import arguments, write_sequence
 

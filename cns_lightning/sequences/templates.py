@@ -12,7 +12,7 @@ from cns_lightning.errors import Faults
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cns_lightning.sequence import Concept, Sequence
+    from cns_lightning.sequences.sequence import Concept, Sequence
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from cns_lightning.errors import UserError
-from cns_lightning.sequence import Sequence, left_out, picture_files
+from cns_lightning.sequences.sequence import Sequence, left_out, picture_files
 
 
 @pytest.fixture

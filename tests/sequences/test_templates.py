@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cns_lightning.data.templates import PromptTemplates, check_templates, class_prompt, training_prompt
 from cns_lightning.errors import UserError
-from cns_lightning.sequence import Concept, EvaluationPrompts, Sequence
+from cns_lightning.sequences.sequence import Concept, EvaluationPrompts, Sequence
+from cns_lightning.sequences.templates import PromptTemplates, check_templates, class_prompt, training_prompt
 
 CAT = Concept("<new1>", "cat", "animal", Path("cat"))
 STYLE = Concept("<new2>", "style", "style", Path("style"))

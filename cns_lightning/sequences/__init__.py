@@ -1,0 +1,1 @@
+"""Sequences of concepts and the texts around them: prompts, templates, calibration prompts."""
