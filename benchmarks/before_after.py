@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.scoring import check_section, write_section
 from cns_lightning import NeuronRegistry
 from cns_lightning.cli.concepts import overlap_figures
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 
 SECTION = "before_after"

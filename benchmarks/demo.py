@@ -18,7 +18,7 @@ from benchmarks.scoring import Judge, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.miniature import world
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.sequences.templates import class_prompt
 from cns_lightning.storage import read_json

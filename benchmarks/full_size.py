@@ -22,7 +22,7 @@ import yaml
 
 from cns_lightning.miniature import tiny
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json
 

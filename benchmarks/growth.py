@@ -22,12 +22,12 @@ from typing import Any
 import yaml
 
 from benchmarks.scoring import write_section
-from cns_lightning.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main as command_line
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json
 

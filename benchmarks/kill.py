@@ -25,10 +25,10 @@ import yaml
 
 from benchmarks.killer import PLAN
 from benchmarks.scoring import write_section
-from cns_lightning.checkpoint_file import newest_checkpoint
 from cns_lightning.miniature.tiny import tiny_base_model
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.checkpoint_file import newest_checkpoint
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import sha256_of, write_json
 

@@ -16,7 +16,7 @@ from benchmarks.growth import SETS, write_sequence
 from benchmarks.scoring import Judge, check_section, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
 from cns_lightning.cli.main import main as command_line
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 
 GROUP, FIRST = 7, 7

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cns_lightning.ranges import Count
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

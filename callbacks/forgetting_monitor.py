@@ -20,7 +20,7 @@ from cns_lightning.evaluation.scored_with import judged_by
 from cns_lightning.fusion import fusion_text
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.ranges import Amount, Count, NonNegative
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, sha256_of_facts, write_json
 
 if TYPE_CHECKING:

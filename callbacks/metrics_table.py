@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback
 
-from cns_lightning.metrics_file import append_row, read_rows, write_rows
 from cns_lightning.ranges import Count
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
+from cns_lightning.runs.metrics import append_row, read_rows, write_rows
 from cns_lightning.step_notices import LOSS, PENALTY
 
 if TYPE_CHECKING:

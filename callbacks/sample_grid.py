@@ -13,7 +13,7 @@ from PIL import Image
 from cns_lightning.diffusion.sampling import check_steps, generate_pairs, grid
 from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.ranges import Amount, Count, NonNegative
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:

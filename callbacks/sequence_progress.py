@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 
 from cns_lightning.progress import ProgressDisplay, as_clock
 from cns_lightning.ranges import Count, NonNegative
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from cns_lightning.errors import Faults
 from cns_lightning.ranges import Count
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback
 
 from cns_lightning.ranges import Amount
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.slurm.job import requeue
 from cns_lightning.step_notices import SIGNAL_SLOTS
 

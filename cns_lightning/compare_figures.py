@@ -19,7 +19,7 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sampling import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json
 

@@ -11,7 +11,7 @@ from cns_lightning.compare import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
 from cns_lightning.evaluation.costs import DEVICE
 from cns_lightning.evaluation.curves import HEADLINE
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.methods.base import Method
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
 
 KEY, SECONDS = "fused_from", "seconds"
 

@@ -25,7 +25,7 @@ from cns_lightning.methods.base import Method, StageContext
 from cns_lightning.methods.token_starts import rare_words_of, token_starts
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.step_notices import LOSS, PENALTY, Notice, StepNotices
 from cns_lightning.storage import fingerprint

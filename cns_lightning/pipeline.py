@@ -12,7 +12,7 @@ from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import read_weights, write_weights
 from cns_lightning.fusion import configured_method, weights_after
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from cns_lightning.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
 from cns_lightning.errors import UserError
-from cns_lightning.metrics_file import read_rows, write_rows
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
+from cns_lightning.runs.folder import RunFolder
+from cns_lightning.runs.metrics import read_rows, write_rows
 from cns_lightning.storage import read_json, write_atomically, write_json
 
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cns_lightning.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import TEXT_PREFIX
 from cns_lightning.errors import Faults
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
 
 REMEDY = "Restore it from a copy"
 

@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
     from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
-    from cns_lightning.run_folder import make_folder
+    from cns_lightning.runs.folder import make_folder
 
     comparison, out = Comparison.read(arguments.config), arguments.out.absolute()
     if arguments.sets:
@@ -199,7 +199,7 @@ def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
         UserError: naming every difference.
     """
     from cns_lightning.cli.continuation import check_unchanged
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence
 
     folder, path = RunFolder(run.folder), Path(run.sequence)
@@ -270,7 +270,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence
     from cns_lightning.storage import read_json, write_json
 

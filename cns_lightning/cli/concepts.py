@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.cli.arguments import path_argument
 from cns_lightning.errors import EXIT_DONE
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:

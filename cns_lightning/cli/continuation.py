@@ -15,7 +15,7 @@ from cns_lightning.storage import read_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence
 
 # A changed value of these may continue a run: they touch nothing that is learned.

@@ -29,7 +29,6 @@ from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
 from cns_lightning.callbacks.snapshots import Snapshots, check_snapshots
 from cns_lightning.callbacks.stop_signals import StopSignals, handlers_kept
-from cns_lightning.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.cli.config_errors import (
     ConfigurationMistake,
     check_config_files,
@@ -47,7 +46,8 @@ from cns_lightning.diffusion.loading import MINIATURE
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.slurm.job import leave_out_tasks
 from cns_lightning.storage import write_atomically

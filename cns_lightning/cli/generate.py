@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.progress import ProgressDisplay
-from cns_lightning.run_folder import RunFolder, make_folder
+from cns_lightning.runs.folder import RunFolder, make_folder
 from cns_lightning.sequences.sequence import TOKEN
 from cns_lightning.user_files import composed
 

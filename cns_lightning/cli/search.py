@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.cli.compare import check, places_of
     from cns_lightning.compare import carry_out
-    from cns_lightning.run_folder import make_folder
+    from cns_lightning.runs.folder import make_folder
     from cns_lightning.search import Search, runs_of, widened
 
     search, out = Search.read(arguments.config), arguments.out.absolute()

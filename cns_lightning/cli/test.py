@@ -11,7 +11,7 @@ from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, Faults, RunStopped, UserError
 from cns_lightning.progress import ProgressDisplay
-from cns_lightning.run_folder import RunFolder, make_folder
+from cns_lightning.runs.folder import RunFolder, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

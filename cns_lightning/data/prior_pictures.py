@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cns_lightning.ranges import Amount, Count, NonNegative
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import class_training_prompt
 from cns_lightning.storage import read_tensors, sha256_of_facts, write_tensors
 

@@ -11,7 +11,7 @@ from cns_lightning.storage import read_json, read_tensors
 
 if TYPE_CHECKING:
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
 
 COSTS = ("trained_numbers", "kilobytes", "training_seconds", "fusion_seconds", "peak_memory_mb", "resident_memory_mb")
 DEVICE = "device"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cns_lightning.evaluation.evaluate import Pair
     from cns_lightning.evaluation.metrics import ClipEncoder
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
 
     Point = tuple[float, float]
     Figures = dict[str, dict[str, float]]

@@ -174,7 +174,7 @@ def test_file_names_are_plain() -> None:
 
 def test_sampling_of_the_run_is_the_default(tmp_path: Path) -> None:
     from cns_lightning.cli.generate import sampling_of
-    from cns_lightning.run_folder import RunFolder
+    from cns_lightning.runs.folder import RunFolder
 
     assert sampling_of(RunFolder(tmp_path)) == (25, 7.5)
     (tmp_path / "config.yaml").write_text("whole:\n  samples: {steps: 9, guidance: 4}\n", "utf-8")

@@ -9,7 +9,7 @@ import torch
 
 from cns_lightning.compare_table import row
 from cns_lightning.evaluation.costs import costs_of
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import write_json, write_tensors
 
 

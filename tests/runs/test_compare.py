@@ -20,7 +20,7 @@ from cns_lightning.errors import UserError
 from cns_lightning.evaluation.curves import area, image_at_text, share_of
 from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence

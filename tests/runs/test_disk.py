@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.cli.main import main
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from tests.runs.learning import arguments, write_sequence
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cns_lightning.checkpoint_file import SealedCheckpointIO
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
 from cns_lightning.step_notices import GRADIENT, StepNotices
 from tests.runs.learning import arguments, write_sequence

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cns_lightning.checkpoint_file import SealedCheckpointIO
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
 from cns_lightning.storage import read_json
 from tests.runs.cluster import Cluster, missing

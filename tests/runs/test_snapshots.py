@@ -12,7 +12,7 @@ from cns_lightning.cli.main import main
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt

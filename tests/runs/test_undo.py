@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from cns_lightning.checkpoint_file import SealedCheckpointIO
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
-from cns_lightning.metrics_file import read_rows
+from cns_lightning.runs.metrics import read_rows
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cns_lightning.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
+from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
 from cns_lightning.errors import UserError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.errors import UserError
-from cns_lightning.run_folder import RunFolder
+from cns_lightning.runs.folder import RunFolder
 
 
 def test_folder_is_made(tmp_path: Path) -> None:
