@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
     from cns_lightning.module import ContinualPersonalization
-    from cns_lightning.step_notices import Notice
+    from cns_lightning.training.step_notices import Notice
 
 REMEDY = (
     "The step's gradient was left out and the state is saved: the same command goes on with the next step. "

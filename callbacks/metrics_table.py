@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from cns_lightning.ranges import Count
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.runs.metrics import append_row, read_rows, write_rows
-from cns_lightning.step_notices import LOSS, PENALTY
+from cns_lightning.training.step_notices import LOSS, PENALTY
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

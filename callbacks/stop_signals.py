@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from cns_lightning.ranges import Amount
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.slurm.job import requeue
-from cns_lightning.step_notices import SIGNAL_SLOTS
+from cns_lightning.training.step_notices import SIGNAL_SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

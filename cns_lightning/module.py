@@ -27,8 +27,8 @@ from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
-from cns_lightning.step_notices import LOSS, PENALTY, Notice, StepNotices
 from cns_lightning.storage import fingerprint
+from cns_lightning.training.step_notices import LOSS, PENALTY, Notice, StepNotices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

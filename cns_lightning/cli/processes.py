@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from cns_lightning.errors import UserError
 from cns_lightning.slurm.job import check_tasks, is_task
 
-STAGED_DDP = "cns_lightning.strategy.StagedDDP"
+STAGED_DDP = "cns_lightning.training.strategy.StagedDDP"
 
 
 def choose_strategy(trainer: Namespace) -> None:

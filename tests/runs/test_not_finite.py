@@ -7,7 +7,7 @@ import torch
 
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
-from cns_lightning.step_notices import GRADIENT, StepNotices
+from cns_lightning.training.step_notices import GRADIENT, StepNotices
 from tests.runs.learning import arguments, write_sequence
 
 
