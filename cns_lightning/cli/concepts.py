@@ -89,7 +89,7 @@ def _done(folder: RunFolder, arguments: argparse.Namespace) -> tuple[dict[str, A
 
 
 def _undo(folder: RunFolder, registry: NeuronRegistry, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cns_lightning import undo
+    from cns_lightning.maintenance import undo
 
     if arguments.remove:
         done = undo.remove(folder, registry, arguments.remove)
@@ -113,7 +113,7 @@ def _undo(folder: RunFolder, registry: NeuronRegistry, arguments: argparse.Names
 
 
 def _verify(folder: RunFolder, registry: NeuronRegistry) -> tuple[dict[str, Any], str]:
-    from cns_lightning.verification import verify_run
+    from cns_lightning.maintenance.verification import verify_run
 
     found = verify_run(folder, registry)
     text = (
