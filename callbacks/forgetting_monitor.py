@@ -17,9 +17,9 @@ from cns_lightning.evaluation.evaluate import (
 from cns_lightning.evaluation.identity import identity_scores
 from cns_lightning.evaluation.judges import clip_encoder, judge_of
 from cns_lightning.evaluation.scored_with import judged_by
-from cns_lightning.fusion import fusion_text
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.ranges import Amount, Count, NonNegative
+from cns_lightning.registry.fused import fusion_text
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, sha256_of_facts, write_json
 

@@ -20,10 +20,10 @@ from cns_lightning.diffusion.projections import read_weights
 from cns_lightning.diffusion.sampling import generate_pairs
 from cns_lightning.diffusion.text import ConceptTokens
 from cns_lightning.errors import UserError
-from cns_lightning.fusion import weights_after
 from cns_lightning.methods.base import Method, StageContext
 from cns_lightning.methods.token_starts import rare_words_of, token_starts
 from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.registry.fused import weights_after
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts

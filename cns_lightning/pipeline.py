@@ -10,7 +10,7 @@ import torch
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import read_weights, write_weights
-from cns_lightning.fusion import configured_method, weights_after
+from cns_lightning.registry.fused import configured_method, weights_after
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
 

@@ -171,7 +171,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.questions import BASE_PROMPTS
-    from cns_lightning.fusion import configured_method, fusion_text
+    from cns_lightning.registry.fused import configured_method, fusion_text
     from cns_lightning.sequences.sequence import PROMPT_KEYS, Sequence, check_place, sequence_path
 
     if not folder.config.exists():

@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import UserError
-from cns_lightning.fusion import SECONDS
+from cns_lightning.registry.fused import SECONDS
 from cns_lightning.storage import read_json, read_tensors
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import yaml
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.fusion import configured_method
 from cns_lightning.pipeline import load_pipeline
+from cns_lightning.registry.fused import configured_method
 from cns_lightning.runs.folder import RunFolder
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
