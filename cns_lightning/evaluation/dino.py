@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cns_lightning.picture_processors import pillow_processor
+from cns_lightning.diffusion.picture_processors import pillow_processor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from cns_lightning.picture_processors import pillow_processor
+from cns_lightning.diffusion.picture_processors import pillow_processor
 
 if TYPE_CHECKING:
     from PIL import Image

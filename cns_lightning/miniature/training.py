@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from cns_lightning.diffusion.picture_processors import pillow_processor
 from cns_lightning.miniature import architecture, world
 from cns_lightning.miniature.judge_training import JUDGE_DEVIATION, JUDGE_MEAN, train_judge
 from cns_lightning.miniature.stages import Recipe, train_autoencoder, train_diffusion, train_text_encoder
 from cns_lightning.miniature.wide import wide_words
-from cns_lightning.picture_processors import pillow_processor
 from cns_lightning.storage import read_json, read_tensors, write_json, write_tensors
 
 STAGES = ("autoencoder", "diffusion", "judge")
