@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from cns_lightning.cli.fit import checked_configuration
-from cns_lightning.compare import Comparison, as_arguments
-from cns_lightning.search import Search
+from cns_lightning.experiments.comparison import Comparison, as_arguments
+from cns_lightning.experiments.search import Search
 
 EXPERIMENTS = Path("configs/experiments")
 COMPARISONS = sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "demo.yaml", EXPERIMENTS / "search.yaml"})

@@ -16,7 +16,7 @@ from cns_lightning.progress import ProgressDisplay
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cns_lightning.compare import Run
+    from cns_lightning.experiments.comparison import Run
 
 DEVICES, ACCELERATOR = ("trainer.devices", "trainer.strategy"), "trainer.accelerator"
 SEEDS = ("seed_everything", "model.seed", "data.seed")
@@ -59,7 +59,7 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.compare import Comparison, carry_out, runs_of, write_alone_sequences
+    from cns_lightning.experiments.comparison import Comparison, carry_out, runs_of, write_alone_sequences
     from cns_lightning.runs.folder import make_folder
 
     comparison, out = Comparison.read(arguments.config), arguments.out.absolute()
@@ -79,9 +79,9 @@ def run(argv: list[str]) -> int:
 
 def write_results(runs: list[Run], out: Path) -> str:
     """Scores the bounds and writes all tables and pictures of a comparison; returns the table in Markdown."""
-    from cns_lightning import compare_curves
-    from cns_lightning import compare_table as table
-    from cns_lightning.compare_figures import curves_as_csv, curves_by_method, draw_curves, draw_table
+    from cns_lightning.experiments import curves as compare_curves
+    from cns_lightning.experiments import table as table
+    from cns_lightning.experiments.figures import curves_as_csv, curves_by_method, draw_curves, draw_table
     from cns_lightning.storage import write_atomically
 
     bounds = {name: bounds_of(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
@@ -213,7 +213,7 @@ def places_of(jobs: int) -> list[dict[str, str]]:
     """Gives the environment of each of the runs side by side on this machine."""
     import torch
 
-    from cns_lightning.compare import environments
+    from cns_lightning.experiments.comparison import environments
 
     # Those lent to this process; a job on a cluster has fewer than the machine.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -222,8 +222,8 @@ def places_of(jobs: int) -> list[dict[str, str]]:
 
 def write_confusion(rows: list[dict[str, Any]], out: Path) -> None:
     """Writes what pictures of concepts are taken for: a table, and a sheet of heat maps for each set."""
-    from cns_lightning.compare_figures import draw_confusion
-    from cns_lightning.compare_table import CONFUSION_COLUMNS, as_csv
+    from cns_lightning.experiments.figures import draw_confusion
+    from cns_lightning.experiments.table import CONFUSION_COLUMNS, as_csv
     from cns_lightning.storage import write_atomically
 
     write_atomically(out / "confusion.csv", as_csv(rows, CONFUSION_COLUMNS))
@@ -236,8 +236,8 @@ def write_grids(runs: list[Run], out: Path) -> None:
     """Draws one sheet a set, of its first seed."""
     import io
 
-    from cns_lightning.compare import CLASS_WORD_FOLDER, IN_WORDS_FOLDER
-    from cns_lightning.compare_figures import draw_grid
+    from cns_lightning.experiments.comparison import CLASS_WORD_FOLDER, IN_WORDS_FOLDER
+    from cns_lightning.experiments.figures import draw_grid
     from cns_lightning.storage import write_atomically
 
     for name in dict.fromkeys(run.set_name for run in runs):
@@ -263,12 +263,12 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
 
     from cns_lightning.cli.generate import available_device
     from cns_lightning.cli.test import templates_of
-    from cns_lightning.compare import ALONE, CLASS_WORD_FOLDER, IN_WORDS_FOLDER
-    from cns_lightning.compare_table import scores_of
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import base_model_scores
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
+    from cns_lightning.experiments.comparison import ALONE, CLASS_WORD_FOLDER, IN_WORDS_FOLDER
+    from cns_lightning.experiments.table import scores_of
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence

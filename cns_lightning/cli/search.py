@@ -12,8 +12,8 @@ from cns_lightning.errors import EXIT_DONE
 from cns_lightning.progress import ProgressDisplay
 
 if TYPE_CHECKING:
-    from cns_lightning.compare import Run
-    from cns_lightning.search import Search
+    from cns_lightning.experiments.comparison import Run
+    from cns_lightning.experiments.search import Search
 
 _EXPLANATION = """\
 Every setting is a run folder below DIR; called again, the search goes on where it stopped. DIR/search.csv has a row a
@@ -47,9 +47,9 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
     from cns_lightning.cli.compare import check, places_of
-    from cns_lightning.compare import carry_out
+    from cns_lightning.experiments.comparison import carry_out
+    from cns_lightning.experiments.search import Search, runs_of, widened
     from cns_lightning.runs.folder import make_folder
-    from cns_lightning.search import Search, runs_of, widened
 
     search, out = Search.read(arguments.config), arguments.out.absolute()
     runs = runs_of(search, out)
@@ -78,7 +78,7 @@ def run(argv: list[str]) -> int:
 def starts_of(runs: list[tuple[int, Run]], out: Path) -> dict[str, Any] | None:
     """Returns where the curves of each set start, the class word's figures; None where runs have no curves."""
     from cns_lightning.cli.compare import bounds_of
-    from cns_lightning.search import has_curves
+    from cns_lightning.experiments.search import has_curves
 
     if not has_curves(runs):
         return None
@@ -100,7 +100,7 @@ def write_results(
     Raises:
         UserError: if files cannot be written.
     """
-    from cns_lightning.search import BEST, as_csv, as_text, as_yaml, best_of, rows_of
+    from cns_lightning.experiments.search import BEST, as_csv, as_text, as_yaml, best_of, rows_of
     from cns_lightning.storage import write_atomically
 
     rows = rows_of(search, runs, starts)

@@ -7,9 +7,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, Faults, RunStopped, UserError
+from cns_lightning.experiments.child_processes import ChildProcesses
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
 

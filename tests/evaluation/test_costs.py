@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cns_lightning.compare_table import row
 from cns_lightning.evaluation.costs import costs_of
+from cns_lightning.experiments.table import row
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import write_json, write_tensors
 

@@ -13,8 +13,8 @@ from cns_lightning.cli.compare import check, check_goes_on
 from cns_lightning.cli.continuation import comparable
 from cns_lightning.cli.fit import checked_configuration
 from cns_lightning.cli.main import main
-from cns_lightning.compare import Comparison, Run, runs_of
-from cns_lightning.compare_table import figures_of, row, rows_within_class
+from cns_lightning.experiments.comparison import Comparison, Run, runs_of
+from cns_lightning.experiments.table import figures_of, row, rows_within_class
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.curves import area, image_at_text, share_of

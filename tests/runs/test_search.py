@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from cns_lightning.cli.main import main
-from cns_lightning.compare import Comparison, Run
+from cns_lightning.experiments.comparison import Comparison, Run
 from cns_lightning.evaluation.curves import headline
-from cns_lightning.search import Search, as_text, as_yaml, has_curves, objective, rows_of
+from cns_lightning.experiments.search import Search, as_text, as_yaml, has_curves, objective, rows_of
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cns_lightning.child_processes import ChildProcesses
 from cns_lightning.errors import Faults, RunStopped, UserError
-from cns_lightning.experiment_file import ExperimentFile
+from cns_lightning.experiments.child_processes import ChildProcesses
+from cns_lightning.experiments.experiment_file import ExperimentFile
 from cns_lightning.runs.folder import RunFolder, make_folder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import read_json, write_atomically, write_json

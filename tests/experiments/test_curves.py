@@ -7,8 +7,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from cns_lightning.compare import CLASS_WORD, Run
-from cns_lightning.compare_curves import draw, mean_points, rows_of_curves, with_headline
+from cns_lightning.experiments.comparison import CLASS_WORD, Run
+from cns_lightning.experiments.curves import draw, mean_points, rows_of_curves, with_headline
 from cns_lightning.storage import write_json
 
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from cns_lightning.compare import CLASS_WORD
-from cns_lightning.compare_figures import LINES, MARKERS, PALETTE, as_png, readable
-from cns_lightning.compare_table import as_csv, scores_of
 from cns_lightning.evaluation.curves import GROUPS, SHARE, headline, share_of
+from cns_lightning.experiments.comparison import CLASS_WORD
+from cns_lightning.experiments.figures import LINES, MARKERS, PALETTE, as_png, readable
+from cns_lightning.experiments.table import as_csv, scores_of
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from cns_lightning.compare import Run
+    from cns_lightning.experiments.comparison import Run
 
     Scores = Mapping[str, Any]
     Points = list[dict[str, Any]]

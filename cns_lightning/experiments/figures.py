@@ -14,11 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from cns_lightning.compare import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sampling import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
+from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Sequence as Listing
 
-    from cns_lightning.compare import Run
+    from cns_lightning.experiments.comparison import Run
 
     Matrix = Listing[Listing[float]]
     Curves = list[list[float]]

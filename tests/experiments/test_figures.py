@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from cns_lightning.compare import CLASS_WORD, Run
-from cns_lightning.compare_figures import (
+from cns_lightning.experiments.comparison import CLASS_WORD, Run
+from cns_lightning.experiments.figures import (
     best_line,
     curves_as_csv,
     curves_of,
@@ -19,7 +19,7 @@ from cns_lightning.compare_figures import (
     draw_grid,
     draw_table,
 )
-from cns_lightning.compare_table import CONFUSION_COLUMNS, COSTS, QUALITY
+from cns_lightning.experiments.table import CONFUSION_COLUMNS, COSTS, QUALITY
 from tests.runs.learning import write_sequence
 
 MATRIX = [[0.8], [0.5, 0.6], [0.7, 0.2, 0.9]]

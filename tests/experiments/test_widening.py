@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cns_lightning.compare import Comparison
-from cns_lightning.search import Search, best_of, widened
-from cns_lightning.widening import axes_of, beyond, edges_of, next_settings
+from cns_lightning.experiments.comparison import Comparison
+from cns_lightning.experiments.search import Search, best_of, widened
+from cns_lightning.experiments.widening import axes_of, beyond, edges_of, next_settings
 
 GRID = {"rate": [5e-4, 1e-3], "token": [3e-5, 1e-4, 3e-4], "form": ["split", "plain"], "rank": [4]}
 

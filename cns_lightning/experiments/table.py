@@ -7,17 +7,17 @@ import io
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.compare import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.evaluation.costs import COSTS as COSTS_OF_A_RUN
 from cns_lightning.evaluation.costs import DEVICE
 from cns_lightning.evaluation.curves import HEADLINE
+from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cns_lightning.compare import Run
+    from cns_lightning.experiments.comparison import Run
 
     Figures = dict[str, float | None]
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cns_lightning.compare import Comparison, Run, as_arguments, sequences_of
-from cns_lightning.compare_table import figures_of, scores_of
 from cns_lightning.evaluation.curves import best_steps, headline
-from cns_lightning.experiment_file import ExperimentFile
-from cns_lightning.widening import axes_of, edges_of, next_settings
+from cns_lightning.experiments.comparison import Comparison, Run, as_arguments, sequences_of
+from cns_lightning.experiments.experiment_file import ExperimentFile
+from cns_lightning.experiments.table import figures_of, scores_of
+from cns_lightning.experiments.widening import axes_of, edges_of, next_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cns_lightning import compare
-from cns_lightning.compare import Run, carry_out, environments
 from cns_lightning.errors import RunStopped
+from cns_lightning.experiments import comparison as compare
+from cns_lightning.experiments.comparison import Run, carry_out, environments
 from cns_lightning.storage import write_json
 
 

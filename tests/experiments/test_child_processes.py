@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cns_lightning.child_processes import IMPATIENT
+from cns_lightning.experiments.child_processes import IMPATIENT
 
 CHILD = """
 import pathlib, signal, sys, time
@@ -20,7 +20,7 @@ time.sleep(60)
 PARENT = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from cns_lightning.child_processes import ChildProcesses
+from cns_lightning.experiments.child_processes import ChildProcesses
 children = ChildProcesses()
 commands = [[sys.executable, "-c", sys.argv[1], path] for path in sys.argv[2:]]
 with children.told_to_stop(), ThreadPoolExecutor(1) as pool:

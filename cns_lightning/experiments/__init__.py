@@ -1,0 +1,1 @@
+"""Several runs: comparisons of methods, searches of settings, their tables and figures."""
