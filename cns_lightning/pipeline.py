@@ -10,8 +10,9 @@ import torch
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import read_weights, write_weights
-from cns_lightning.registry.fused import configured_method, weights_after
+from cns_lightning.registry.fused import weights_after
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def load_pipeline(
         registry.apply(pipe, upto, base=pretrained)
     else:
         registry.apply_tokens(pipe, upto)
-        kind, settings = configured_method(folder)
+        kind, settings = RunConfig.read(folder).method()
         method = kind(**settings)
         pretrained = read_weights(method.projections(base))
         # A fusion that is not kept is made on the device: it may take minutes.

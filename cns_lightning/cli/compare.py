@@ -259,10 +259,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
     Returns:
         The scores of the class words; those of the descriptions, or None where a concept of the set has none.
     """
-    import yaml
-
     from cns_lightning.cli.generate import available_device
-    from cns_lightning.cli.test import templates_of
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.anchors import base_model_scores
     from cns_lightning.evaluation.evaluate import Settings
@@ -270,6 +267,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
     from cns_lightning.experiments.comparison import ALONE, CLASS_WORD_FOLDER, IN_WORDS_FOLDER
     from cns_lightning.experiments.table import scores_of
     from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.runs.config import RunConfig
     from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence
     from cns_lightning.storage import read_json, write_json
@@ -283,7 +281,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
         steps=known["steps"],
         guidance=known["guidance"],
         look_alikes=known["look_alikes"],
-        templates=templates_of(yaml.safe_load(folder.config.read_text("utf-8"))),
+        templates=RunConfig.read(folder).templates,
     )
     device, place = available_device(None), out / CLASS_WORD_FOLDER / name
     place_in_words = out / IN_WORDS_FOLDER / name

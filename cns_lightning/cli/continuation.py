@@ -6,10 +6,10 @@ import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from jsonargparse import Namespace
 
 from cns_lightning.errors import UserError
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.storage import read_json
 
 if TYPE_CHECKING:
@@ -81,26 +81,24 @@ def check_unchanged(
     Raises:
         UserError: naming every difference.
     """
-    if not folder.config.exists() or not folder.has_begun():
+    kept = RunConfig.find(folder)
+    if kept is None or not folder.has_begun():
         return
-    kept = yaml.safe_load(folder.config.read_text("utf-8"))
-    before = _still_compared(kept["settings"])
+    before = _still_compared(kept.settings)
     differences = [
         f"{key} was {before.get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
         for key in sorted(before.keys() | settings.keys())
         if before.get(key) != settings.get(key) and not key.startswith(but_for)
     ]
-    for number, (old, new) in enumerate(zip(kept["sequence"]["concepts"], sequence.plain()["concepts"], strict=False)):
+    for number, (old, new) in enumerate(zip(kept.concepts, sequence.plain()["concepts"], strict=False)):
         differences += [
             f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}"
             for key in old
             # Where pictures lie, not what they are; and what only a comparison reads.
             if key not in ("images", "description") and old[key] != new[key]
         ]
-    if len(sequence.concepts) < len(kept["sequence"]["concepts"]):
-        differences.append(
-            f"the sequence had {len(kept['sequence']['concepts'])} concepts and has {len(sequence.concepts)}"
-        )
+    if len(sequence.concepts) < len(kept.concepts):
+        differences.append(f"the sequence had {len(kept.concepts)} concepts and has {len(sequence.concepts)}")
     if differences:
         raise UserError(
             str(folder.path),

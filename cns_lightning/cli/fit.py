@@ -47,10 +47,10 @@ from cns_lightning.errors import EXIT_DONE, Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.slurm.job import leave_out_tasks
-from cns_lightning.storage import write_atomically
 from cns_lightning.user_files import expanded
 
 if TYPE_CHECKING:
@@ -189,9 +189,8 @@ class CheckedConfiguration(ContinualCLI):
 
     def usual_accelerator(self) -> str:
         """Gives what the run has; for a new one it stays open, the job's machine decides."""
-        if not self.folder.config.exists():
-            return "auto"
-        return yaml.safe_load(self.folder.config.read_text("utf-8"))["settings"].get("trainer.accelerator", "auto")
+        kept = RunConfig.find(self.folder)
+        return "auto" if kept is None else kept.settings.get("trainer.accelerator", "auto")
 
     def _set_seed(self) -> None:
         """Draws nothing, and checks the seed."""
@@ -263,8 +262,7 @@ def in_order(callbacks: list[Callback]) -> list[Callback]:
 def write_config(folder: RunFolder, cli: ContinualCLI) -> None:
     """Writes ``config.yaml``: the sequence, the settings that a continued run must share, the whole configuration."""
     whole = yaml.safe_load(cli.parser.dump(cli.config, skip_check=True, skip_none=False))
-    kept = {"settings": comparable(cli.config), "sequence": cli.sequence.plain(), "whole": whole}
-    write_atomically(folder.config, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
+    RunConfig(folder.config, comparable(cli.config), cli.sequence.plain(), whole).write()
 
 
 def run(arguments: list[str]) -> int:

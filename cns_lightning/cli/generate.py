@@ -91,6 +91,7 @@ def run(argv: list[str]) -> int:
     from cns_lightning.diffusion.sampling import check_steps, generate
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
 
     asked = [(f"--prompt {prompt!r}", prompt) for prompt in arguments.prompt]
     asked += [(f"--region {given!r}", region.prompt) for given, region in zip(arguments.region, regions, strict=True)]
@@ -102,7 +103,8 @@ def run(argv: list[str]) -> int:
     pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device)
     for sentence in without_brackets(pipe.tokenizer, [prompt for _, prompt in asked], tokens):
         display.event(sentence)
-    steps, guidance = sampling_of(folder)
+    kept = RunConfig.find(folder)
+    steps, guidance = (USUAL_STEPS, USUAL_GUIDANCE) if kept is None else kept.sampling
     check_steps(pipe.scheduler, arguments.steps or steps, "--steps")
     pictures = generate(
         pipe,
@@ -147,15 +149,6 @@ def check_places(arguments: argparse.Namespace, folder: RunFolder) -> None:
         make_folder(arguments.folder, f"--folder {arguments.folder}")
     if out is None and arguments.folder is None:
         make_folder(folder.generated, str(folder.generated))
-
-
-def sampling_of(folder: RunFolder) -> tuple[int, float]:
-    """Gives steps and guidance of a run's own samples, which suit its base model; the usual ones where it says none."""
-    import yaml
-
-    kept = yaml.safe_load(folder.config.read_text("utf-8")) if folder.config.exists() else {}
-    samples = (kept or {}).get("whole", {}).get("samples", {})
-    return int(samples.get("steps", 25)), float(samples.get("guidance", 7.5))
 
 
 def read_regions(given: Sequence[str]) -> list[Region]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.sequences.sequence import Sequence as ConceptSequence
-    from cns_lightning.sequences.templates import PromptTemplates
 
 # Not imported from where it is used: help does not wait for torch.
 _USUAL_JUDGE = "openai/clip-vit-base-patch32"
@@ -166,23 +165,14 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     Raises:
         UserError: if the run has no configuration, or its sequence no prompts or some in the wrong list.
     """
-    import yaml
-
-    from cns_lightning.cli.generate import sampling_of
     from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.questions import BASE_PROMPTS
-    from cns_lightning.registry.fused import configured_method, fusion_text
+    from cns_lightning.registry.fused import fusion_text
+    from cns_lightning.runs.config import RunConfig
     from cns_lightning.sequences.sequence import PROMPT_KEYS, Sequence, check_place, sequence_path
 
-    if not folder.config.exists():
-        raise UserError(str(folder.config), "is missing, it holds the evaluation prompts", "Restore it from a copy")
-    path = arguments.sequence
-    try:
-        kept = yaml.safe_load(folder.config.read_text("utf-8"))
-        sequence = Sequence.read(sequence_path(path)) if path else Sequence.from_plain(kept["sequence"])
-        templates = templates_of(kept)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(str(folder.config), "is damaged", "Restore it from a copy") from error
+    kept, path = RunConfig.read(folder), arguments.sequence
+    sequence = Sequence.read(sequence_path(path)) if path else kept.read_sequence()
     faults = Faults()
     for key in PROMPT_KEYS:
         for number, prompt in enumerate(getattr(sequence.prompts, key)):
@@ -193,9 +183,9 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     if not sequence.prompts.all():
         remedy = "Write prompts into a sequence file and give it: --sequence FILE"
         raise UserError(path or str(folder.config), "the sequence has no evaluation prompts", remedy)
-    steps, guidance = sampling_of(folder)
-    kind, given = configured_method(folder)
-    untouched = kept["whole"].get("samples", {}).get("base_prompts") or BASE_PROMPTS
+    steps, guidance = kept.sampling
+    kind, given = kept.method()
+    untouched = kept.samples.get("base_prompts") or BASE_PROMPTS
     return sequence, Settings(
         pictures=4 if arguments.pictures is None else arguments.pictures,
         matrix_pictures=1 if arguments.matrix_pictures is None else arguments.matrix_pictures,
@@ -206,7 +196,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
         names_class_word=kind.names_class_word,
         fusion=fusion_text(kind(**given)),
         look_alikes=8 if arguments.look_alikes is None else arguments.look_alikes,
-        templates=templates,
+        templates=kept.templates,
     )
 
 
@@ -216,21 +206,6 @@ def _that_takes(steps: int, pipe: DiffusionPipeline) -> DiffusionPipeline:
 
     check_steps(pipe.scheduler, steps, "--steps")
     return pipe
-
-
-def templates_of(kept: dict[str, Any]) -> PromptTemplates:
-    """Returns the training templates of a run, the usual ones where its configuration has none.
-
-    Args:
-        kept: content of the run's ``config.yaml``.
-
-    Raises:
-        KeyError: if it does not hold the whole configuration.
-        TypeError: if a template is for an unknown kind of concept.
-    """
-    from cns_lightning.sequences.templates import PromptTemplates
-
-    return PromptTemplates(**kept["whole"].get("data", {}).get("templates", {}))
 
 
 def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:

@@ -11,13 +11,12 @@ import statistics
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from cns_lightning.data.module import steps_of_stage
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.evaluate import Evaluation, Table
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,7 +176,7 @@ def complete_snapshots(folder: RunFolder, registry: NeuronRegistry) -> dict[int,
 
 def _steps_of_stages(folder: RunFolder, evaluation: Evaluation) -> int:
     """Returns the optimizer steps of a run's longest stage."""
-    data = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["data"]
+    data = RunConfig.read(folder).data
     given = data["steps"], data.get("steps_per_picture")
     return max(steps_of_stage(*given, concept.images) for concept in evaluation.sequence.concepts)
 

@@ -6,14 +6,13 @@ The registry changes first and by itself; the rest follows from it. A process th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import yaml
 
 from cns_lightning.errors import UserError
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.runs.metrics import read_rows, write_rows
 from cns_lightning.storage import read_json, write_atomically, write_json
@@ -96,10 +95,10 @@ def _follow(folder: RunFolder, registry: NeuronRegistry, ahead: list[dict[str, A
         stages = {str(stage): by_token[token] for stage, token in enumerate(tokens) if token in by_token}
         write_json(folder.timings, {**content, "stages": stages})
     if folder.config.exists():
-        whole = _configuration(folder)
-        learned = {concept["token"]: concept for concept in whole["sequence"]["concepts"]}
-        whole["sequence"]["concepts"] = [learned[token] for token in tokens if token in learned] + ahead
-        write_atomically(folder.config, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode())
+        config = RunConfig.read(folder)
+        learned = {concept["token"]: concept for concept in config.concepts}
+        concepts = [learned[token] for token in tokens if token in learned] + ahead
+        replace(config, sequence={**config.sequence, "concepts": concepts}).write()
 
 
 def _follow_in_snapshots(folder: RunFolder, registry: NeuronRegistry) -> None:
@@ -151,9 +150,6 @@ def _go_back(folder: RunFolder, state: bytes | None, count: int) -> None:
         folder.last_checkpoint.unlink(missing_ok=True)
 
 
-def _configuration(folder: RunFolder) -> dict[str, Any]:
-    return yaml.safe_load(folder.config.read_text("utf-8"))
-
-
 def _concepts(folder: RunFolder) -> list[dict[str, Any]]:
-    return _configuration(folder)["sequence"]["concepts"] if folder.config.exists() else []
+    config = RunConfig.find(folder)
+    return [] if config is None else config.concepts

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from cns_lightning.errors import UserError
 from cns_lightning.storage import read_tensors, sha256_of_facts, write_tensors
 
 if TYPE_CHECKING:
@@ -23,24 +19,6 @@ if TYPE_CHECKING:
     from cns_lightning.runs.folder import RunFolder
 
 KEY, SECONDS = "fused_from", "seconds"
-
-
-def configured_method(folder: RunFolder) -> tuple[type[Method], dict[str, Any]]:
-    """Gives the class of the method that a run's configuration names, and its settings.
-
-    Raises:
-        UserError: if there is no configuration, or no such method any more.
-    """
-    if not folder.config.exists():
-        raise UserError(str(folder.config), "is missing, it names the run's method", "Restore it from a copy")
-    named = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["model"]["method"]
-    module, name = named["class_path"].rsplit(".", 1)
-    try:
-        return getattr(import_module(module), name), dict(named.get("init_args") or {})
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{folder.config}: model.method", f"{module}.{name} is not there ({error})", "Install it"
-        ) from error
 
 
 def fusion_facts(method: Method) -> dict[str, str]:

@@ -172,15 +172,6 @@ def test_file_names_are_plain() -> None:
     assert len(file_stem("cat " * 100)) <= 60
 
 
-def test_sampling_of_the_run_is_the_default(tmp_path: Path) -> None:
-    from cns_lightning.cli.generate import sampling_of
-    from cns_lightning.runs.folder import RunFolder
-
-    assert sampling_of(RunFolder(tmp_path)) == (25, 7.5)
-    (tmp_path / "config.yaml").write_text("whole:\n  samples: {steps: 9, guidance: 4}\n", "utf-8")
-    assert sampling_of(RunFolder(tmp_path)) == (9, 4.0)
-
-
 def test_names_that_were_made_up_replace_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = arguments(folder, "--prompt", "a <new1> cat in a box", "--n", "1")
     for more in ([], ["--guidance", "2"], []):

@@ -10,7 +10,7 @@ import yaml
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.pipeline import load_pipeline
-from cns_lightning.registry.fused import configured_method
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
@@ -23,7 +23,7 @@ def test_stage_moves_only_what_the_method_keeps(method: str, tiny_base_model: Pa
     run = learn(method, tiny_base_model, tmp_path)
     base, learned = BaseModel.load(str(tiny_base_model)), load_pipeline(run)
     earlier = load_pipeline(run, upto="<new1>")
-    kind, settings = configured_method(RunFolder(run))
+    kind, settings = RunConfig.read(RunFolder(run)).method()
     movable = kind(**settings).projections(base)
     kept = dict(base.unet.named_parameters())
     kept |= {f"text_encoder.{name}": weight for name, weight in base.text_encoders[0].named_parameters()}

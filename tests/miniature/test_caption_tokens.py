@@ -17,7 +17,7 @@ def test_a_word_without_meaning_stands_before_a_noun_and_nothing_else_changes(tm
     drawn = captions.sprinkled(indices, torch.Generator().manual_seed(0))
     assert torch.equal(drawn, captions.sprinkled(indices, torch.Generator().manual_seed(0)))
     texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in drawn]
-    assert set(drawn[:, -1].tolist()) == {tokenizer.eos_token_id}
+    assert set(drawn[:, -1].tolist()) == {captions.end}
     for part, caption in enumerate(CAPTIONS):
         own = texts[2000 * part : 2000 * (part + 1)]
         changed = {text for text in own if text not in (caption, "")}
