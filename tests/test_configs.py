@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cns_lightning.cli.fit import checked_configuration
+from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.experiments.comparison import Comparison, as_arguments
 from cns_lightning.experiments.search import Search
 

@@ -120,7 +120,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     Raises:
         UserError: naming all faults of the first run that would be refused.
     """
-    from cns_lightning.cli.continuation import comparable
+    from cns_lightning.configuration.continuation import comparable
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
 
     judges: set[tuple[str, str | None]] = set()
@@ -145,7 +145,7 @@ def new_configuration(path: Path, run: Run) -> Any:
     Raises:
         UserError: if `fit` would refuse it.
     """
-    from cns_lightning.cli.fit import checked_configuration
+    from cns_lightning.configuration.parser import checked_configuration
 
     elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
     try:
@@ -198,7 +198,7 @@ def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
     Raises:
         UserError: naming every difference.
     """
-    from cns_lightning.cli.continuation import check_unchanged
+    from cns_lightning.configuration.continuation import check_unchanged
     from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence
 

@@ -100,7 +100,7 @@ def run(argv: list[str]) -> int:
         raise UserError("launch", "there is no sbatch on this machine", remedy)
     tasks = tasks_of(known, rest)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.cli.fit import checked_configuration
+    from cns_lightning.configuration.parser import checked_configuration
 
     trainers = [checked_configuration([*task.arguments, "--run", str(task.run)]).trainer for task in tasks]
     job = BatchJob(

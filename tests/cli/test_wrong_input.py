@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cns_lightning.cli.fit import checked_configuration
+from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.errors import UserError
 from cns_lightning.user_files import read_yaml
 

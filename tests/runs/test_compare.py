@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from cns_lightning.cli.compare import check, check_goes_on
-from cns_lightning.cli.continuation import comparable
-from cns_lightning.cli.fit import checked_configuration
+from cns_lightning.configuration.continuation import comparable
+from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.cli.main import main
 from cns_lightning.experiments.comparison import Comparison, Run, runs_of
 from cns_lightning.experiments.table import figures_of, row, rows_within_class

@@ -5,7 +5,7 @@ import os
 import pytest
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from cns_lightning.cli.processes import check_group
+from cns_lightning.configuration.processes import check_group
 from cns_lightning.errors import UserError
 
 

@@ -1,0 +1,267 @@
+"""The parser and the checks of ``fit``: from YAML files and a command line to a configuration, and to what it means."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from enum import Enum
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from cns_lightning.callbacks.concept_checkpoint import ConceptCheckpoint
+from cns_lightning.callbacks.finite_loss import FiniteLoss
+from cns_lightning.callbacks.forgetting_monitor import ForgettingMonitor
+from cns_lightning.callbacks.metrics_table import MetricsTable
+from cns_lightning.callbacks.run_timer import RunTimer
+from cns_lightning.callbacks.sample_grid import SampleGrid
+from cns_lightning.callbacks.sequence_progress import SequenceProgress
+from cns_lightning.callbacks.snapshots import Snapshots, check_snapshots
+from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.configuration.continuation import check_unchanged, comparable, learned_tokens
+from cns_lightning.configuration.errors import (
+    ConfigurationMistake,
+    check_config_files,
+    check_seed,
+    check_trainer,
+    explained,
+)
+from cns_lightning.configuration.processes import check_group, choose_strategy, process_count
+from cns_lightning.data.augmentation import Augmentation
+from cns_lightning.data.module import ConceptDataModule, steps_of_stage
+from cns_lightning.data.prior_pictures import Prior
+from cns_lightning.diffusion.loading import MINIATURE
+from cns_lightning.errors import Faults, UserError
+from cns_lightning.module import ContinualPersonalization
+from cns_lightning.ranges import Count
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
+from cns_lightning.runs.config import RunConfig
+from cns_lightning.runs.folder import RunFolder
+from cns_lightning.sequences.sequence import Sequence, sequence_path
+from cns_lightning.user_files import expanded
+
+# The keys of the callbacks that every run has, in the order in which Lightning shall call them; those of the method
+# (selection, freezing) come after the progress display and before the samples.
+# Signals after metrics: the state saved at a signal must hold the sums of the step just taken. Snapshots before what
+# saves and leaves: the step would not be taken again.
+BEFORE_METHOD = {
+    "timer": RunTimer,
+    "progress": SequenceProgress,
+    "metrics": MetricsTable,
+    "snapshots": Snapshots,
+    "finite": FiniteLoss,
+    "signals": StopSignals,
+}
+AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint": ConceptCheckpoint}
+# Some of Lightning's callbacks have members of an Enum for defaults, which YAML does not know.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+
+
+class StrictParser(LightningArgumentParser):
+    """Hands a mistake on instead of printing a page of usage and ending the process."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the message.
+
+        Raises:
+            ConfigurationMistake: always.
+        """
+        raise ConfigurationMistake(str(message), [action.dest for action in self._actions if action.dest]) from ex
+
+
+class ContinualCLI(LightningCLI):
+    """Builds module, data and trainer from stacked YAML files and the command line."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(
+            ContinualPersonalization,
+            ConceptDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_steps": -1,
+                "reload_dataloaders_every_n_epochs": 1,
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+                "enable_progress_bar": False,
+                "logger": False,
+            },
+            auto_configure_optimizers=False,
+            run=False,
+            args=arguments,
+        )
+
+    def init_parser(self, **keywords: Any) -> LightningArgumentParser:
+        """Makes the parser whose errors are one sentence."""
+        parser = StrictParser(**keywords)
+        parser.add_argument("-c", "--config", action="config", help="a YAML file; later files win")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run folder, the quick-trial step count and the callbacks that every run has."""
+        parser.add_argument("--run", type=str, required=True, help="run folder, everything is written there")
+        parser.add_argument("--steps", type=Count | None, default=None, help="optimizer steps of every stage")
+        for key, callback in (BEFORE_METHOD | AFTER_METHOD).items():
+            parser.add_lightning_class_args(callback, key)
+        for key in ("steps", "guidance"):
+            parser.link_arguments(f"samples.{key}", f"monitor.{key}")
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=_as_seed)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Fills in what follows from the sequence and the command line, and checks the run folder."""
+        config = self.config
+        for key in ("run", "model.base_model", "data.sequence"):
+            if not config[key].strip():
+                raise UserError(f"--{key}", "is empty", "Give a folder, file or name")
+        check_nulls(config)
+        config.run = str(expanded(config.run))
+        if config.steps is not None:
+            config.data.steps, config.data.steps_per_picture = config.steps, None
+        check_trainer(config.trainer)
+        config.trainer.default_root_dir = str(Path(config.run).absolute())
+        self.folder = RunFolder(Path(config.trainer.default_root_dir))
+        # The monitor scores all concepts, and needs the photos of all.
+        self.learned = () if config.monitor.pictures else learned_tokens(self.folder)
+        self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
+        if config.trainer.max_epochs not in (None, -1, len(self.sequence.concepts)):
+            problem = f"is {config.trainer.max_epochs}, and the sequence has {len(self.sequence.concepts)} concepts"
+            raise UserError("trainer.max_epochs", problem, "Leave it out; a shorter sequence file ends earlier")
+        config.trainer.max_epochs = len(self.sequence.concepts)
+        folders = [concept.images for concept in self.sequence.concepts if concept.token not in self.learned]
+        lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in folders]
+        check_snapshots(config.snapshots.steps, min(lengths, default=config.data.steps))
+        base = expanded(config.model.base_model)
+        if config.model.base_model != MINIATURE and base.exists():
+            config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
+        if config.trainer.accelerator == "auto":
+            config.trainer.accelerator = self.usual_accelerator()
+        for logger in _listed(config.trainer.logger):
+            if str(logger.get("init_args", {}).get("save_dir", "")).startswith("{run}"):
+                logger.init_args.save_dir = str(logger.init_args.save_dir).replace("{run}", config.run)
+        choose_strategy(config.trainer)
+        check_unchanged(self.folder, comparable(config), self.sequence)
+
+    def instantiate_classes(self) -> None:
+        """Makes the parts, in a process that knows its place among the others."""
+        check_group(process_count(self.config.trainer), self.config.trainer.num_nodes)
+        super().instantiate_classes()
+
+    def _set_seed(self) -> None:
+        """Checks the seed before Lightning draws with it."""
+        check_seed(self.config.seed_everything)
+        super()._set_seed()
+
+    def usual_accelerator(self) -> str:
+        """Gives what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
+        return "gpu" if torch.cuda.is_available() else "cpu"
+
+    def instantiate_trainer(self, **keywords: Any) -> Trainer:
+        """Makes the trainer with the callbacks in the order they need."""
+        trainer: Any = super().instantiate_trainer(**keywords)
+        trainer.callbacks = in_order(trainer.callbacks)
+        trainer.strategy.checkpoint_io = SealedCheckpointIO()
+        return trainer
+
+
+class CheckedConfiguration(ContinualCLI):
+    """Stops short of making anything: on a cluster's login node there are no devices to make it for."""
+
+    def instantiate_classes(self) -> None:
+        """Makes nothing."""
+
+    def usual_accelerator(self) -> str:
+        """Gives what the run has; for a new one it stays open, the job's machine decides."""
+        kept = RunConfig.find(self.folder)
+        return "auto" if kept is None else kept.settings.get("trainer.accelerator", "auto")
+
+    def _set_seed(self) -> None:
+        """Draws nothing, and checks the seed."""
+        check_seed(self.config.seed_everything)
+
+
+def checked_configuration(arguments: list[str]) -> Namespace:
+    """Gives the configuration that ``fit`` would run.
+
+    Raises:
+        UserError: if ``fit`` would refuse it.
+    """
+    quieten()
+    check_config_files(arguments)
+    try:
+        return CheckedConfiguration(arguments).config
+    except ConfigurationMistake as mistake:
+        raise explained(mistake, arguments) from mistake
+
+
+def check_nulls(config: Namespace) -> None:
+    """Refuses settings without a value, as of a key that ends with its colon, where one is needed.
+
+    Raises:
+        UserError: naming every one of them.
+    """
+    groups: list[tuple[str, Any, Any]] = [("model", ContinualPersonalization, config.model)]
+    groups += [("data", ConceptDataModule, config.data), ("data.prior", Prior, config.data.prior)]
+    groups += [("data.augmentation", Augmentation, config.data.augmentation)]
+    groups += [(key, kind, config.get(key, Namespace())) for key, kind in (BEFORE_METHOD | AFTER_METHOD).items()]
+    classes = [("model.method", config.model.method)]
+    classes += [("trainer.callbacks", each) for each in _listed(config.trainer.callbacks)]
+    groups += [(key, _class(each.class_path), each.get("init_args", Namespace())) for key, each in classes]
+    faults = Faults()
+    for where, kind, values in groups:
+        for name, parameter in signature(kind).parameters.items():
+            if parameter.default not in (None, parameter.empty) and values.get(name, parameter.default) is None:
+                faults.add(f"{where}: {name}", "has no value", f"Write one, such as {parameter.default}")
+    faults.raise_if_any()
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Returns the parts of a setting that are made from a class."""
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, Namespace)]
+
+
+def _as_seed(value: int | bool) -> int:
+    return int(value)
+
+
+def in_order(callbacks: list[Callback]) -> list[Callback]:
+    """Sorts callbacks: bookkeeping first, the method's next, samples and checkpoint last; stable otherwise."""
+    first, last = tuple(BEFORE_METHOD.values()), tuple(AFTER_METHOD.values())
+
+    def rank(callback: Callback) -> int:
+        kind = type(callback)
+        if kind in first:
+            return first.index(kind) - len(first)
+        return 1 + last.index(kind) if kind in last else 0
+
+    return sorted(callbacks, key=rank)
+
+
+def quieten() -> None:
+    """Leaves out what Lightning says to its own users and is no news to ours."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        "LightningCLI's args parameter",
+        "Found .* in eval mode",
+        ".*does not have many workers",
+        ".*LeafSpec",
+        # On a login node that is meant; `launch` brings srun.
+        "The `srun` command is available",
+        # Its state is the step in the checkpoint; Lightning looks for another kind.
+        "You're resuming from a checkpoint that ended before the epoch ended",
+    ):
+        warnings.filterwarnings("ignore", message=message)
