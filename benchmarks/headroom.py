@@ -169,16 +169,18 @@ def main() -> None:
         check_section(arguments.out, "headroom")
     work, seeds = arguments.work.absolute(), arguments.seeds
     points = [arguments.steps // 6, arguments.steps // 3, 2 * arguments.steps // 3]
-    fit = ["--steps", arguments.steps, "--samples.pictures", 0]
-    test = ["--pictures", arguments.pictures, "--batch-size", 40, "--matrix-pictures"]
+    fit = {"steps": arguments.steps, "samples.pictures": 0}
+    test = {"pictures": arguments.pictures, "batch_size": 40}
     alone = {
         "methods": ALONE,
         "sets": write_alone(work / "concepts", tuple(arguments.sets)),
         "seeds": seeds,
-        "fit": [*fit, "--snapshots.steps", str(points)],
-        "test": [*test, 0, "--look-alikes", 0, "--curve-pictures", arguments.pictures],
+        "fit": fit | {"snapshots.steps": points},
+        "test": test | {"matrix_pictures": 0, "look_alikes": 0, "curve_pictures": arguments.pictures},
     }
-    in_turn = {"methods": IN_TURN, "sets": arguments.sets, "seeds": seeds, "fit": fit, "test": [*test, 1]}
+    in_turn = {
+        "methods": IN_TURN, "sets": arguments.sets, "seeds": seeds, "fit": fit, "test": test | {"matrix_pictures": 1},
+    }  # fmt: skip
     found = bars(compare(work, "alone", alone, arguments.jobs), compare(work, "in_turn", in_turn, arguments.jobs))
     text = document(found, " ".join(["python -m benchmarks.headroom", *sys.argv[1:]]))
     print(text)

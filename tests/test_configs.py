@@ -27,15 +27,14 @@ def test_comparisons(path: Path, tmp_path: Path) -> None:
         assert set(comparison.methods) == {each.stem for each in Path("configs/methods").glob("*.yaml")}
     for name, files in comparison.methods.items():
         values = as_arguments(comparison.values.get(name, {}))
-        _accepted((*comparison.stack, *files), tmp_path / name, *comparison.fit, *values)
+        _accepted((*comparison.stack, *files), tmp_path / name, *as_arguments(comparison.fit), *values)
 
 
 def test_search(tmp_path: Path) -> None:
     search = Search.read(EXPERIMENTS / "search.yaml")
     for name, tried in search.settings.items():
         stack = (*search.comparison.stack, *search.comparison.methods[name])
-        words = [word for key, value in tried[-1].items() for word in (f"--{key}", str(value))]
-        _accepted(stack, tmp_path / name, *search.comparison.fit, *words)
+        _accepted(stack, tmp_path / name, *as_arguments(search.comparison.fit | tried[-1]))
 
 
 def test_all_methods_have_a_config_of_the_miniature_and_are_compared() -> None:

@@ -88,6 +88,7 @@ def run(argv: list[str]) -> int:
     check_places(arguments, folder)
     regions = read_regions(arguments.region)
     # Here, so that --help does not wait for torch.
+    from cns_lightning.diffusion.devices import available_device
     from cns_lightning.diffusion.sampling import check_steps, generate
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
@@ -218,26 +219,6 @@ def _known(token: str, tokens: Sequence[str]) -> str:
     near = difflib.get_close_matches(token, tokens, 1)
     guess = f"Did you mean {near[0]}? " if near else ""
     return f"{guess}Learned are {', '.join(tokens)}"
-
-
-def available_device(name: str | None) -> str:
-    """Gives the device to compute on, the graphics card by default where there is one.
-
-    Raises:
-        UserError: if there is no such device here.
-    """
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(
-            "--device", f"{name} cannot be used here ({reason})", "Leave --device out, or give cpu"
-        ) from error
-    return name
 
 
 def _written(

@@ -46,8 +46,8 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.cli.compare import check, places_of
-    from cns_lightning.experiments.comparison import carry_out
+    from cns_lightning.experiments.execution import carry_out, places_of
+    from cns_lightning.experiments.preflight import check
     from cns_lightning.experiments.search import Search, runs_of, widened
     from cns_lightning.runs.folder import make_folder
 
@@ -77,7 +77,7 @@ def run(argv: list[str]) -> int:
 
 def starts_of(runs: list[tuple[int, Run]], out: Path) -> dict[str, Any] | None:
     """Returns where the curves of each set start, the class word's figures; None where runs have no curves."""
-    from cns_lightning.cli.compare import bounds_of
+    from cns_lightning.experiments.bounds import bounds_of
     from cns_lightning.experiments.search import has_curves
 
     if not has_curves(runs):

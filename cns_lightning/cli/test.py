@@ -94,8 +94,8 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     folder = RunFolder.existing(arguments.run)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.cli.generate import available_device
     from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.diffusion.devices import available_device
     from cns_lightning.evaluation.costs import costs_of
     from cns_lightning.evaluation.curves import Curve
     from cns_lightning.evaluation.evaluate import BASE, Evaluation

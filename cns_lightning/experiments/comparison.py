@@ -1,30 +1,18 @@
-"""Several methods on the same sequences, seeds and prompts: every run a folder of `fit`, scored by `test`.
-
-Each run is a process of its own, so that its peak memory is its own; what is finished is not repeated.
-"""
+"""Several methods on the same sequences, seeds and prompts: every run a folder of `fit`, scored by `test`."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from cns_lightning.errors import Faults, RunStopped, UserError
-from cns_lightning.experiments.child_processes import ChildProcesses
+from cns_lightning.errors import Faults, UserError
 from cns_lightning.experiments.experiment_file import ExperimentFile
-from cns_lightning.runs.folder import RunFolder, make_folder
+from cns_lightning.experiments.scoring_options import ScoringOptions, read_scoring_options
 from cns_lightning.sequences.sequence import Sequence, sequence_path
-from cns_lightning.storage import read_json, write_atomically, write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from cns_lightning.storage import write_atomically
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
 ALONE = "alone"
@@ -46,8 +34,8 @@ class Comparison:
             this bound out.
         sets: sequence files.
         seeds: of every draw.
-        fit: further arguments of every ``fit``.
-        test: arguments of every ``test``.
+        fit: further settings of every ``fit``, by configuration key.
+        test: options of every ``test``.
     """
 
     stack: tuple[str, ...]
@@ -55,8 +43,8 @@ class Comparison:
     alone: str | None = None
     sets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
-    fit: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
+    fit: dict[str, Any] = field(default_factory=dict)
+    test: ScoringOptions = field(default_factory=ScoringOptions)
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -87,7 +75,8 @@ class Comparison:
             if name in (ALONE, CLASS_WORD, CLASS_WORD_FOLDER, IN_WORDS, IN_WORDS_FOLDER):
                 file.add(f"methods.{name}", "is the name of a bound", "Call it otherwise")
         stack, seeds = file.files("stack", given.get("stack")), file.numbers("seeds", given.get("seeds"))
-        sets, fit, test = (file.words(key, given.get(key)) for key in ("sets", "fit", "test"))
+        sets, test = file.words("sets", given.get("sets")), read_scoring_options(file, given.get("test"))
+        fit = {} if given.get("fit") is None else file.settings("fit", given["fit"])
         alone = given.get("alone")
         if alone is not None and alone not in methods:
             file.add("alone", f"is {alone}, none of the methods", f"Use one of {', '.join(methods)}")
@@ -107,7 +96,7 @@ class Run:
         sequence: sequence file.
         files: configuration files, in order.
         fit: further arguments of ``fit``.
-        test: arguments of ``test``.
+        test: options of ``test``.
     """
 
     method: str
@@ -117,7 +106,7 @@ class Run:
     sequence: str
     files: tuple[str, ...] = field(repr=False)
     fit: tuple[str, ...] = field(repr=False)
-    test: tuple[str, ...] = field(repr=False)
+    test: ScoringOptions = field(repr=False)
 
     def fit_arguments(self) -> list[str]:
         """Gives the words after ``fit``."""
@@ -127,13 +116,7 @@ class Run:
 
     def test_arguments(self) -> list[str]:
         """Gives the words after ``test``."""
-        return ["--run", str(self.folder), *self.test]
-
-
-DONE = "compared.json"
-"""Holds what has been carried out in a run folder; see `done_mark`."""
-SCORES = 4
-"""Counts what `test` writes: a run that was scored by an earlier version of it is scored again."""
+        return ["--run", str(self.folder), *self.test.arguments()]
 
 
 def runs_of(comparison: Comparison, out: Path) -> list[Run]:
@@ -150,16 +133,16 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
                 folder = out / method / name / f"seed-{seed}"
                 stacked = (*comparison.stack, *files)
                 learned = str(path.absolute())
-                fit = (*comparison.fit, *as_arguments(comparison.values.get(method, {})))
+                fit = as_arguments(comparison.fit) + as_arguments(comparison.values.get(method, {}))
                 found.append(Run(method, name, seed, folder, learned, stacked, fit, comparison.test))
             if comparison.alone is None:
                 continue
             stacked = (*comparison.stack, *comparison.methods[comparison.alone])
-            fit = (*comparison.fit, *as_arguments(comparison.values.get(comparison.alone, {})))
+            fit = as_arguments(comparison.fit) + as_arguments(comparison.values.get(comparison.alone, {}))
+            test = comparison.test.model_copy(update={"matrix_pictures": 0, "curve_pictures": 0})
             for number in range(len(sequence.concepts)):
                 single = alone_path(out, name, number)
                 folder = out / ALONE / name / f"seed-{seed}" / single.stem
-                test = (*comparison.test, "--matrix-pictures", "0", "--curve-pictures", "0")
                 found.append(Run(ALONE, name, seed, folder, str(single), stacked, fit, test))
     return found
 
@@ -220,100 +203,3 @@ def write_alone_sequences(comparison: Comparison, out: Path) -> None:
             }  # fmt: skip
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             write_atomically(alone_path(out, path.stem, number), text.encode())
-
-
-def commands(run: Run) -> list[list[str]]:
-    """Gives the command lines of a run: learn, then score."""
-    program = [sys.executable, "-m", "cns_lightning"]
-    return [[*program, "fit", *run.fit_arguments()], [*program, "test", *run.test_arguments()]]
-
-
-def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
-    """Gives what each of the runs side by side finds in its environment besides the usual: its GPU, or its threads.
-
-    Args:
-        jobs: runs side by side; 0 stands for one a GPU, or one a core where there is none.
-        gpus: that this process sees.
-        cores: of this machine.
-        given: environment of this process: the GPUs it may use by name, and threads, which win over ours.
-    """
-    count = jobs or gpus or cores
-    if gpus:
-        # Under a scheduler the GPUs lent to us are a list of names already: of these, not of all the machine has.
-        names = given.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        visible = names if len(names) == gpus and all(names) else [str(number) for number in range(gpus)]
-        return [{"CUDA_VISIBLE_DEVICES": visible[number % gpus]} for number in range(count)]
-    if count == 1 or "OMP_NUM_THREADS" in given:
-        return [{} for _ in range(count)]
-    return [{"OMP_NUM_THREADS": str(max(1, cores // count))} for _ in range(count)]
-
-
-def done_mark(run: Run) -> dict[str, Any]:
-    """Gives what a finished run was asked for: its commands and what stood in its files."""
-    files = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (*run.files, run.sequence)}
-    return {"commands": [command[3:] for command in commands(run)], "files": files, "scores": SCORES}
-
-
-def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str], None]) -> None:
-    """Runs everything, some side by side; what a run prints goes to ``output.txt`` in its folder.
-
-    Args:
-        runs: what is run.
-        places: environment of each of those that run side by side; see `environments`.
-        say: told what is done.
-
-    Raises:
-        RunStopped: naming the runs that failed; the others are carried out all the same. Or after a signal, which the
-            runs were told of.
-    """
-    failed: list[str] = []
-    finished: list[Run] = []
-    children = ChildProcesses(say)
-    free: SimpleQueue[dict[str, str]] = SimpleQueue()
-    for place in places:
-        free.put(place)
-
-    def carry_out_one(run: Run) -> None:
-        place = free.get()
-        try:
-            is_done, is_new = _carried_out(run, {**os.environ, **place}, children)
-        except (RunStopped, UserError, OSError) as error:
-            failed.append(f"{run.folder} ({error})")
-        else:
-            finished.extend([run] * is_done)
-            if is_new:
-                say(f"{run.folder}: done, {len(finished)} of {len(runs)}")
-        finally:
-            free.put(place)
-
-    with children.told_to_stop(), ThreadPoolExecutor(len(places)) as pool:
-        list(pool.map(carry_out_one, runs))
-    told = f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}"
-    if children.is_stopping:
-        state = "at once, without saving" if children.is_cut_off else "and saved"
-        raise RunStopped(f"stopped {state}; the same command goes on" + (f". {told}" if failed else ""))
-    if failed:
-        raise RunStopped(told)
-
-
-def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses) -> tuple[bool, bool]:
-    """Carries out one run unless it is done; says whether it is done now, and whether anything was to do.
-
-    Raises:
-        RunStopped: if one of its commands failed.
-        UserError: if its folder cannot be written to.
-    """
-    make_folder(run.folder, str(run.folder))
-    wanted, mark = done_mark(run), run.folder / DONE
-    is_same = mark.exists() and read_json(mark) == wanted
-    if is_same and (RunFolder(run.folder).evaluation / "scores.json").exists():
-        return True, False
-    with (run.folder / "output.txt").open("ab") as output:
-        for command in commands(run):
-            code = children.run(command, stdout=output, stderr=output, env=environment)
-            if children.is_stopping:
-                return False, False
-            if code:
-                raise RunStopped(f"{command[3]} ended with {code}")
-    write_json(mark, wanted)
-    return True, True

@@ -117,7 +117,7 @@ def runs_of(search: Search, out: Path, first: int = 0) -> list[tuple[int, Run]]:
             stacked = (*comparison.stack, *comparison.methods[name])
             for number, setting in list(enumerate(tried))[first:]:
                 folder = out / name / f"setting-{number:02d}" / path.stem / f"seed-{seed}"
-                fit = (*comparison.fit, *as_arguments(setting))
+                fit = as_arguments(comparison.fit) + as_arguments(setting)
                 run = Run(name, path.stem, seed, folder, str(path.absolute()), stacked, fit, comparison.test)
                 found.append((number, run))
     return found

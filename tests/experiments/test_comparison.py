@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.errors import RunStopped
-from cns_lightning.experiments import comparison as compare
-from cns_lightning.experiments.comparison import Run, carry_out, environments
+from cns_lightning.experiments import execution
+from cns_lightning.experiments.comparison import Run
+from cns_lightning.experiments.execution import DONE, carry_out, environments
+from cns_lightning.experiments.scoring_options import ScoringOptions
 from cns_lightning.storage import write_json
 
 
@@ -30,10 +32,12 @@ def test_a_run_has_a_gpu_of_its_own_and_is_repeated_when_its_files_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note = "import os, sys; open(sys.argv[1], 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + ' ')"
-    monkeypatch.setattr(compare, "commands", lambda run: [[sys.executable, "-c", note, str(run.folder / "seen")]])
+    monkeypatch.setattr(execution, "commands", lambda run: [[sys.executable, "-c", note, str(run.folder / "seen")]])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     path = tmp_path / "file.yaml"
-    runs = [Run("any", "set", seed, tmp_path / str(seed), str(path), (str(path),), (), ()) for seed in (0, 1)]
+    runs = [
+        Run("any", "set", seed, tmp_path / str(seed), str(path), (str(path),), (), ScoringOptions()) for seed in (0, 1)
+    ]
 
     def seen() -> list[list[str]]:
         carry_out(runs, environments(0, 2, 8, os.environ), lambda text: None)
@@ -49,14 +53,16 @@ def test_a_run_has_a_gpu_of_its_own_and_is_repeated_when_its_files_have_changed(
 
 
 def test_one_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "commands", lambda run: [[sys.executable, "-c", f"exit({run.seed})", "x"]])
+    monkeypatch.setattr(execution, "commands", lambda run: [[sys.executable, "-c", f"exit({run.seed})", "x"]])
     path = tmp_path / "file.yaml"
     path.touch()
-    runs = [Run("any", "set", seed, tmp_path / str(seed), str(path), (str(path),), (), ()) for seed in (1, 0)]
+    runs = [
+        Run("any", "set", seed, tmp_path / str(seed), str(path), (str(path),), (), ScoringOptions()) for seed in (1, 0)
+    ]
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / compare.DONE).write_text("{")
-    damaged = Run("any", "set", 0, tmp_path / "damaged", str(path), (str(path),), (), ())
+    (tmp_path / "damaged" / DONE).write_text("{")
+    damaged = Run("any", "set", 0, tmp_path / "damaged", str(path), (str(path),), (), ScoringOptions())
     with pytest.raises(RunStopped, match=r"2 runs failed.*damaged.*/1 .x ended with 1"):
         carry_out([damaged, *runs], [{}], lambda text: None)
-    assert (tmp_path / "0" / compare.DONE).exists()
-    assert not (tmp_path / "1" / compare.DONE).exists()
+    assert (tmp_path / "0" / DONE).exists()
+    assert not (tmp_path / "1" / DONE).exists()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cns_lightning.experiments.comparison import CLASS_WORD, Run
 from cns_lightning.experiments.curves import draw, mean_points, rows_of_curves, with_headline
+from cns_lightning.experiments.scoring_options import ScoringOptions
 from cns_lightning.storage import write_json
 
 
@@ -25,7 +26,7 @@ def runs(tmp_path: Path) -> list[Run]:
         folder = tmp_path / str(number)
         points = [{"steps": steps, **_point(image, text)} for steps, image, text in curve]
         write_json(folder / "evaluation" / "scores.json", {"curve": points} if points else {})
-        found.append(Run(method, "set", number, folder, "set.yaml", (), (), ()))
+        found.append(Run(method, "set", number, folder, "set.yaml", (), (), ScoringOptions()))
     return found
 
 

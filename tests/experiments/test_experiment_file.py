@@ -36,11 +36,13 @@ SEARCH = {**RIGHT, "methods": {"cns": {"files": [CNS], "grid": {"steps": [1, 2]}
         ({"sets": None}, "sets: no sequence is named"),
         ({"sets": ["miniature_set1", "miniature_set1"]}, "has the name of another set"),
         ({"fit": 3}, "fit: is 3"),
-        ({"fit": ["--stpes", 100]}, "compare.yaml: cns: command line: stpes"),
-        ({"fit": ["--steps", 0], "alone": "cns"}, "steps: is 0, at least 1 is needed"),
-        ({"test": ["--pictures", 0]}, "compare.yaml: test: argument --pictures: '0' is no whole number"),
-        ({"test": ["--picturs", 1]}, "compare.yaml: test: has --picturs 1, which test does not know"),
-        ({"test": ["--judge", "nowhere/at/all"]}, "compare.yaml: test: --judge: nowhere/at/all cannot be loaded"),
+        ({"fit": {"stpes": 100}}, "compare.yaml: cns: command line: stpes"),
+        ({"fit": {"steps": 0}, "alone": "cns"}, "steps: is 0, at least 1 is needed"),
+        ({"fit": ["--steps", 1]}, "compare.yaml: fit: is ['--steps', 1] where names with values are needed"),
+        ({"test": {"pictures": 0}}, "compare.yaml: test.pictures: is 0, greater than or equal to 1 is needed"),
+        ({"test": {"guidance": "high"}}, "compare.yaml: test.guidance: is 'high', a valid number is needed"),
+        ({"test": {"picturs": 1}}, "compare.yaml: test.picturs: is an unknown key"),
+        ({"test": {"judge": "nowhere/at/all"}}, "compare.yaml: test.judge: nowhere/at/all cannot be loaded"),
     ],
 )
 def test_wrong_comparison(
@@ -78,7 +80,7 @@ def test_prompts_that_could_not_be_scored(tiny_judge: Path, tmp_path: Path, caps
     assert main(command) == 2
     assert "prompts.single: is empty" in capsys.readouterr().err
     right = tmp_path / "right.yaml"
-    right.write_text(yaml.safe_dump({**RIGHT, "test": ["--judge", str(tiny_judge)]}), "utf-8")
+    right.write_text(yaml.safe_dump({**RIGHT, "test": {"judge": str(tiny_judge)}}), "utf-8")
     assert main(["compare", "--config", str(right), "--out", str(right)]) == 2
     assert f"--out {right}: cannot be written to" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:

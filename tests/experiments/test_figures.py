@@ -19,6 +19,7 @@ from cns_lightning.experiments.figures import (
     draw_grid,
     draw_table,
 )
+from cns_lightning.experiments.scoring_options import ScoringOptions
 from cns_lightning.experiments.table import CONFUSION_COLUMNS, COSTS, QUALITY
 from tests.runs.learning import write_sequence
 
@@ -82,7 +83,7 @@ def test_sheet_shows_the_first_prompt_of_each_concept_after_the_last_stage(tmp_p
             path.parent.mkdir(parents=True, exist_ok=True)
             shade = tuple(min(255, channel + number) for channel in colours[colour])
             Image.new("RGB", (128, 128), shade).save(path)
-    run = Run("cns", "sequence", 0, tmp_path / "run", str(sequence), (), (), ())
+    run = Run("cns", "sequence", 0, tmp_path / "run", str(sequence), (), (), ScoringOptions())
     sheet = numpy.asarray(draw_grid([run], tmp_path / "class"))
     shades = {tuple(colour) for colour in sheet.reshape(-1, 3).tolist()}
     # The first concept's first prompt is number 1, the second's number 0; number 2 is not shown.

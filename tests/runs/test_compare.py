@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from cns_lightning.cli.compare import check, check_goes_on
+from cns_lightning.experiments.preflight import check, check_goes_on
 from cns_lightning.configuration.continuation import comparable
 from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.cli.main import main
@@ -20,8 +20,10 @@ from cns_lightning.errors import UserError
 from cns_lightning.evaluation.curves import area, image_at_text, share_of
 from cns_lightning.evaluation.dino import DinoEncoder
 from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
+from cns_lightning.experiments.scoring_options import ScoringOptions
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
 
@@ -56,8 +58,8 @@ def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_pat
                 "methods": {name: [f"configs/methods/{name}.yaml"] for name in ("cns", "textual_inversion")},
                 "alone": "textual_inversion",
                 "sets": [str(sequence)],
-                "fit": ["--steps", 2, "--snapshots.steps", "[1]"],
-                "test": ["--pictures", 1, "--look-alikes", 2, "--judge", str(tiny_judge), "--dino", str(tiny_dino)],
+                "fit": {"steps": 2, "snapshots.steps": [1]},
+                "test": {"pictures": 1, "look_alikes": 2, "judge": str(tiny_judge), "dino": str(tiny_dino)},
             }
         ),
         "utf-8",
@@ -176,7 +178,7 @@ def test_table_of_two_methods(
     for method in ("cns", "textual_inversion"):
         assert (out / method / "sequence" / "seed-0" / "evaluation/images/stage-01/single-02-seed-0.png").exists()
     # Other settings of fit: refused before any run starts, with the difference.
-    comparison.write_text(comparison.read_text("utf-8").replace("- --steps\n- 2\n", "- --steps\n- 3\n"))
+    comparison.write_text(comparison.read_text("utf-8").replace("  steps: 2\n", "  steps: 3\n"))
     capsys.readouterr()
     assert main(command) == 2
     assert "data.steps was 2 and is 3" in capsys.readouterr().err
@@ -199,7 +201,7 @@ def test_likeness_within_a_class_is_the_mean_over_seeds(tmp_path: Path) -> None:
     for seed, (own, alike) in enumerate(((0.5, 0.7), (0.6, 0.9))):
         folder = tmp_path / f"seed-{seed}"
         write_json(folder / "evaluation" / "scores.json", {"same_class": {"<new4>": {"<new4>": own, "<new1>": alike}}})
-        runs.append(Run("cns", "set", seed, folder, "set.yaml", (), (), ()))
+        runs.append(Run("cns", "set", seed, folder, "set.yaml", (), (), ScoringOptions()))
     bound = {"same_class": {"<new4>": {"<new4>": 0.2, "<new1>": 0.3}}}
     found = [tuple(each.values()) for each in rows_within_class(runs, [("set", bound)])]
     assert found == [
@@ -220,7 +222,7 @@ def test_runs_begun_otherwise_are_refused_wherever_they_are(comparison: Path, tm
     del kept["trainer.strategy"]
     sequence = Sequence.read(Path(runs[1].sequence)).plain()
     open_accelerator = {**settings, "trainer.accelerator": "auto"}
-    folder.config.write_text(yaml.safe_dump({"settings": kept, "sequence": sequence}), "utf-8")
+    RunConfig(folder.config, kept, sequence, {}).write()
     check_goes_on(runs[1], settings)  # a start that left nothing but its configuration binds nothing
     (folder.checkpoints / "last.ckpt").touch()
     check_goes_on(runs[1], open_accelerator)  # other devices are none of its business
@@ -235,7 +237,7 @@ def test_runs_begun_otherwise_are_refused_wherever_they_are(comparison: Path, tm
 
 def test_a_curve_of_runs_without_snapshots_is_refused(comparison: Path, tmp_path: Path) -> None:
     run = runs_of(Comparison.read(comparison), tmp_path / "out")[0]
-    curve = (*run.test, "--curve-pictures", "1")
+    curve = run.test.model_copy(update={"curve_pictures": 1})
     check(comparison, [replace(run, test=curve)])
     with pytest.raises(UserError, match="keep no snapshots"):
         check(comparison, [replace(run, test=curve, fit=("--steps", "2"))])

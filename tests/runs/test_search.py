@@ -11,6 +11,7 @@ from cns_lightning.cli.main import main
 from cns_lightning.experiments.comparison import Comparison, Run
 from cns_lightning.evaluation.curves import headline
 from cns_lightning.experiments.search import Search, as_text, as_yaml, has_curves, objective, rows_of
+from cns_lightning.experiments.scoring_options import ScoringOptions
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
 
@@ -28,13 +29,13 @@ def test_the_best_setting_is_the_one_the_rule_says(tiny_base_model: Path, tiny_j
         "files": ["configs/methods/textual_inversion.yaml"],
         "grid": {"model.method.token_learning_rate": rates},
     }
-    fit = ["--steps", 2, "--snapshots.steps", "[1]", "--model.base_model", str(tiny_base_model), "--data.batch_size", 2]
+    fit = {"steps": 2, "snapshots.steps": [1], "model.base_model": str(tiny_base_model), "data.batch_size": 2}
     config = _write(
         tmp_path / "search.yaml",
         {"textual_inversion": inversion},
         sets=[str(sequence)],
-        fit=[*fit, "--samples.pictures", 0],
-        test=["--pictures", 1, "--steps", 2, "--matrix-pictures", 0, "--judge", str(tiny_judge)],
+        fit={**fit, "samples.pictures": 0},
+        test={"pictures": 1, "steps": 2, "matrix_pictures": 0, "judge": str(tiny_judge)},
         widen=1,
         per_round=1,
     )
@@ -79,7 +80,7 @@ def test_without_snapshots_the_objective_is_that_of_the_end(tmp_path: Path) -> N
         folder = tmp_path / str(number)
         groups = {"single": {"clip_i": image, "clip_t": 0.2}, "triple": {"clip_i": 0.1, "clip_t": 0.2}}
         write_json(folder / "evaluation" / "scores.json", {"groups": groups})
-        runs.append((number, Run("cns", "set", 0, folder, "set.yaml", (), (), ())))
+        runs.append((number, Run("cns", "set", 0, folder, "set.yaml", (), (), ScoringOptions())))
     assert not has_curves(runs)
     rows = rows_of(search, runs)
     assert [(row["setting"], row["objective"], row["at_edge"]) for row in rows] == [

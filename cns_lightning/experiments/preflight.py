@@ -1,0 +1,97 @@
+"""Sees before anything is learned whether ``fit`` and ``test`` take what an experiment gives them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.configuration.continuation import check_unchanged, comparable
+from cns_lightning.configuration.parser import checked_configuration
+from cns_lightning.errors import SeveralUserErrors, UserError
+from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
+from cns_lightning.runs.folder import RunFolder
+from cns_lightning.sequences.sequence import Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cns_lightning.experiments.comparison import Run
+
+DEVICES, ACCELERATOR = ("trainer.devices", "trainer.strategy"), "trainer.accelerator"
+SEEDS = ("seed_everything", "model.seed", "data.seed")
+
+
+def check(path: Path, runs: Iterable[Run]) -> None:
+    """Sees before anything is learned whether `fit` and `test` will take what they are given.
+
+    Args:
+        path: of the file that describes the runs, for the message.
+        runs: all of them.
+
+    Raises:
+        UserError: naming all faults of the first run that would be refused.
+    """
+    judges: set[tuple[str, str | None]] = set()
+    parsed: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Any]] = {}
+    for run in runs:
+        stack = (run.files, run.fit)
+        # Sets and seeds change nothing that could be refused in a new folder.
+        if stack not in parsed:
+            config = new_configuration(path, run)
+            parsed[stack] = comparable(config)
+            check_snapshots(path, run, config)
+            judges.add((run.test.judge or judge_of(str(config.model.base_model)), run.test.dino))
+        check_goes_on(run, parsed[stack])
+    for judge, dino in judges:
+        clip_encoder(judge, "cpu", f"{path}: test.judge")
+        dino_encoder(dino, "cpu", f"{path}: test.dino")
+
+
+def new_configuration(path: Path, run: Run) -> Any:
+    """Gives the configuration of a run as in a new folder of its own, on one device, as the run will see it.
+
+    Raises:
+        UserError: if `fit` would refuse it.
+    """
+    elsewhere = replace(run, folder=run.folder / "new", fit=(*run.fit, "--trainer.devices", "1"))
+    try:
+        return checked_configuration(elsewhere.fit_arguments())
+    except UserError as error:
+        faults: list[UserError] = getattr(error, "faults", [error])
+        raise SeveralUserErrors(
+            [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
+        ) from error
+
+
+def check_snapshots(path: Path, run: Run, config: Any) -> None:
+    """Refuses a curve of runs that keep no snapshots.
+
+    Args:
+        path: of the file that describes the runs, for the message.
+        run: one of them.
+        config: its configuration.
+
+    Raises:
+        UserError: if `test` is asked for what `fit` does not keep.
+    """
+    if run.test.curve_pictures and not config.snapshots.steps:
+        problem = f"is {run.test.curve_pictures}, and the runs of {run.method} keep no snapshots"
+        raise UserError(f"{path}: test.curve_pictures", problem, "Write snapshots.steps: [50, 100] under fit")
+
+
+def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was begun with other settings or concepts.
+
+    Args:
+        run: may be a new one.
+        settings: that a continued run must share, but for its seed.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    folder, path = RunFolder(run.folder), Path(run.sequence)
+    if folder.config.exists() and path.exists():
+        # How many devices there are, and which kind, the run finds out by itself: it may see others than we do.
+        open_ones = (*DEVICES, *((ACCELERATOR,) if settings.get(ACCELERATOR) == "auto" else ()))
+        check_unchanged(folder, {**settings, **dict.fromkeys(SEEDS, run.seed)}, Sequence.read(path), open_ones)
