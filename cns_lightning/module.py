@@ -285,8 +285,8 @@ class ContinualPersonalization(LightningModule):
         """Gives the denoising loss of a batch plus the method's penalty, a scalar."""
         assert self.base is not None
         accumulate = self.trainer.accumulate_grad_batches
-        # A loader that is out of step with the weights would train on, silently wrong.
-        assert (self.trainer.current_epoch, batch_idx // accumulate) == (self.stage, self.step), "loader out of step"
+        if (self.trainer.current_epoch, batch_idx // accumulate) != (self.stage, self.step):
+            raise RuntimeError("the loader is out of step with the weights")  # it would train on, silently wrong
         if (part := batch_idx % accumulate) == 0:
             self.notices.begin()
         self.overrides.set(self.method.trained_weights())  # first: a method may move the text encoder as well
