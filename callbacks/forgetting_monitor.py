@@ -86,7 +86,6 @@ class ForgettingMonitor(Callback):
         stage = evaluation.last
         pairs = self._pairs(evaluation)
         share = evaluation.pictures_of(stage).missing(pairs[trainer.global_rank :: trainer.world_size])
-        assert module.base is not None
         evaluation.draw_state(stage, module.base.pipeline(), share)
         self._draw_look_alikes(module, evaluation, trainer.global_rank, trainer.world_size)
         trainer.strategy.barrier("pictures of the monitor")

@@ -85,7 +85,6 @@ class ImportanceScoring(Callback):
         """Selects the neurons of the stage that is about to start."""
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
         concept = module.sequence.concepts[trainer.current_epoch]
-        assert module.base is not None
         selector = NeuronSelector(module.base, module.base_weights, self.rules, module.data.templates)
         key, registry = self._fingerprint(module), module.registry
         if registry.general_fingerprint() == key:

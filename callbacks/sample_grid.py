@@ -54,7 +54,6 @@ class SampleGrid(Callback):
             UserError: if it cannot.
         """
         module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        assert module.base is not None
         check_steps(module.base.noise_scheduler, self.steps, "samples.steps")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +62,6 @@ class SampleGrid(Callback):
         module.finish_stage()
         if self.pictures == 0:
             return
-        assert module.base is not None
         concepts = module.sequence.concepts[: module.done_stages]
         untouched = self.base_prompts[: self.pictures]
         pairs = [(module.data.prompt_of(concept), seed) for concept in concepts for seed in range(self.pictures)]

@@ -6,12 +6,14 @@ registry and checkpoint when it was stopped: nothing depends on how often the pr
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from cns_lightning.data.stage_latents import RunContext
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import WeightOverrides
 from cns_lightning.diffusion.denoising import denoising_loss
@@ -24,10 +26,12 @@ from cns_lightning.methods.base import Method, StageContext
 from cns_lightning.methods.token_starts import rare_words_of, token_starts
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.fused import weights_after
-from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
-from cns_lightning.sequences.templates import scoring_prompts
+from cns_lightning.sequences.templates import class_training_prompt, scoring_prompts
 from cns_lightning.storage import fingerprint
+from cns_lightning.training.class_pictures import class_latents
+from cns_lightning.training.opening import open_registry
+from cns_lightning.training.optimizer import let_rates_fall, stage_optimizer
 from cns_lightning.training.step_notices import LOSS, PENALTY, Notice, StepNotices
 
 if TYPE_CHECKING:
@@ -37,9 +41,6 @@ if TYPE_CHECKING:
 
     from cns_lightning.data.module import ConceptDataModule
     from cns_lightning.sequences.sequence import Concept, Sequence
-
-FULL_RATE = "full_rate"
-"""Key of an optimizer's group: the learning rate with which a stage begins."""
 
 
 class ContinualPersonalization(LightningModule):
@@ -82,9 +83,16 @@ class ContinualPersonalization(LightningModule):
         self.calibration_prompts: tuple[str, ...] = ()
         self.recent_notices: list[Notice] = []
         self.placeholder = nn.Parameter(torch.zeros(1))
-        self.base: BaseModel | None = None
+        self._base: BaseModel | None = None
 
     # ---- the base model and what has been learned -------------------------------------------------------------------
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model; RuntimeError before `configure_model` has loaded it."""
+        if self._base is None:
+            raise RuntimeError("the base model is not loaded yet")
+        return self._base
 
     @property
     def sequence(self) -> Sequence:
@@ -103,7 +111,7 @@ class ContinualPersonalization(LightningModule):
 
     def configure_model(self) -> None:
         """Loads the base model and opens the registry; does nothing when called again."""
-        if self.base is None:
+        if self._base is None:
             # Lightning makes the GPU the default device here; what is drawn is drawn on the CPU, and moves afterwards.
             with torch.device("cpu"):
                 self._load()
@@ -112,11 +120,14 @@ class ContinualPersonalization(LightningModule):
         base = BaseModel.load(self.base_model)
         if self.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
-        self.base, self.unet, self.vae = base, base.unet, base.vae
+        self._base, self.unet, self.vae = base, base.unet, base.vae
         self.text_encoders = nn.ModuleList(base.text_encoders)
         self.projections = self.method.projections(base)
         self.base_weights = read_weights(self.projections)
-        self.registry = self._open_registry(base)
+        run, writes = RunFolder(self.trainer.default_root_dir), self.trainer.is_global_zero
+        device = self.trainer.strategy.root_device
+        words = partial(rare_words_of, self.method, base, self.rare_words, device)
+        self.registry = open_registry(run, self.method, base, self.base_model, self.base_weights, words, writes)
         self.data.check_against(base, len(self.registry.tokens))
         # Only now: weights and rare words come from single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))
@@ -125,28 +136,33 @@ class ContinualPersonalization(LightningModule):
         self.tokens = ConceptTokens(base, self.layerwise.layers if self.layerwise is not None else 1)
         self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
         self._introduce_tokens()
+        self.data.connect(self._run_context())
 
-    def _open_registry(self, base: BaseModel) -> NeuronRegistry:
-        run = RunFolder(self.trainer.default_root_dir)
-        if run.has_begun() and (run.registry / "registry.json").exists():
-            registry = NeuronRegistry.load(run.registry)
-            registry.check_base(base.fingerprints())
-            registry.move_base(self.base_model, write=self.trainer.is_global_zero)
-            return registry
-        parameters = sum(parameter.numel() for parameter in base.unet.parameters())
-        kind = type(self.method)
-        fused_by = f"{kind.__module__}.{kind.__qualname__}" if kind.fuses else None
-        words = rare_words_of(self.method, base, self.rare_words, self.trainer.strategy.root_device)
-        registry = NeuronRegistry.create(
-            run.registry, self.base_model, base.fingerprint(), self.base_weights, parameters, fused_by, words
+    def _run_context(self) -> RunContext:
+        trainer, base = self.trainer, self.base
+        return RunContext(
+            encode=base.encode,
+            resolution=base.resolution,
+            latent_scale=base.latent_scale,
+            timesteps=base.noise_scheduler.config["num_train_timesteps"],
+            names_class_word=self.method.names_class_word,
+            class_latents=self._class_latents if self.method.prior_weight else None,
+            position=lambda: (self.stage, self.step),
+            next_stage=lambda: trainer.current_epoch,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+            accumulate=trainer.accumulate_grad_batches,
+            is_pinned=trainer.strategy.root_device.type == "cuda",
         )
-        if self.trainer.is_global_zero:
-            registry.save()  # With base model and rare words: what goes on must not have others.
-        return registry
+
+    def _class_latents(self, concept: Concept) -> Tensor:
+        prompt = class_training_prompt(concept, self.data.templates)
+        facts = [self.registry.base_fingerprint, prompt], [self.base_dtype]
+        return class_latents(self.trainer, concept.class_word, prompt, self.data.prior, facts,
+                             self.draw_as_pretrained, self.base.encode)  # fmt: skip
 
     def _introduce_tokens(self) -> None:
         """Adds all tokens of the sequence at once: one that cannot be used stops the run here, not after hours."""
-        assert self.base is not None
         self.starts = token_starts(self.method, self.base, self.sequence.concepts, self.registry, self.seed)
         self.tokens.add_all(self.starts.embeddings)
         if self.layerwise is not None:
@@ -155,7 +171,6 @@ class ContinualPersonalization(LightningModule):
 
     def fold(self, stage: int) -> None:
         """Writes the registry's record of a finished stage into the model, rounded as it is stored."""
-        assert self.base is not None
         record = self.registry.records[stage]
         self.tokens.set(record.token, record.embeddings)
         folder, writes = RunFolder(self.trainer.default_root_dir), self.trainer.is_global_zero
@@ -177,7 +192,6 @@ class ContinualPersonalization(LightningModule):
         self.trainer.strategy.setup_optimizers(self.trainer)
 
     def _create_stage(self, stage: int) -> None:
-        assert self.base is not None
         concept = self.sequence.concepts[stage]
         mask = self.concept_neurons.get(concept.token)
         # Those of earlier stages are in the registry.
@@ -221,12 +235,6 @@ class ContinualPersonalization(LightningModule):
         self.fold(self.stage)
         self.done_stages = self.stage + 1
 
-    @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Encodes pictures, (pictures, 3, height, width) in [-1, 1], to scaled latent means, float32, on the CPU."""
-        assert self.base is not None
-        return self.base.encode(pixels)
-
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
@@ -234,11 +242,14 @@ class ContinualPersonalization(LightningModule):
         ranks, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
         self.notices = StepNotices(self.data.batch_size * ranks * accumulate, ranks, self.device)
         self.check_ranks()
+        if self.stage >= self.done_stages:  # a stage that is continued
+            self.data.prepare(self.stage)
 
     def on_train_epoch_start(self) -> None:
         """Starts the stage, after every callback had its turn; not called when a stage is continued."""
         self.begin_stage(self.trainer.current_epoch)
         self.check_ranks()
+        self.data.prepare(self.stage)
 
     def check_ranks(self) -> None:
         """Makes sure that all ranks stand at one place of one sequence: else they would add up what differs.
@@ -246,21 +257,22 @@ class ContinualPersonalization(LightningModule):
         Raises:
             UserError: naming what a rank sees otherwise.
         """
-        strategy: Any = self.trainer.strategy
-        if self.trainer.world_size == 1:
-            return
+        if self.trainer.world_size > 1:
+            strategy: Any = self.trainer.strategy
+            strategy.check_agreement(self._place())
+
+    def _place(self) -> dict[str, str]:
+        """Returns what must be the same on every rank."""
         is_running = self.stage >= self.done_stages
         mask = self.concept_neurons.get(self.concept.token) if is_running else None
-        strategy.check_agreement(
-            {
-                "base model": self.registry.base_fingerprint,
-                "rare words": " ".join(self.registry.rare_words),
-                "place in the sequence": f"concept {self.stage + 1}, step {self.step}",
-                "registry": ", ".join(entry.sha256[:12] for entry in self.registry.entries),
-                "set of pictures": self.data.picture_checksum(self.stage) if is_running else "",
-                "neurons": "" if mask is None else fingerprint(mask.to_tensors()),
-            }
-        )
+        return {
+            "base model": self.registry.base_fingerprint,
+            "rare words": " ".join(self.registry.rare_words),
+            "place in the sequence": f"concept {self.stage + 1}, step {self.step}",
+            "registry": ", ".join(entry.sha256[:12] for entry in self.registry.entries),
+            "set of pictures": self.data.picture_checksum(self.stage) if is_running else "",
+            "neurons": "" if mask is None else fingerprint(mask.to_tensors()),
+        }
 
     def on_train_epoch_end(self) -> None:
         """Finishes the stage."""
@@ -270,20 +282,10 @@ class ContinualPersonalization(LightningModule):
         """Makes AdamW over the running stage's groups; before the first stage over a placeholder."""
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
-        groups = [
-            {
-                "params": group.parameters,
-                "lr": group.learning_rate,
-                "weight_decay": group.weight_decay,
-                FULL_RATE: group.learning_rate,
-            }
-            for group in self.method.parameter_groups()
-        ]
-        return torch.optim.AdamW(groups)
+        return stage_optimizer(self.method.parameter_groups())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Gives the denoising loss of a batch plus the method's penalty, a scalar."""
-        assert self.base is not None
         accumulate = self.trainer.accumulate_grad_batches
         if (self.trainer.current_epoch, batch_idx // accumulate) != (self.stage, self.step):
             raise RuntimeError("the loader is out of step with the weights")  # it would train on, silently wrong
@@ -304,7 +306,6 @@ class ContinualPersonalization(LightningModule):
 
     def _prior_loss(self, batch: dict[str, Any]) -> Tensor:
         """Gives the denoising loss of pictures of the class, a scalar."""
-        assert self.base is not None
         states = self.method.text_states(list(batch["prior_prompt"]))
         latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
         return denoising_loss(self.base, latents, noise, timesteps, states).mean()
@@ -312,7 +313,6 @@ class ContinualPersonalization(LightningModule):
     @torch.no_grad()
     def draw_as_pretrained(self, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
         """Draws pictures for prompts and seeds with the pretrained weights, whatever has been learned."""
-        assert self.base is not None
         trained = self.overrides.tensors
         self.overrides.set({name: weight.to(self.device) for name, weight in self.base_weights.items()})
         try:
@@ -340,8 +340,7 @@ class ContinualPersonalization(LightningModule):
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         """Steps, lets the method act while the gradients stand, and counts."""
         if self.method.learning_rate_falls:
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = group[FULL_RATE] * (1 - self.step / self.data.steps_of(self.stage))
+            let_rates_fall(self.trainer.optimizers[0], 1 - self.step / self.data.steps_of(self.stage))
         super().optimizer_step(*arguments, **keywords)
         self.method.after_step(self.step)
         self.notices.publish(self.step)

@@ -61,3 +61,18 @@ def test_methods_do_not_know_each_other() -> None:
 def test_few_modules_stand_in_no_room() -> None:
     loose = {path.stem for path in (ROOT / "cns_lightning").glob("*.py")} - {"__init__", "__main__"}
     assert len(loose) <= 8, loose
+
+
+BELOW_THE_MODULE = ("data", "diffusion", "evaluation", "methods", "neurons", "registry", "runs", "sequences", "slurm")
+
+
+@pytest.mark.parametrize("room", BELOW_THE_MODULE)
+def test_nothing_below_the_module_reaches_up(room: str) -> None:
+    # `training` holds what Lightning itself is given, a strategy for example.
+    for path in (ROOT / "cns_lightning" / room).glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        named = {node.id for node in nodes if isinstance(node, ast.Name)} | {
+            node.attr for node in nodes if isinstance(node, ast.Attribute)
+        }
+        named |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        assert not named & {"trainer", "lightning_module", "pl_module"}, path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from cns_lightning.data.augmentation import CLOSE_UP, FAR_AWAY, Augmentation, augment, latent_valid_region
 from cns_lightning.data.images import read_captions, read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
-from cns_lightning.data.prior_pictures import Prior, prior_latents
+from cns_lightning.data.prior_pictures import Prior
+from cns_lightning.data.stage_latents import RunContext, StageLatents
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.sampling import check_steps
 from cns_lightning.diffusion.text import reads_token
@@ -34,30 +34,10 @@ from cns_lightning.sequences.templates import PromptTemplates, check_templates, 
 from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.sequences.sequence import Concept
-
-
-@dataclass(frozen=True)
-class StageLatents:
-    """The encoded pictures of a stage.
-
-    Attributes:
-        latents: shape (pictures, variants, channels, height, width), float32, scaled.
-        valid: shape (pictures, variants, 1, height, width), float32.
-        prompts: by picture and variant.
-        prior: encoded pictures of the class, as ``latents`` without variants; None without prior preservation.
-        prior_prompt: of all of them.
-    """
-
-    latents: Tensor
-    valid: Tensor
-    prompts: list[list[str]]
-    prior: Tensor | None = None
-    prior_prompt: str = ""
 
 
 def steps_of_stage(steps: int, steps_per_picture: int | None, images: Path) -> int:
@@ -112,8 +92,20 @@ class ConceptDataModule(LightningDataModule):
         self.noise_offset, self.steps_per_picture = noise_offset, steps_per_picture
         self.stage_steps: dict[int, int] = {}
         self.prepared: dict[int, StageLatents] = {}
+        self._context: RunContext | None = None
         self.checksums: dict[int, str] = {}
         self.learned: tuple[str, ...] = ()
+
+    def connect(self, context: RunContext) -> None:
+        """Takes what the run gives; called once, when the base model is loaded."""
+        self._context = context
+
+    @property
+    def context(self) -> RunContext:
+        """What the run has given."""
+        if self._context is None:
+            raise RuntimeError("the data module is not connected to a run yet: its base model is not loaded")
+        return self._context
 
     @cached_property
     def sequence(self) -> Sequence:
@@ -138,10 +130,9 @@ class ConceptDataModule(LightningDataModule):
     def steps_of(self, stage: int) -> int:
         """Returns the optimizer steps of a stage; of a learned concept whose pictures are gone, those that it took."""
         if stage not in self.stage_steps:
-            module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-            images = self.sequence.concepts[stage].images
-            asked = steps_of_stage(self.steps, self.steps_per_picture, images) or module.step
-            if stage != module.stage:
+            (running, step), images = self.context.position(), self.sequence.concepts[stage].images
+            asked = steps_of_stage(self.steps, self.steps_per_picture, images) or step
+            if stage != running:
                 return asked  # before it begins pictures may still be added
             self.stage_steps = {stage: asked}
         return self.stage_steps[stage]
@@ -189,8 +180,7 @@ class ConceptDataModule(LightningDataModule):
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
         """Gives the training prompt of a picture in the words of the method; see `training_prompt`."""
-        names_class_word = self.trainer.lightning_module.method.names_class_word  # type: ignore[union-attr]
-        return training_prompt(concept, self.templates, prefix, caption, names_class_word)  # type: ignore[arg-type]
+        return training_prompt(concept, self.templates, prefix, caption, self.context.names_class_word)
 
     def picture_checksum(self, stage: int) -> str:
         """Computes the SHA-256 over the files of a stage's pictures and their captions, in order; once a stage."""
@@ -225,14 +215,14 @@ class ConceptDataModule(LightningDataModule):
                 remedy = f"Put them back as they were, or learn it anew after concepts --rollback {previous}"
             raise UserError(str(concept.images), problem, remedy)
 
-    def stage_latents(self, stage: int) -> StageLatents:
-        """Gives the encoded pictures of a stage; encodes them at first use and forgets those of other stages."""
+    def prepare(self, stage: int) -> None:
+        """Encodes the pictures of a stage and forgets those of other stages; all ranks must call it.
+
+        Raises:
+            UserError: if a picture, or the file of the pictures of the class, cannot be used or written.
+        """
         if stage not in self.prepared:
-            module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-            self.prepared = {
-                stage: self._encode(stage, module.encode, module.base.resolution, module.base.latent_scale)
-            }
-        return self.prepared[stage]
+            self.prepared = {stage: self._encoded(stage)}
 
     def noise(self, shape: torch.Size, stage: int, step: int, sample: int) -> Tensor:
         """Draws the noise of one sample of a step, shape (channels, height, width)."""
@@ -243,33 +233,47 @@ class ConceptDataModule(LightningDataModule):
 
     def describe_sample(self, stage: int, step: int, sample: int) -> str:
         """Names picture and timestep of one sample of a step, for messages."""
-        trainer: Any = self.trainer
-        per_step = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        pictures, variants = self.stage_latents(stage).latents.shape[:2]
-        picture, _ = sample_for(self.seed, stage, step, sample, pictures, variants, per_step)
-        timesteps = trainer.lightning_module.base.noise_scheduler.config.num_train_timesteps
-        path = read_concept_pictures(self.sequence.concepts[stage])[picture].path
-        return f"{path}, timestep {timestep_for(timesteps, self.seed, stage, step, sample)}"
+        encoded = self.prepared[stage]
+        pictures, variants = encoded.latents.shape[:2]
+        picture, _ = sample_for(self.seed, stage, step, sample, pictures, variants, self.samples_per_step)
+        timestep = timestep_for(self.context.timesteps, self.seed, stage, step, sample)
+        return f"{encoded.paths[picture]}, timestep {timestep}"
 
-    def _encode(self, stage: int, encode: Callable[[Tensor], Tensor], side: int, factor: int) -> StageLatents:
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of an optimizer step, over all ranks and accumulated batches."""
+        return self.batch_size * self.context.ranks * self.context.accumulate
+
+    def _encoded(self, stage: int) -> StageLatents:
         self.picture_checksum(stage)  # of what is encoded now, not of what lies there when the state is saved
-        concept = self.sequence.concepts[stage]
+        concept, context = self.sequence.concepts[stage], self.context
         resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
-        latents, valid, prompts = [], [], []
-        for number, picture in enumerate(read_concept_pictures(concept)):
+        latents, valid, prompts, pictures = [], [], [], read_concept_pictures(concept)
+        for number, picture in enumerate(pictures):
             variants = [
-                augment(picture.image, side, self.augmentation, self.seed, stage, number, variant, resize=resize)
+                augment(
+                    picture.image,
+                    context.resolution,
+                    self.augmentation,
+                    self.seed,
+                    stage,
+                    number,
+                    variant,
+                    resize=resize,
+                )
                 for variant in range(self.augmentation.variants)
             ]
             # One at a time: a batch of augmented photos through the autoencoder is the peak of memory of a whole run.
-            latents.append(torch.cat([encode(variant.pixels[None]) for variant in variants]))
-            valid.append(torch.stack([latent_valid_region(variant.valid, factor) for variant in variants]))
+            latents.append(torch.cat([context.encode(variant.pixels[None]) for variant in variants]))
+            valid.append(
+                torch.stack([latent_valid_region(variant.valid, context.latent_scale) for variant in variants])
+            )
             prompts.append([self.prompt_of(concept, variant.prefix, picture.caption) for variant in variants])
         prior = None
-        if self.prior.pictures and self.trainer.lightning_module.method.prior_weight:  # type: ignore[union-attr]
-            prior = prior_latents(self.trainer, concept, self.templates, self.prior)
-        prior_prompt = class_training_prompt(concept, self.templates)
-        return StageLatents(torch.stack(latents), torch.stack(valid), prompts, prior, prior_prompt)
+        if self.prior.pictures and context.class_latents is not None:
+            prior = context.class_latents(concept)
+        prior_prompt, paths = class_training_prompt(concept, self.templates), [picture.path for picture in pictures]
+        return StageLatents(torch.stack(latents), torch.stack(valid), prompts, paths, prior, prior_prompt)
 
     def train_dataloader(self) -> DataLoader:
         """Gives the loader of the stage that the trainer is in, from the step at which the module stands.
@@ -277,41 +281,35 @@ class ConceptDataModule(LightningDataModule):
         Called before the stage starts, and once more for a stage that is over when a run is continued: nothing is read
         before the first sample is asked for.
         """
-        trainer: Any = self.trainer
-        stage = min(trainer.current_epoch, len(self.sequence.concepts) - 1)
-        module = trainer.lightning_module
-        start = module.step if module.stage == stage else 0
-        ranks, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+        context = self.context
+        stage = min(context.next_stage(), len(self.sequence.concepts) - 1)
+        running, step = context.position()
+        start = step if running == stage else 0
         sampler = StepSampler(
-            stage, start, self.steps_of(stage), self.batch_size, trainer.global_rank, ranks, accumulate
+            stage, start, self.steps_of(stage), self.batch_size, context.rank, context.ranks, context.accumulate
         )
-        dataset = StageDataset(self, self.batch_size * ranks * accumulate)
         # Pinned, so that the host need not wait while a batch is on its way to a GPU.
-        is_pinned = trainer.strategy.root_device.type == "cuda"
-        return DataLoader(dataset, batch_sampler=sampler, pin_memory=is_pinned)  # type: ignore[arg-type]
+        return DataLoader(StageDataset(self), batch_sampler=sampler, pin_memory=context.is_pinned)  # type: ignore[arg-type]
 
 
 class StageDataset(Dataset):
     """Samples by (stage, step, sample).
 
     Args:
-        data: the data module.
-        per_step: samples a step, over all ranks and accumulated batches.
+        data: data module, in which the stage is prepared.
     """
 
-    def __init__(self, data: ConceptDataModule, per_step: int) -> None:
-        self.data, self.per_step = data, per_step
+    def __init__(self, data: ConceptDataModule) -> None:
+        self.data = data
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Gives latents, valid region, noise, timestep and prompt of a sample."""
         stage, step, sample = key
         data = self.data
-        encoded = data.stage_latents(stage)
+        encoded = data.prepared[stage]
         pictures, variants = encoded.latents.shape[:2]
-        picture, variant = sample_for(data.seed, stage, step, sample, pictures, variants, self.per_step)
-        latents = encoded.latents[picture, variant]
-        module: Any = data.trainer.lightning_module  # type: ignore[union-attr]
-        timesteps = module.base.noise_scheduler.config.num_train_timesteps
+        picture, variant = sample_for(data.seed, stage, step, sample, pictures, variants, data.samples_per_step)
+        latents, timesteps = encoded.latents[picture, variant], data.context.timesteps
         given = {
             "latents": latents,
             "valid_region": encoded.valid[picture, variant],
