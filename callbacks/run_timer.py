@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback
 
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -75,7 +80,17 @@ class RunTimer(Callback):
 
 def peak_memory() -> dict[str, int]:
     """Gives the peak memory of the process so far in bytes: resident, and on the GPU where there is one."""
-    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    peak = {"resident": peak_resident()}
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def peak_resident() -> int:
+    """Returns the peak of this process's resident memory in bytes."""
+    if resource is None:
+        import psutil
+
+        return cast("Any", psutil.Process().memory_info()).peak_wset
+    # Kilobytes, but for macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
     from cns_lightning.module import ContinualPersonalization
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-assert len(SIGNALS) == SIGNAL_SLOTS
+# Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+assert len(SIGNALS) <= SIGNAL_SLOTS
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Puts the handlers of the signals back in the end: Lightning, too, puts back those it found, which are ours."""
+    """Restores the original signal handlers on exit; Lightning would restore ours instead."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
@@ -70,7 +71,8 @@ class StopSignals(Callback):
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
         # What the command line held back while nothing could answer comes now.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
@@ -92,7 +94,7 @@ class StopSignals(Callback):
         if trainer.fit_loop._should_accumulate() or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
         for notice in module.recent_notices:
-            asked = [number for number, count in zip(SIGNALS, notice.signals, strict=True) if count]
+            asked = [number for number, count in zip(SIGNALS, notice.signals, strict=False) if count]
             if asked:
                 checkpoint = trainer.checkpoint_callback
                 if checkpoint is not None:
@@ -114,7 +116,9 @@ class StopSignals(Callback):
     def _leave(self, trainer: Trainer, asked: int) -> None:
         if trainer.is_global_zero:
             folder = RunFolder(trainer.default_root_dir)
-            said = requeue(folder.requeues, trainer.global_step, asked == signal.SIGUSR1, self.requeue_limit)
+            said = requeue(
+                folder.requeues, trainer.global_step, asked == getattr(signal, "SIGUSR1", None), self.requeue_limit
+            )
             sys.stderr.write(f"stopped by {signal.Signals(asked).name}; the same command goes on from here\n{said}")
         # All must be over before the first process ends: the others are taken down with it, and rank 0 waits longest.
         trainer.strategy.barrier()

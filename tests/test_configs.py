@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.experiments.comparison import Comparison, as_arguments
 from cns_lightning.experiments.search import Search
+from cns_lightning.methods.discovery import method_configs
 
 EXPERIMENTS = Path("configs/experiments")
 COMPARISONS = sorted(set(EXPERIMENTS.glob("*.yaml")) - {EXPERIMENTS / "demo.yaml", EXPERIMENTS / "search.yaml"})
@@ -37,8 +37,10 @@ def test_search(tmp_path: Path) -> None:
         _accepted(stack, tmp_path / name, *as_arguments(search.comparison.fit | tried[-1]))
 
 
-def test_all_methods_have_a_config_of_the_miniature_and_are_compared() -> None:
-    methods = {path.stem for path in Path("configs/methods").glob("*.yaml")}
-    assert methods == {path.stem for path in Path("configs/miniature").glob("*.yaml")} - {"data"}
-    assert methods == set(yaml.safe_load((EXPERIMENTS / "compare.yaml").read_text("utf-8"))["methods"])
-    assert len(methods) == 7
+def test_all_methods_are_compared_with_their_rates_of_the_miniature() -> None:
+    comparison = Comparison.read(EXPERIMENTS / "compare.yaml")
+    assert set(comparison.methods) == set(method_configs())
+    rates = {path.stem for path in Path("configs/miniature").glob("*.yaml")} - {"data"}
+    assert rates <= set(method_configs())
+    for name, files in comparison.methods.items():
+        assert [Path(file).parent.name for file in files] == ["miniature" if name in rates else "methods"]

@@ -42,7 +42,7 @@ def overview() -> str:
 
 def hold_back_warning() -> None:
     """Lets a job's warning of its time limit wait until the run can answer; at first it would end the process."""
-    if "SLURM_JOB_ID" in os.environ:
+    if "SLURM_JOB_ID" in os.environ:  # never on Windows, which has no such signal
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
 

@@ -11,15 +11,33 @@ import yaml
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.experiments.experiment_file import ExperimentFile
 from cns_lightning.experiments.scoring_options import ScoringOptions, read_scoring_options
+from cns_lightning.methods.discovery import method_configs
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import write_atomically
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
-ALONE = "alone"
+ALONE, ALL = "alone", "all"
 CLASS_WORD, CLASS_WORD_FOLDER = "class word", "class_word"
 IN_WORDS, IN_WORDS_FOLDER = "in words", "in_words"
 """Names of the bounds, in tables and as folders beside those of the methods."""
 EXAMPLE = "configs/experiments/compare_quick.yaml"
+
+
+def every_method(stack: tuple[str, ...]) -> dict[str, list[str]]:
+    """Returns the files of every method that ships, by name.
+
+    A method's file is the one of its name beside a file of the stack, as ``configs/miniature/cns.yaml`` beside
+    ``configs/miniature/data.yaml``, else the one in ``configs/methods``.
+
+    Args:
+        stack: configuration files under every method.
+    """
+    folders = [Path(each).parent for each in stack]
+    found = {}
+    for name, usual in method_configs().items():
+        beside = [folder / usual.name for folder in folders if (folder / usual.name).is_file()]
+        found[name] = [str(beside[-1] if beside else usual)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,10 @@ class Comparison:
         file = ExperimentFile(path, KEYS, EXAMPLE)
         methods: dict[str, tuple[str, ...]] = {}
         values: dict[str, dict[str, Any]] = {}
-        for name, each in file.mapping("methods", file.content.get("methods")).items():
+        named = file.content.get("methods")
+        if named == ALL:
+            named = every_method(file.words("stack", file.content.get("stack")))
+        for name, each in file.mapping("methods", named).items():
             entry = each if isinstance(each, dict) else {"files": each}
             file.known(f"methods.{name}", entry, ("files", "values"))
             methods[name] = file.files(f"methods.{name}", entry.get("files"))

@@ -19,6 +19,7 @@ from cns_lightning.diffusion.sampling import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS
+from cns_lightning.methods.discovery import display_name
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json
@@ -272,12 +273,13 @@ def draw_grid(runs: Iterable[Run], class_word: Path, in_words: Path | None = Non
 
 
 def readable(method: str) -> str:
-    """Gives a method's name as people write it."""
-    return {
-        "cns": "CNS", "continual_diffusion": "Continual Diffusion (C-LoRA)", "mix_of_show": "Mix-of-Show",
-        "fine_tuning": "naive fine-tuning", ALONE: "each concept alone", CLASS_WORD: "class word, base model",
+    """Returns the name of a method or bound as people write it."""
+    bounds = {
+        ALONE: "each concept alone",
+        CLASS_WORD: "class word, base model",
         IN_WORDS: "in words, base model",
-    }.get(method, method.replace("_", " ").title())  # fmt: skip
+    }
+    return bounds.get(method) or display_name(method)
 
 
 def as_png(figure: Figure) -> bytes:

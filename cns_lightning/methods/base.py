@@ -76,6 +76,9 @@ class Method(nn.Module, ABC):
     ``start_stage``: the runner creates the stage anew and then loads them.
     """
 
+    display_name = ""
+    """The method's name in tables and figures; without one, that of its file in words."""
+
     needs_neurons = False
     """Whether a stage cannot start without concept neurons."""
 

@@ -147,6 +147,8 @@ class ConceptNeuronSelection(Method):
         UserError: if a factor is for an unknown kind of concept.
     """
 
+    display_name = "CNS"
+
     needs_neurons = True
 
     strengths: Tensor

@@ -50,6 +50,8 @@ class ContinualDiffusion(Method):
         regularization_weight: factor on the self-regularization, a sum over all entries.
     """
 
+    display_name = "Continual Diffusion (C-LoRA)"
+
     names_class_word = False
 
     def __init__(

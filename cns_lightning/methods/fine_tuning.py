@@ -21,6 +21,8 @@ class FineTuning(Method):
         detach_first_token: leave keys and values of the first token untrained.
     """
 
+    display_name = "naive fine-tuning"
+
     starts_from_rare_word = True
 
     def __init__(

@@ -51,6 +51,8 @@ class MixOfShow(Method):
         ridge: of the closed form, as a share of the mean of the inputs' squares; iterations end early in its place.
     """
 
+    display_name = "Mix-of-Show"
+
     names_class_word = False
     fuses = True
     is_layerwise = True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from cns_lightning.errors import UserError
 
@@ -82,21 +83,21 @@ class RunFolder:
         Raises:
             UserError: if another process holds it.
         """
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                remedy = "Wait for its end or stop it, or choose another folder"
-                problem = f"another process is writing there ({file.read().strip() or 'unknown'})"
-                raise UserError(f"--run {self.path}", problem, remedy) from error
-            except OSError:
-                pass  # A file system that knows no locks.
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+        lock, writer = FileLock(self.path / ".lock"), self.path / ".writer"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            named = writer.read_text("utf-8").strip() if writer.exists() else "unknown"
+            remedy = "Wait for its end or stop it, or choose another folder"
+            raise UserError(f"--run {self.path}", f"another process is writing there ({named})", remedy) from error
+        except (OSError, NotImplementedError):
+            pass  # A file system that knows no locks.
+        try:
+            writer.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
             yield
-            file.truncate(0)
+        finally:
+            writer.unlink(missing_ok=True)
+            lock.release()
 
     @classmethod
     def existing(cls, path: Path | str) -> RunFolder:

@@ -9,13 +9,14 @@ import yaml
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.methods.discovery import method_configs
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
 
-METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
+METHODS = list(method_configs())
 
 
 @pytest.mark.parametrize("method", METHODS)

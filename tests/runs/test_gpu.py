@@ -12,13 +12,14 @@ from cns_lightning.cli.main import main
 from cns_lightning.diffusion.projections import TEXT_PREFIX
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
+from cns_lightning.methods.discovery import method_configs
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.processes import assert_same
 from tests.runs.stop_at import CALLBACK, StopAt
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 GPU = ("--trainer.accelerator", "gpu")
-METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
+METHODS = list(method_configs())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -14,10 +14,11 @@ from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
+from cns_lightning.methods.discovery import method_configs
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
 
-METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
+METHODS = list(method_configs())
 PROMPTS = {
     "single": ["a photo of a <new1> cat", "a photo of a <new2> dog"], "double": ["a <new1> cat and a <new2> dog"], "triple": [],
 }  # fmt: skip
