@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cns_lightning.diffusion.text import text_states
-from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
-from cns_lightning.methods.deltas import SparseDelta
-from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.methods.dense import DenseMethod
 from cns_lightning.ranges import NonNegative, Positive
 from cns_lightning.sequences.calibration import read_calibration_prompts
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from cns_lightning.registry.record import ConceptRecord
 
 
-class CustomDiffusion(Method):
+class CustomDiffusion(DenseMethod):
     """Trains all key and value weights and the token from the pretrained model, with pictures of the class beside.
 
     The trained tokens stay as they are when concepts are merged.
@@ -41,7 +39,6 @@ class CustomDiffusion(Method):
     """
 
     fuses = True
-    starts_from_rare_word = True
 
     def __init__(
         self,
@@ -52,33 +49,9 @@ class CustomDiffusion(Method):
         captions: str = "stable_diffusion",
         ridge: Positive = 1e-6,
     ) -> None:
-        super().__init__()
-        self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
-        self.prior_weight, self.detaches_first_token = prior_weight, detach_first_token
+        super().__init__(learning_rate, token_learning_rate, detach_first_token)
+        self.prior_weight = prior_weight
         self.captions, self.ridge = captions, ridge
-
-    def start_stage(self, context: StageContext) -> None:
-        """Lays a delta on every key and value weight of the pretrained model."""
-        super().start_stage(context)
-        everything = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in context.weights.items()}
-        self.mask = NeuronMask.from_bools(everything)
-        self.delta = SparseDelta(context.weights, self.mask, context.base.device)
-        self.token = nn.ParameterList(context.tokens.train(context.concept.token))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Names the key and value weights and the token."""
-        return [
-            ParameterGroup("weights", [self.delta.values], self.learning_rate),
-            ParameterGroup("token", list(self.token), self.token_learning_rate),
-        ]
-
-    def trained_weights(self) -> dict[str, Tensor]:
-        """Gives the pretrained key and value weights with the delta on them."""
-        return self.delta.weights()
-
-    def finish_stage(self) -> ConceptRecord:
-        """Keeps a delta for every weight, in half precision, and the token."""
-        return self.record(self.mask, self.delta.values, list(self.token))
 
     def fusion_settings(self) -> dict[str, object]:
         """Gives the captions and the ridge."""

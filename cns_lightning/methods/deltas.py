@@ -63,6 +63,33 @@ class SparseDelta(nn.Module):
         return dict(zip(self.names, moved, strict=True))
 
 
+class DenseDelta(nn.Module):
+    """Moves all entries of many matrices by one flat vector, without an index: that of Stable Diffusion 1.5 has 153 MB.
+
+    Attributes:
+        values: parameter, shape (entries,), float32, zero at the start; matrices in the order of their names, entries
+            by flat index, as a `SparseDelta` on everything has them.
+    """
+
+    values: nn.Parameter
+
+    def __init__(self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.names = sorted(weights)
+        self.origins = BufferList([weights[name].detach().to(torch.float32, copy=True) for name in self.names])
+        self.current = BufferList([origin.clone() for origin in self.origins])
+        self.sizes = [origin.numel() for origin in self.origins]
+        self.values = nn.Parameter(torch.zeros(sum(self.sizes)))
+        self.to(device)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Returns every matrix with the values added, float32; the gradient flows to ``values`` alone.
+
+        The matrices are written in place from call to call: use them before calling again.
+        """
+        return dict(zip(self.names, _DenseAdd.apply(self.values, self), strict=True))
+
+
 class LowRankDelta(nn.Module):
     """Moves matrices by products of two thin factors, ``up @ down``; zero at the start.
 
@@ -145,6 +172,26 @@ class _ScatterAdd(torch.autograd.Function):
         ):
             if gradient is not None:
                 torch.index_select(gradient.reshape(-1).float(), 0, indices, out=part)
+        return gathered, None
+
+
+class _DenseAdd(torch.autograd.Function):
+    """Writes origin + value into every entry; by hand for the reasons of `_ScatterAdd`."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, delta: DenseDelta) -> tuple[Tensor, ...]:  # noqa: ANN001 - torch's context
+        ctx.delta = delta
+        for matrix, origin, part in zip(delta.current, delta.origins, values.split(delta.sizes), strict=True):
+            torch.add(origin, part.view_as(origin), out=matrix)
+        return tuple(matrix.detach() for matrix in delta.current)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor, None]:  # noqa: ANN001 - torch's context
+        delta = ctx.delta
+        gathered = torch.zeros_like(delta.values)
+        for gradient, part in zip(gradients, gathered.split(delta.sizes), strict=True):
+            if gradient is not None:
+                part.copy_(gradient.reshape(-1))
         return gathered, None
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from cns_lightning.methods.deltas import SparseDelta, gather_masked
+from cns_lightning.methods.deltas import DenseDelta, SparseDelta, gather_masked
 from cns_lightning.neurons.mask import NeuronMask
 
 
@@ -42,3 +42,23 @@ def test_zero_values_give_the_weights_themselves() -> None:
     weights, mask = _example()
     for name, weight in SparseDelta(weights, mask).weights().items():
         assert torch.equal(weight, weights[name])
+
+
+def test_a_dense_delta_is_a_sparse_one_on_everything() -> None:
+    weights, _ = _example()
+    everything = NeuronMask.from_bools(
+        {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    )
+    dense, sparse = DenseDelta(weights), SparseDelta(weights, everything)
+    values = torch.randn(dense.values.shape, generator=torch.Generator().manual_seed(5))
+    inputs, gradients = torch.randn(6, 5, generator=torch.Generator().manual_seed(7)), []
+    for delta in (dense, sparse):
+        with torch.no_grad():
+            delta.values.copy_(values)
+        moved = delta.weights()
+        assert list(moved) == sorted(weights)
+        sum((inputs @ weight.T).square().sum() for weight in moved.values()).backward()  # type: ignore[union-attr]
+        gradients.append(delta.values.grad)
+    assert torch.equal(*gradients)
+    assert all(torch.equal(dense.weights()[name], weight) for name, weight in sparse.weights().items())
+    assert dict(dense.state_dict()).keys() == {"values"}
