@@ -35,7 +35,7 @@ def base_prompts(count: int) -> list[str]:
 
 
 def measure(run: Path, sequence: Sequence, pictures: int, prompts: int) -> str:
-    """Gives the table of a run."""
+    """Returns the table of a run."""
     judge = Judge(pictures)
     base, last = BaseModel.load("miniature").pipeline(), load_pipeline(run)
     registry = NeuronRegistry.load(RunFolder(run).registry)

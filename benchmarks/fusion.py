@@ -36,7 +36,7 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
 def changes(now: Mapping[str, Tensor], then: Mapping[str, Tensor]) -> list[float]:
-    """Gives the mean relative change of the weights of each kind."""
+    """Returns the mean relative change of the weights of each kind."""
     found = []
     for part in KINDS.values():
         names = [name for name in now if part in name]

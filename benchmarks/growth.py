@@ -51,7 +51,7 @@ class Clock:
         self.seconds: dict[int, float] = defaultdict(float)
 
     def timed(self, function: Callable[..., Any], finishes: bool = False) -> Callable[..., Any]:
-        """Gives the function with a clock.
+        """Returns the function with a clock.
 
         Args:
             function: to be timed.
@@ -87,7 +87,7 @@ def learn(work: Path, count: int, steps: int) -> tuple[Path, Clock]:
 
 
 def rows(run: Path, clock: Clock, steps: int) -> dict[str, list[float]]:
-    """Gives what every concept cost, by what it is."""
+    """Returns what every concept cost, by what it is."""
     stages = read_json(RunFolder(run).timings)["stages"]
     ordered = [stages[str(number)] for number in range(len(stages))]
     return {
@@ -102,7 +102,7 @@ def rows(run: Path, clock: Clock, steps: int) -> dict[str, list[float]]:
 
 
 def loading(run: Path) -> tuple[float, float]:
-    """Gives the seconds of opening the registry, and of opening it, reading every file and replaying all weights."""
+    """Returns the seconds of opening the registry, and of opening it, reading every file and replaying all weights."""
     base = {
         name: each.weight.detach().float().clone()
         for name, each in key_value_projections(BaseModel.load("miniature").unet).items()
@@ -117,7 +117,7 @@ def loading(run: Path) -> tuple[float, float]:
 
 
 def table(run: Path, clock: Clock, steps: int) -> str:
-    """Gives the result in Markdown."""
+    """Returns the result in Markdown."""
     costs = rows(run, clock, steps)
     count = len(costs["a step, s"])
     lines = [

@@ -73,8 +73,8 @@ class Bench:
     Args:
         work: folder of everything.
         ranks: processes of a run.
-        steps: of every stage.
-        generator: of the moments.
+        steps: number of steps of every stage.
+        generator: generator of the moments.
     """
 
     def __init__(self, work: Path, ranks: int, steps: int, generator: random.Random) -> None:
@@ -88,7 +88,7 @@ class Bench:
         self.tally = Tally()
 
     def command(self, run: Path) -> list[str]:
-        """Gives the command line of a run."""
+        """Returns the command line of a run."""
         words = (
             f"fit --config configs/methods/cns.yaml --config configs/hardware/cpu.yaml --model.base_model {self.base} "
             f"--data.sequence {self.sequence} --data.batch_size 2 --data.augmentation.variants 2 --steps {self.steps} "
@@ -108,7 +108,7 @@ class Bench:
             )
 
     def reference(self) -> tuple[dict[str, str], float]:
-        """Gives the checksums of an uninterrupted run and its seconds."""
+        """Returns the checksums of an uninterrupted run and its seconds."""
         run = self.work / f"uninterrupted-{self.ranks}"
         shutil.rmtree(run, ignore_errors=True)
         begin = time.monotonic()
@@ -197,7 +197,7 @@ def kill_group(group: int) -> None:
 
 
 def contents(run: Path) -> dict[str, str]:
-    """Gives the checksums of everything that must be the same: registry, rows, samples."""
+    """Returns the checksums of everything that must be the same: registry, rows, samples."""
     kept = [run / "metrics.csv", *(run / "registry").iterdir(), *(run / "samples").iterdir()]
     return {str(path.relative_to(run)): sha256_of(path) for path in kept if not path.name.startswith(".")}
 
@@ -208,7 +208,7 @@ def spoken(kind: str) -> str:
 
 
 def table(tallies: dict[int, Tally]) -> str:
-    """Gives the result in Markdown."""
+    """Returns the result in Markdown."""
     kinds = sorted({kind for tally in tallies.values() for kind in tally.kills})
     ranks = list(tallies)
     lines = [

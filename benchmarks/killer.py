@@ -9,8 +9,9 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from cns_lightning import metrics_file, storage
+from cns_lightning import storage
 from cns_lightning.callbacks import metrics_table
+from cns_lightning.runs import metrics as metrics_file
 
 PLAN = "KILL_DURING_WRITE"
 """Part of a file's name, which write to it (from 1), and when: a share of its bytes, ``rename`` or ``renamed``."""
@@ -43,7 +44,7 @@ class Watch:
         self.name, self.left, self.moment = name, count, moment
 
     def is_now(self, path: Any) -> bool:
-        """Says whether this write is the one."""
+        """Returns whether this write is the one."""
         if self.name not in Path(path).name:
             return False
         self.left -= 1

@@ -46,7 +46,7 @@ class Single:
 
     @property
     def prompt(self) -> str:
-        """Gives the caption that names everything."""
+        """Returns the caption that names everything."""
         return f"a photo of {article(self.colour)} {self.kind} {PLACES[self.scene]}"
 
 
@@ -56,7 +56,7 @@ def article(words: str) -> str:
 
 
 def nearest(encoder: ClipEncoder, pictures: torch.Tensor, texts: list[list[str]]) -> list[int]:
-    """Gives for every picture the index of its nearest text among its own list."""
+    """Returns for every picture the index of its nearest text among its own list."""
     vocabulary = sorted({text for each in texts for text in each})
     encoded = dict(zip(vocabulary, encoder.texts(vocabulary), strict=True))
     return [
@@ -66,7 +66,7 @@ def nearest(encoder: ClipEncoder, pictures: torch.Tensor, texts: list[list[str]]
 
 
 def accuracy(encoder: ClipEncoder, images: list[Image.Image], truth: list[Single]) -> dict[str, float]:
-    """Gives the judge's zero-shot accuracy for kind, colour and scene over pictures of one thing."""
+    """Returns the judge's zero-shot accuracy for kind, colour and scene over pictures of one thing."""
     encoded = encoder.images(images)
     kinds: list[str] = list(world.KINDS)
     colours, scenes = list(world.COLOURS), list(PLACES)
@@ -101,7 +101,7 @@ def held_out_renders(count: int) -> tuple[list[Image.Image], list[Single]]:
 
 
 def nearest_colour(colour: tuple[int, int, int]) -> str:
-    """Gives the name of the base colour a jittered colour came from."""
+    """Returns the name of the base colour a jittered colour came from."""
     return min(
         world.COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(world.COLOURS[name], colour, strict=True))
     )
@@ -136,7 +136,7 @@ def concept_pictures() -> list[Image.Image]:
 
 
 def pairs_right(encoder: ClipEncoder, images: list[Image.Image], truth: list[tuple[str, str]]) -> float:
-    """Gives the share of pictures whose nearest text among all pairs of kinds names both kinds asked for."""
+    """Returns the share of pictures whose nearest text among all pairs of kinds names both kinds asked for."""
     pairs = list(combinations(world.KINDS, 2))
     texts = [f"{article(first)} and {article(second)}" for first, second in pairs]
     found = nearest(encoder, encoder.images(images), [texts] * len(images))
@@ -151,7 +151,7 @@ class Asked:
         singles: prompts of one thing.
         doubles: prompts of two things.
         guidance: scale of classifier-free guidance.
-        steps: of the sampler.
+        steps: number of steps of the sampler.
     """
 
     singles: int
@@ -220,7 +220,7 @@ BARS = (
 
 
 def document(result: dict[str, dict[str, float]], command: str) -> str:
-    """Gives the table of docs/miniature.md."""
+    """Returns the table of docs/miniature.md."""
     lines = ["| what | measured | bar | |", "|---|---|---|---|"]
     for group, name, bar, said in BARS:
         value = result[group][name]

@@ -23,7 +23,7 @@ class Judge:
     """Draws pictures with the miniature and scores them.
 
     Args:
-        pictures: of each prompt, from seeds 0, 1, ...
+        pictures: number of pictures of each prompt, from seeds 0, 1, ...
     """
 
     def __init__(self, pictures: int) -> None:
@@ -31,7 +31,7 @@ class Judge:
         self.encoder = ClipEncoder(judge_path())
 
     def image_alignment(self, pipeline: DiffusionPipeline, concept: Concept, prompts: list[str]) -> float:
-        """Gives the CLIP-I of pictures for prompts against a concept's own pictures."""
+        """Returns the CLIP-I of pictures for prompts against a concept's own pictures."""
         metric = ImageAlignment()
         drawn = generate(pipeline, prompts, self.seeds, guidance=GUIDANCE, batch_size=40)
         references = [picture.image for picture in read_concept_pictures(concept)]
@@ -39,7 +39,7 @@ class Judge:
         return float(metric.compute())
 
     def text_alignment(self, pipeline: DiffusionPipeline, prompts: list[str]) -> float:
-        """Gives the CLIP-T, as a raw cosine, of pictures for prompts of the base world."""
+        """Returns the CLIP-T, as a raw cosine, of pictures for prompts of the base world."""
         metric = TextAlignment()
         drawn = generate(pipeline, prompts, self.seeds, guidance=GUIDANCE, batch_size=40)
         texts = self.encoder.texts(prompts).repeat_interleave(len(self.seeds), 0)

@@ -38,7 +38,7 @@ class ConceptCheckpoint(ModelCheckpoint):
         self.every_steps = every_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives nothing: what the parent remembers are places of this machine."""
+        """Returns nothing: what the parent remembers are places of this machine."""
         return {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

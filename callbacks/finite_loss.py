@@ -1,4 +1,4 @@
-"""When a loss is no number: the run stops, says which picture it was, and keeps a state that can be used."""
+"""When a loss is not finite: the run stops, says which picture it was, and keeps a state that can be used."""
 
 from __future__ import annotations
 

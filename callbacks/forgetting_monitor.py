@@ -41,10 +41,10 @@ class ForgettingMonitor(Callback):
     it loads it. Keeps no state; pictures that are there already are not drawn again.
 
     Args:
-        pictures: of every prompt; the seeds are 0, 1, ...; 0 draws and scores nothing.
+        pictures: number of pictures of every prompt; the seeds are 0, 1, ...; 0 draws and scores nothing.
         judge: a CLIPModel folder or hub id; None takes the one that suits the base model.
         batch_size: pictures drawn at once.
-        steps: of the sampler; that of the samples.
+        steps: number of steps of the sampler; that of the samples.
         guidance: scale of classifier-free guidance; that of the samples.
         look_alikes: pictures of every class of a learned concept in the gallery of `identity_scores`, drawn with the
             pretrained weights; 0 keeps stages cheap, with a gallery of the user's photos alone.
@@ -109,7 +109,7 @@ class ForgettingMonitor(Callback):
         return [(question, seed) for question in asked for seed in range(self.pictures)]
 
     def _asked(self, evaluation: Evaluation, stage: int, judge: str) -> str:
-        """Gives a checksum of what the figures after a stage depend on besides the model."""
+        """Returns a checksum of what the figures after a stage depend on besides the model."""
         prompts = [(each.group, each.number, each.prompt, each.text) for each in evaluation.questions(stage)]
         alike = [(each.prompt, seed) for each, seed in evaluation.look_alikes.pairs(evaluation.tokens[: stage + 1])]
         facts = [judge, self.steps, self.guidance, prompts, alike]

@@ -33,7 +33,7 @@ class ImportanceScoring(Callback):
 
     Args:
         calibration: file of descriptions of anything, one a line; a bare name stands for a file that ships.
-        share: of each row's entries that count as active.
+        share: share of each row's entries that count as active.
         general_rule: ``vote`` (active for at least a share of the descriptions), ``intersection`` (for all) or ``mean``
             (by the pooled score).
         vote_threshold: the share of ``vote``; ``auto`` aims at the published density of about 5 %.

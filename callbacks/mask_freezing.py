@@ -67,7 +67,7 @@ def _moved_outside(now: Tensor, then: Tensor, mask: Tensor) -> bool:
 
 
 def frozen_checksums(module: ContinualPersonalization) -> dict[str, Tensor]:
-    """Gives one checksum for every tensor a stage must leave alone; for embedding tables, one over the other rows."""
+    """Returns one checksum for every tensor a stage must leave alone; for embedding tables, one over the other rows."""
     token = module.sequence.concepts[max(module.stage, module.trainer.current_epoch)].token
     sums = {f"vae.{name}": torch.hash_tensor(value) for name, value in module.vae.named_parameters()}
     for name, value in module.unet.named_parameters():

@@ -38,7 +38,7 @@ class MetricsTable(Callback):
         self.count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the sums of the unfinished row."""
+        """Returns the sums of the unfinished row."""
         return {"sums": dict(self.sums), "count": self.count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

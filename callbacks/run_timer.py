@@ -79,7 +79,7 @@ class RunTimer(Callback):
 
 
 def peak_memory() -> dict[str, int]:
-    """Gives the peak memory of the process so far in bytes: resident, and on the GPU where there is one."""
+    """Returns the peak memory of the process so far in bytes: resident, and on the GPU where there is one."""
     peak = {"resident": peak_resident()}
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated()

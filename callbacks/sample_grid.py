@@ -33,7 +33,7 @@ class SampleGrid(Callback):
     Args:
         pictures: per row; the seeds are 0, 1, ...; 0 draws no grids.
         base_prompts: one picture each in the last row.
-        steps: of the sampler.
+        steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.
     """
 
@@ -81,7 +81,7 @@ class SampleGrid(Callback):
 
 
 def gathered(share: list[Image.Image], total: int, trainer: Trainer) -> list[Image.Image]:
-    """Gives every rank all pictures in order, each rank having drawn every ranks-th of them, beginning with its own.
+    """Returns every rank all pictures in order, each rank having drawn every ranks-th of them, beginning with its own.
 
     Args:
         share: this rank's pictures, all of one size.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def generator(seed: int, *key: int | str) -> torch.Generator:
-    """Gives a fresh generator whose numbers depend on seed and key alone."""
+    """Returns a fresh generator whose numbers depend on seed and key alone."""
     digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") & (2**63 - 1))
 

@@ -59,7 +59,7 @@ class ContinualPersonalization(LightningModule):
     Args:
         method: what is trained and kept.
         base_model: ``miniature``, a diffusers folder, a single-file checkpoint or a hub id.
-        seed: of every draw.
+        seed: base random seed.
         base_dtype: precision in which the frozen base model is loaded.
         gradient_checkpointing: trades time for memory in the UNet.
         rare_words: words from which tokens start, best first, for methods that start them so; ``auto`` ranks those of
@@ -96,17 +96,17 @@ class ContinualPersonalization(LightningModule):
 
     @property
     def sequence(self) -> Sequence:
-        """Gives the sequence that the data module read."""
+        """Returns the sequence that the data module read."""
         return self.data.sequence
 
     @property
     def data(self) -> ConceptDataModule:
-        """Gives the data module."""
+        """Returns the data module."""
         return cast("ConceptDataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def concept(self) -> Concept:
-        """Gives the concept of the stage that was started last."""
+        """Returns the concept of the stage that was started last."""
         return self.sequence.concepts[self.stage]
 
     def configure_model(self) -> None:
@@ -285,7 +285,7 @@ class ContinualPersonalization(LightningModule):
         return stage_optimizer(self.method.parameter_groups())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Gives the denoising loss of a batch plus the method's penalty, a scalar."""
+        """Returns the denoising loss of a batch plus the method's penalty, a scalar."""
         accumulate = self.trainer.accumulate_grad_batches
         if (self.trainer.current_epoch, batch_idx // accumulate) != (self.stage, self.step):
             raise RuntimeError("the loader is out of step with the weights")  # it would train on, silently wrong
@@ -305,7 +305,7 @@ class ContinualPersonalization(LightningModule):
         return loss if penalty is None else loss + penalty
 
     def _prior_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Gives the denoising loss of pictures of the class, a scalar."""
+        """Returns the denoising loss of pictures of the class, a scalar."""
         states = self.method.text_states(list(batch["prior_prompt"]))
         latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
         return denoising_loss(self.base, latents, noise, timesteps, states).mean()
@@ -325,7 +325,7 @@ class ContinualPersonalization(LightningModule):
         return [each for group in self.trainer.optimizers[0].param_groups for each in group["params"]]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Empties the gradient of a step whose loss or gradient is no finite number; the host learns of it later.
+        """Empties the gradient of a step whose loss or gradient is not finite; the host learns of it later.
 
         So the state that is saved when the run stops is one that can be used. Nothing here waits for the device.
         """

@@ -35,13 +35,13 @@ def load_pipeline(
         run_dir: a run folder; nothing learned yet gives the base model.
         upto: the last concept to take in; None takes all.
         base_model: where the base model is now, when it is not where the run had it.
-        dtype: of every part; the concepts are added in float32 first.
-        device: of every part.
+        dtype: precision of every part; the concepts are added in float32 first.
+        device: device of every part.
         snapshot: takes the concepts as they stood after so many optimizer steps of their own stages; None as they stood
             at the end. What is fused of a snapshot is not kept.
 
     Raises:
-        UserError: if the folder is no run folder or damaged, there is no such concept or snapshot, or the base model
+        UserError: if the folder is not a run folder or damaged, there is no such concept or snapshot, or the base model
             is not to be found or is another one.
     """
     folder = RunFolder.existing(Path(run_dir))

@@ -113,7 +113,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def json_bytes(content: object) -> bytes:
-    """Gives the indented JSON text that `write_json` writes, UTF-8, with a line end."""
+    """Returns the indented JSON text that `write_json` writes, UTF-8, with a line end."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -135,7 +135,7 @@ def read_json(path: Path) -> Any:
 
 
 def sha256_of(path: Path) -> str:
-    """Gives the SHA-256 of a file's content, as hexadecimal.
+    """Returns the SHA-256 of a file's content, as hexadecimal.
 
     Raises:
         UserError: if the file cannot be read.
@@ -144,7 +144,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_facts(facts: list[Any]) -> str:
-    """Gives the SHA-256 of plain values, as hexadecimal: what something was made from, as a key to find it again."""
+    """Returns the SHA-256 of plain values, as hexadecimal: what something was made from, as a key to find it again."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -200,7 +200,7 @@ def tensors_from_bytes(data: bytes, source: str) -> tuple[dict[str, Tensor], dic
         tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError) as error:
-        raise UserError(source, f"is damaged or no safetensors file ({error})", "Restore it from a copy") from error
+        raise UserError(source, f"is damaged or not a safetensors file ({error})", "Restore it from a copy") from error
     return tensors, dict(header.get("__metadata__") or {})
 
 
@@ -219,7 +219,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Gives the SHA-256 over names, dtypes, shapes and bits of tensors, whatever their order and device."""
+    """Returns the SHA-256 over names, dtypes, shapes and bits of tensors, whatever their order and device."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -40,7 +40,7 @@ def read_text(path: Path, remedy: str) -> str:
     """Reads a text file; a byte order mark is left out.
 
     Args:
-        path: of the file.
+        path: path of the file.
         remedy: what to give in its place where it cannot be read at all.
 
     Raises:
@@ -59,7 +59,7 @@ def read_yaml(path: Path, remedy: str) -> Any:
     """Reads a YAML file; a byte order mark is left out.
 
     Args:
-        path: of the file.
+        path: path of the file.
         remedy: what to give in its place where it cannot be read at all.
 
     Raises:
@@ -74,7 +74,7 @@ def read_yaml(path: Path, remedy: str) -> Any:
         where = f"{path}: line {mark.line + 1}" if mark is not None else str(path)
         if isinstance(error, yaml.constructor.ConstructorError) and "second time" in problem:
             raise UserError(where, problem, "Put both into one") from error
-        raise UserError(where, f"is no valid YAML ({problem})", "Correct the line; indent with spaces") from error
+        raise UserError(where, f"is not valid YAML ({problem})", "Correct the line; indent with spaces") from error
 
 
 def composed(text: str) -> str:

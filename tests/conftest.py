@@ -31,7 +31,7 @@ def process_left_clean() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gives the folder of a random Stable-Diffusion-1.5-shaped model; tests must not write into it."""
+    """Returns the folder of a random Stable-Diffusion-1.5-shaped model; tests must not write into it."""
     from cns_lightning.miniature.tiny import tiny_base_model
 
     return tiny_base_model(tmp_path_factory.mktemp("models") / "tiny")
@@ -39,7 +39,7 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gives the folder of a random CLIPModel; tests must not write into it."""
+    """Returns the folder of a random CLIPModel; tests must not write into it."""
     from cns_lightning.miniature.tiny import write_tiny_judge
 
     return write_tiny_judge(tmp_path_factory.mktemp("models") / "judge")
@@ -47,7 +47,7 @@ def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gives the folder of a random vision transformer; tests must not write into it."""
+    """Returns the folder of a random vision transformer; tests must not write into it."""
     import torch
     from transformers import ViTConfig, ViTModel
 
@@ -62,7 +62,7 @@ def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base(tiny_base_model: Path) -> BaseModel:
-    """Gives the tiny base model, freshly loaded."""
+    """Returns the tiny base model, freshly loaded."""
     from cns_lightning.diffusion.base_model import BaseModel
 
     return BaseModel.load(str(tiny_base_model))
@@ -70,7 +70,7 @@ def base(tiny_base_model: Path) -> BaseModel:
 
 @pytest.fixture(scope="session")
 def tiny_xl_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gives the folder of a random SDXL-shaped model: two text encoders, and the second has the legacy end token."""
+    """Returns the folder of a random SDXL-shaped model: two text encoders, and the second has the legacy end token."""
     from diffusers import EulerDiscreteScheduler
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -109,7 +109,7 @@ def tiny_xl_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def xl_base(tiny_xl_base_model: Path) -> BaseModel:
-    """Gives the tiny SDXL base model, freshly loaded."""
+    """Returns the tiny SDXL base model, freshly loaded."""
     from cns_lightning.diffusion.base_model import BaseModel
 
     return BaseModel.load(str(tiny_xl_base_model))

@@ -1,4 +1,4 @@
-"""Rules of the house that are no import rules."""
+"""Rules of the house that are not import rules."""
 
 import ast
 import os

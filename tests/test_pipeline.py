@@ -39,7 +39,7 @@ def pretrained(base: BaseModel) -> dict[str, Tensor]:
 
 @pytest.fixture(params=["tiny_base_model", "tiny_xl_base_model"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Gives a run folder of two concepts, on both kinds of base model."""
+    """Returns a run folder of two concepts, on both kinds of base model."""
     source = str(request.getfixturevalue(request.param))
     base = BaseModel.load(source)
     registry = NeuronRegistry.create(tmp_path / "run" / "registry", source, base.fingerprint(), pretrained(base))

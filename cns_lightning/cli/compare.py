@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
-    """Runs the command and gives the exit code.
+    """Runs the command and returns the exit code.
 
     Raises:
         UserError: if the configuration or a sequence is wrong, or files cannot be written.

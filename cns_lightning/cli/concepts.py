@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
-    """Runs the command and gives the exit code.
+    """Runs the command and returns the exit code.
 
     Raises:
         UserError: if the run folder holds no registry, a token is unknown, or files are missing or damaged.
@@ -125,7 +125,7 @@ def _verify(folder: RunFolder, registry: NeuronRegistry) -> tuple[dict[str, Any]
 
 
 def listing(registry: NeuronRegistry) -> list[dict[str, Any]]:
-    """Gives a row of facts for every concept, in learning order; shares are fractions, None where not known."""
+    """Returns a row of facts for every concept, in learning order; shares are fractions, None where not known."""
     from cns_lightning.neurons.overlap import revisited_share, updated_share
 
     rows = []

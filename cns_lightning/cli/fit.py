@@ -33,7 +33,7 @@ def write_config(folder: RunFolder, cli: ContinualCLI) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Learns a sequence, or continues it; gives the exit code."""
+    """Learns a sequence, or continues it; returns the exit code."""
     quieten()
     leave_out_tasks()
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]

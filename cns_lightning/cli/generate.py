@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
-    """Runs the command and gives the exit code.
+    """Runs the command and returns the exit code.
 
     Raises:
         UserError: if the run folder holds no registry, a prompt names an unknown token, the device is not there, or

@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
-    """Runs the command and gives the exit code.
+    """Runs the command and returns the exit code.
 
     Raises:
         UserError: if a number or file is wrong, fit would refuse the configuration, or sbatch refuses the job.
@@ -155,7 +155,7 @@ def check(known: argparse.Namespace, rest: list[str]) -> None:
 
 
 def seconds_of(time: str) -> int | None:
-    """Gives the seconds of a time limit as sbatch reads it, None if it cannot: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
+    """Returns the seconds of a time limit as sbatch reads it, None if it cannot: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
     if not _TIME.fullmatch(time):
         return None
     days, dash, rest = time.rpartition("-")
@@ -170,7 +170,7 @@ def seconds_of(time: str) -> int | None:
 
 
 def tasks_of(known: argparse.Namespace, rest: list[str]) -> tuple[Task, ...]:
-    """Gives one task for each configuration of ``--array`` and each seed; a single one without either."""
+    """Returns one task for each configuration of ``--array`` and each seed; a single one without either."""
     run, common = known.run.absolute(), [word for file in known.config for word in ("--config", file)]
     files = known.array or [None]
     names = [file.stem for file in known.array]
@@ -191,7 +191,7 @@ def tasks_of(known: argparse.Namespace, rest: list[str]) -> tuple[Task, ...]:
 
 
 def counted_devices(devices: object) -> int:
-    """Gives the number of devices that a configuration means, without a look at this machine.
+    """Returns the number of devices that a configuration means, without a look at this machine.
 
     Raises:
         UserError: if it depends on the machine.
@@ -224,7 +224,7 @@ def submit(job: BatchJob) -> None:
 
 
 def free_name(folder: Path, text: str) -> Path:
-    """Gives a path for a script that overwrites none with another text: someone may have edited it."""
+    """Returns a path for a script that overwrites none with another text: someone may have edited it."""
     number = 1
     while True:
         path = folder / ("job.sbatch" if number == 1 else f"job-{number}.sbatch")

@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """Gives the help text of the program."""
+    """Returns the help text of the program."""
     lines = [f"  {name:<10} {said}" for name, (_, said) in COMMANDS.items()]
     return "\n".join(
         [
@@ -47,7 +47,7 @@ def hold_back_warning() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command and gives the exit code: 0 done, 2 the user's input is wrong, anything else a fault of ours."""
+    """Runs a command and returns the exit code: 0 done, 2 the user's input is wrong, anything else a fault of ours."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview() + "\n")
@@ -85,7 +85,7 @@ def call(command: str, rest: list[str]) -> int:
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, 1)
         remedy = f"Did you mean {near[0]}" if near else f"Use one of {', '.join(COMMANDS)}"
-        raise UserError(command, "is no command", remedy)
+        raise UserError(command, "is not a command", remedy)
     if command == "fit" and any(argument in ("-h", "--help") for argument in rest):
         sys.stdout.write(FIT_HELP)
         return EXIT_DONE

@@ -85,7 +85,7 @@ def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
-    """Runs the command and gives the exit code.
+    """Runs the command and returns the exit code.
 
     Raises:
         UserError: if the run folder holds nothing that was learned or no prompts, the judge or the device is not
@@ -160,7 +160,7 @@ def known_seconds(folder: RunFolder) -> float | None:
 
 
 def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settings]:
-    """Gives the run's sequence, and how much is to be drawn.
+    """Returns the run's sequence, and how much is to be drawn.
 
     Raises:
         UserError: if the run has no configuration, or its sequence no prompts or some in the wrong list.
@@ -240,7 +240,7 @@ def check_covers(sequence: ConceptSequence, tokens: Sequence[str], where: str) -
 
 
 def as_text(scores: dict[str, Any]) -> str:
-    """Gives the figures as a table."""
+    """Returns the figures as a table."""
     from cns_lightning.evaluation.curves import GROUPS
     from cns_lightning.evaluation.evaluate import PARTS
 
@@ -285,5 +285,5 @@ def _identity_lines(scores: dict[str, Any]) -> list[str]:
 def _share(text: str) -> tuple[int, int]:
     parts = text.split("/")
     if len(parts) != 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) >= int(parts[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no share such as 0/4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 0/4")
     return int(parts[0]), int(parts[1])

@@ -37,7 +37,7 @@ def comparable(config: Namespace) -> dict[str, Any]:
 
 
 def _is_own(class_path: str) -> bool:
-    """Says whether a callback is one of this package or made of one; others touch nothing that is learned."""
+    """Returns whether a callback is one of this package or made of one; others touch nothing that is learned."""
     module, _, name = class_path.rpartition(".")
     try:
         kind = getattr(import_module(module), name)

@@ -175,7 +175,7 @@ def check_seed(seed: int | bool) -> None:
 
 
 def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
-    """Gives the user's mistake.
+    """Returns the user's mistake.
 
     Args:
         mistake: what a parser said.
@@ -208,7 +208,7 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
         last = name.rsplit(".", 1)[-1]
         remedy = OTHER_TRAINERS.get(last) if last == name or last == "num_workers" else None
         remedy = remedy or (f"Did you mean {near.group(1)}" if near else SEE)
-        return UserError(f"{_place(name, arguments)}: {name}", "is no known key", remedy)
+        return UserError(f"{_place(name, arguments)}: {name}", "is an unknown key", remedy)
     return _wrong_value(message, arguments)
 
 

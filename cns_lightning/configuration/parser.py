@@ -161,7 +161,7 @@ class ContinualCLI(LightningCLI):
         super()._set_seed()
 
     def usual_accelerator(self) -> str:
-        """Gives what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
+        """Returns what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
         return "gpu" if torch.cuda.is_available() else "cpu"
 
     def instantiate_trainer(self, **keywords: Any) -> Trainer:
@@ -179,7 +179,7 @@ class CheckedConfiguration(ContinualCLI):
         """Makes nothing."""
 
     def usual_accelerator(self) -> str:
-        """Gives what the run has; for a new one it stays open, the job's machine decides."""
+        """Returns what the run has; for a new one it stays open, the job's machine decides."""
         kept = RunConfig.find(self.folder)
         return "auto" if kept is None else kept.settings.get("trainer.accelerator", "auto")
 
@@ -189,7 +189,7 @@ class CheckedConfiguration(ContinualCLI):
 
 
 def checked_configuration(arguments: list[str]) -> Namespace:
-    """Gives the configuration that ``fit`` would run.
+    """Returns the configuration that ``fit`` would run.
 
     Raises:
         UserError: if ``fit`` would refuse it.
@@ -251,7 +251,7 @@ def in_order(callbacks: list[Callback]) -> list[Callback]:
 
 
 def quieten() -> None:
-    """Leaves out what Lightning says to its own users and is no news to ours."""
+    """Leaves out what Lightning says to its own users and is not news to ours."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (

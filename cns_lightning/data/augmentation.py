@@ -26,10 +26,10 @@ class Augmentation:
     """How pictures are varied.
 
     Args:
-        variants: of each picture; latents are encoded once for each.
+        variants: number of variants of each picture; latents are encoded once for each.
         resize: whether to shrink and crop at all.
         shrink_probability: share of the variants that are shrunk; the others are cropped in.
-        least_scale: of a shrunk picture, of the side of the canvas.
+        least_scale: least scale of a shrunk picture, of the side of the canvas.
         crop_scales: smallest and largest enlargement before a crop.
         flip: probability of a mirror image; 0 for things that carry text.
         prefixes: whether prompts say that a thing is far away or close up.
@@ -68,9 +68,9 @@ def augment(
 
     Args:
         image: RGB.
-        side: of the square result, in pixels.
+        side: side of the square result, in pixels.
         settings: how to vary.
-        seed: of the run.
+        seed: base random seed.
         key: what the variant is for.
         resize: overrides ``settings.resize``.
     """
@@ -111,7 +111,7 @@ def _place(image: Image.Image, side: int, short: int, where: tuple[float, float]
 def latent_valid_region(valid: Tensor, factor: int) -> Tensor:
     """Reduces a valid region to latent cells; a cell counts if all of it and all cells around it are valid.
 
-    The edge of the canvas is no boundary: dropped are cells beside the blank part, which the autoencoder mixes in.
+    The edge of the canvas is not a boundary: dropped are cells beside the blank part, which the autoencoder mixes in.
 
     Args:
         valid: shape (1, height, width), 0 or 1.

@@ -63,7 +63,7 @@ def read_picture(path: Path) -> Image.Image:
                 file.seek(0)
                 image = _as_rgb(_upright(file), str(path))
     except UnidentifiedImageError as error:
-        raise UserError(str(path), "is no picture", "Replace it, or remove it from the folder") from error
+        raise UserError(str(path), "is not a picture", "Replace it, or remove it from the folder") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         problem = f"has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
         raise UserError(str(path), problem, "Make it smaller") from error

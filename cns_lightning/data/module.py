@@ -67,7 +67,7 @@ class ConceptDataModule(LightningDataModule):
         templates: prompts by kind of concept.
         prior: pictures of the class, for methods with prior preservation.
         noise_offset: deviation of a further noise that is the same all over a channel of a sample.
-        seed: of every draw.
+        seed: base random seed.
 
     Raises:
         UserError: if a template cannot be filled in.
@@ -179,7 +179,7 @@ class ConceptDataModule(LightningDataModule):
         faults.raise_if_any()
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
-        """Gives the training prompt of a picture in the words of the method; see `training_prompt`."""
+        """Returns the training prompt of a picture in the words of the method; see `training_prompt`."""
         return training_prompt(concept, self.templates, prefix, caption, self.context.names_class_word)
 
     def picture_checksum(self, stage: int) -> str:
@@ -196,7 +196,7 @@ class ConceptDataModule(LightningDataModule):
 
         Args:
             stage: that is continued.
-            checksum: of its pictures when its state was saved; None in states that do not have it.
+            checksum: checksum of its pictures when its state was saved; None in states that do not have it.
             step: optimizer step that the stage had reached.
 
         Raises:
@@ -276,7 +276,7 @@ class ConceptDataModule(LightningDataModule):
         return StageLatents(torch.stack(latents), torch.stack(valid), prompts, paths, prior, prior_prompt)
 
     def train_dataloader(self) -> DataLoader:
-        """Gives the loader of the stage that the trainer is in, from the step at which the module stands.
+        """Returns the loader of the stage that the trainer is in, from the step at which the module stands.
 
         Called before the stage starts, and once more for a stage that is over when a run is continued: nothing is read
         before the first sample is asked for.
@@ -303,7 +303,7 @@ class StageDataset(Dataset):
         self.data = data
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        """Gives latents, valid region, noise, timestep and prompt of a sample."""
+        """Returns latents, valid region, noise, timestep and prompt of a sample."""
         stage, step, sample = key
         data = self.data
         encoded = data.prepared[stage]

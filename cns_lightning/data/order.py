@@ -14,17 +14,17 @@ Key = tuple[int, int, int]
 def sample_for(
     seed: int, stage: int, step: int, sample: int, pictures: int, variants: int, per_step: int
 ) -> tuple[int, int]:
-    """Gives picture and augmentation variant of one sample of a step.
+    """Returns picture and augmentation variant of one sample of a step.
 
     Every pass over the pictures is a new permutation, so that each is used equally often.
 
     Args:
-        seed: of the run.
-        stage: of the sequence.
+        seed: base random seed.
+        stage: stage of the sequence.
         step: optimizer step of the stage.
         sample: within the step, over all ranks and accumulated batches.
-        pictures: of the concept.
-        variants: of each picture.
+        pictures: number of pictures of the concept.
+        variants: number of variants of each picture.
         per_step: samples a step.
     """
     position = step * per_step + sample
@@ -37,9 +37,9 @@ class StepSampler:
     """Batches of keys (stage, step, sample) from a step on; iterating leaves no trace.
 
     Args:
-        stage: of the sequence.
+        stage: stage of the sequence.
         start: first step to give.
-        steps: of the whole stage.
+        steps: number of steps of the whole stage.
         batch_size: samples of one rank in one batch.
         rank: this process.
         ranks: how many there are.
@@ -53,11 +53,11 @@ class StepSampler:
         self.rank, self.ranks, self.accumulate = rank, ranks, accumulate
 
     def __len__(self) -> int:
-        """Gives the batches of the whole stage, not of what is left: Lightning compares it with the batches done."""
+        """Returns the batches of the whole stage, not of what is left: Lightning compares it with the batches done."""
         return self.steps * self.accumulate
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Gives the batches from the start on."""
+        """Returns the batches from the start on."""
         for step in range(self.start, self.steps):
             for part in range(self.accumulate):
                 first = (part * self.ranks + self.rank) * self.batch_size

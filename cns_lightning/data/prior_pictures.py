@@ -12,8 +12,8 @@ class Prior:
     """How many pictures of the class a method with prior preservation gets; others draw none.
 
     Attributes:
-        pictures: of each class; 0 draws none.
-        steps: of the sampler.
+        pictures: number of pictures of each class; 0 draws none.
+        steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.
 
     Source: Custom Diffusion (arXiv 2212.04488), generated regularization pictures; docs/methods.md 4.2.

@@ -57,7 +57,7 @@ class StageLatents:
         prompts: by picture and variant.
         paths: files of the pictures.
         prior: encoded pictures of the class, as ``latents`` without variants; None without prior preservation.
-        prior_prompt: of all of them.
+        prior_prompt: prompt of all of them.
     """
 
     latents: Tensor

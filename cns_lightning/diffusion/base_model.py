@@ -35,7 +35,7 @@ class BaseModel:
         scheduler: the pipeline's sampler.
         noise_scheduler: adds noise and names the training target, with the sampler's own betas and prediction type.
         vocabulary_sizes: rows of each embedding table before any token was added.
-        text_width: of the states that the UNet reads.
+        text_width: width of the states that the UNet reads.
         latent_scale: pixels a latent cell is wide.
         resolution: side of a picture the model was trained for, in pixels.
         latent_shape: channels, height, width of one picture's latents.
@@ -86,8 +86,8 @@ class BaseModel:
 
         Args:
             source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id.
-            dtype: of every part.
-            device: of every part.
+            dtype: precision of every part.
+            device: device of every part.
 
         Raises:
             UserError: if there is nothing there, or nothing that can be read or used.
@@ -105,26 +105,26 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        """Gives where the UNet is."""
+        """Returns where the UNet is."""
         return next(self.unet.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Gives the precision of the UNet."""
+        """Returns the precision of the UNet."""
         return next(self.unet.parameters()).dtype
 
     @property
     def is_xl(self) -> bool:
-        """Says whether the UNet reads two text encoders and the size of the picture."""
+        """Returns whether the UNet reads two text encoders and the size of the picture."""
         return len(self.text_encoders) == 2
 
     @property
     def zeroes_empty_prompt(self) -> bool:
-        """Says whether guided sampling reads zeros in place of the empty prompt's states."""
+        """Returns whether guided sampling reads zeros in place of the empty prompt's states."""
         return bool(self._settings.get("force_zeros_for_empty_prompt"))
 
     def embedding_table(self, number: int) -> nn.Embedding:
-        """Gives the token embeddings of one text encoder; wherever its class keeps them."""
+        """Returns the token embeddings of one text encoder; wherever its class keeps them."""
         return cast("nn.Embedding", self.text_encoders[number].get_input_embeddings())
 
     def fingerprint(self) -> str:
@@ -141,7 +141,7 @@ class BaseModel:
         return self._fingerprints
 
     def pipeline(self) -> DiffusionPipeline:
-        """Gives a plain diffusers pipeline that shares every part but the sampler."""
+        """Returns a plain diffusers pipeline that shares every part but the sampler."""
         parts: dict[str, Any] = {"vae": self.vae, "unet": self.unet}
         for number, (tokenizer, encoder) in enumerate(zip(self.tokenizers, self.text_encoders, strict=True)):
             ending = "" if number == 0 else f"_{number + 1}"
@@ -175,7 +175,7 @@ def _present(parts: dict[str, Any], *names: str) -> list[Any]:
 
 
 def _construction_settings(pipeline: DiffusionPipeline) -> dict[str, Any]:
-    """Gives what the pipeline was constructed with besides its parts."""
+    """Returns what the pipeline was constructed with besides its parts."""
     if "text_encoder_2" in pipeline.components:
         return {"force_zeros_for_empty_prompt": pipeline.config["force_zeros_for_empty_prompt"]}
     return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}

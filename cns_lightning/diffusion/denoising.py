@@ -21,7 +21,7 @@ def denoising_loss(
     states: TextStates,
     valid_region: Tensor | None = None,
 ) -> Tensor:
-    """Gives each sample's mean squared error of what the UNet predicts from noisy latents.
+    """Returns each sample's mean squared error of what the UNet predicts from noisy latents.
 
     The target is the noise, the velocity or the clean latents, as the base model was trained.
 
@@ -30,7 +30,7 @@ def denoising_loss(
         latents: scaled, shape (samples, channels, height, width), float32.
         noise: standard normal, shape of ``latents``.
         timesteps: shape (samples,), int64, 0 to the scheduler's last.
-        states: of one prompt a sample.
+        states: states of one prompt a sample.
         valid_region: latent cells that count, 0 or 1, shape (samples, 1, height, width); the mean is over them, and 0
             where there are none. None counts all.
 
@@ -69,7 +69,7 @@ def _target(base: BaseModel, latents: Tensor, noise: Tensor, timesteps: Tensor) 
 
 
 def added_conditions(base: BaseModel, latents: Tensor, states: TextStates) -> dict[str, Tensor] | None:
-    """Gives what SDXL reads besides: the pooled text, and original size, crop corner and target size in pixels."""
+    """Returns what SDXL reads besides: the pooled text, and original size, crop corner and target size in pixels."""
     if not base.is_xl:
         return None
     assert states.pooled is not None, "a model with two text encoders has a pooled state"

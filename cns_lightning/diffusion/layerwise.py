@@ -55,7 +55,7 @@ class LayerwiseText:
 
     @classmethod
     def of(cls, base: BaseModel) -> LayerwiseText:
-        """Gives the one that a base model has, or attaches one.
+        """Returns the one that a base model has, or attaches one.
 
         Raises:
             UserError: if the base model has several text encoders.
@@ -67,7 +67,7 @@ class LayerwiseText:
         """Makes a token layer-wise.
 
         Args:
-            identifiers: of all its vectors, layer by layer; those of the first layer stand in prompts.
+            identifiers: token ids of all its vectors, layer by layer; those of the first layer stand in prompts.
         """
         ids = torch.tensor(identifiers).view(self.layers, -1)
         missing = int(ids.max()) + 1 - self._lookup.shape[1]
@@ -84,7 +84,7 @@ class LayerwiseText:
             delattr(self.encoder, _ATTRIBUTE)
 
     def own_part(self, states: Tensor, layer: int) -> Tensor:
-        """Gives what one layer reads of states of all layers, shape (..., width)."""
+        """Returns what one layer reads of states of all layers, shape (..., width)."""
         return states.unflatten(-1, (self.layers, -1))[..., layer, :]
 
     def _read_for_every_layer(self, _: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -108,7 +108,7 @@ class LayerwiseText:
 
 
 def layerwise_embedding(base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
-    """Gives where a concept of two layer-wise vectors starts: a random one and its class word's, equal for all layers.
+    """Returns the start of a concept of two layer-wise vectors: a random one and its class word's, alike in all layers.
 
     Returns:
         For the only text encoder, shape (layers x 2, width), float32, on the CPU.

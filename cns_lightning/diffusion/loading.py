@@ -81,7 +81,7 @@ def _from_folder(folder: Path, source: str) -> DiffusionPipeline:
     if not (folder / INDEX).is_file():
         found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
         listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
-        raise UserError(where, f"is no diffusers folder: it has no {INDEX}, it holds {listed}", GIVE_ONE)
+        raise UserError(where, f"is not a diffusers folder: it has no {INDEX}, it holds {listed}", GIVE_ONE)
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
     except ValueError as error:
@@ -110,7 +110,7 @@ def parts_of(index: dict[str, Any], where: str) -> list[str]:
     """Lists the parts a pipeline's index names and that are loaded.
 
     Raises:
-        UserError: if it is no pipeline of a UNet guided by CLIP text.
+        UserError: if it is not a pipeline of a UNet guided by CLIP text.
     """
     parts = [name for name, value in index.items() if isinstance(value, list) and value[:1] not in ([], [None])]
     lacking = [name for name in NEEDED if name not in parts]
@@ -173,7 +173,7 @@ def _check_readable(path: Path) -> frozenset[str]:
             return frozenset(file.keys())
     except (SafetensorError, OSError) as error:
         remedy = "Copy or download the file again"
-        raise UserError(str(path), f"is damaged or no safetensors file ({error})", remedy) from error
+        raise UserError(str(path), f"is damaged or not a safetensors file ({error})", remedy) from error
 
 
 def _open(source: str, where: str, *, is_xl: bool, **keywords: Any) -> DiffusionPipeline:
@@ -296,13 +296,13 @@ def _from_hub(identifier: str) -> DiffusionPipeline:
     try:
         index = Path(hf_hub_download(identifier, INDEX))
     except LocalEntryNotFoundError as error:
-        problem = "is no folder here and is not in the download cache, and the hub cannot be reached"
+        problem = "is not a folder here and is not in the download cache, and the hub cannot be reached"
         raise UserError(where, problem, DOWNLOAD) from error
     except RepositoryNotFoundError as error:
-        problem = "is no folder here, and the hub has no such repository for you"
+        problem = "is not a folder here, and the hub has no such repository for you"
         raise UserError(where, problem, "Check the spelling; a gated one needs hf auth login") from error
     except EntryNotFoundError as error:
-        raise UserError(where, f"is no diffusers repository: it has no {INDEX}", GIVE_ONE) from error
+        raise UserError(where, f"is not a diffusers repository: it has no {INDEX}", GIVE_ONE) from error
     except OSError as error:
         raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
     is_xl = "text_encoder_2" in index.read_text("utf-8")
@@ -327,7 +327,7 @@ def _downloaded(identifier: str, where: str, *, is_xl: bool) -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """Gives the first line of what a library said, without a final stop, at most 200 characters."""
+    """Returns the first line of what a library said, without a final stop, at most 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].strip().rstrip(".")[:200]
 

@@ -70,7 +70,7 @@ def text_projections(base: BaseModel) -> dict[str, nn.Linear]:
 
 
 def single_text_encoder(base: BaseModel) -> nn.Module:
-    """Gives the base model's only text encoder.
+    """Returns the base model's only text encoder.
 
     Raises:
         UserError: if it has several.

@@ -23,7 +23,7 @@ class Region:
 
     Attributes:
         box: left, top, right, bottom in fractions of the picture, 0 to 1.
-        prompt: of the box alone.
+        prompt: prompt of the box alone.
     """
 
     box: tuple[float, float, float, float]
@@ -44,11 +44,11 @@ class Region:
         if not separator or not prompt.strip():
             raise UserError(f"--region {text!r}", "names no prompt after the box", FORM)
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise UserError(f"--region {text!r}", "is no box within the picture, which spans 0 to 1", FORM)
+            raise UserError(f"--region {text!r}", "is not a box within the picture, which spans 0 to 1", FORM)
         return cls((left, top, right, bottom), prompt.strip())
 
     def cells(self, height: int, width: int) -> tuple[slice, slice]:
-        """Gives the rows and columns of a feature map that lie wholly in the box; either may be empty."""
+        """Returns the rows and columns of a feature map that lie wholly in the box; either may be empty."""
         left, top, right, bottom = self.box
         # A box at a third must not lose a row to the rounding of 0.333 * 3.
         rows = slice(math.ceil(top * height - 1e-6), math.floor(bottom * height + 1e-6))
@@ -145,7 +145,7 @@ class _RegionalProcessor:
 
 
 def feature_size(latent_size: tuple[int, int], places: int) -> tuple[int, int]:
-    """Gives height and width of the feature map with so many places: the latents', halved as often as needed.
+    """Returns height and width of the feature map with so many places: the latents', halved as often as needed.
 
     Raises:
         ValueError: if no halving gives that many places.

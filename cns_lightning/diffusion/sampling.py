@@ -56,7 +56,7 @@ def generate(
         pipe: a Stable Diffusion or SDXL pipeline.
         prompts: any number.
         seeds: each is used with every prompt.
-        steps: of the sampler.
+        steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance; 1 or less turns it off.
         batch_size: pictures drawn at once.
         progress: called with pictures done and pictures in all.

@@ -78,12 +78,12 @@ def prompt_length(base: BaseModel, number: int = 0) -> int:
 
 
 def reads_token(base: BaseModel, prompt: str, token: str) -> bool:
-    """Says whether every text encoder reads a token of a prompt, or it stands behind the cut.
+    """Returns whether every text encoder reads a token of a prompt, or it stands behind the cut.
 
     Args:
         base: the model; its tokenizers need not know the token yet.
         prompt: names the token.
-        token: of one vector.
+        token: token of one vector.
     """
     before = prompt.split(token, 1)[0]
     for number, tokenizer in enumerate(base.tokenizers):
@@ -127,7 +127,7 @@ _SEVERAL_VECTORS: WeakKeyDictionary[CLIPTokenizer, tuple[int, bool]] = WeakKeyDi
 
 
 def _has_several_vectors(tokenizer: CLIPTokenizer) -> bool:
-    """Says whether a tokenizer has a token of several vectors; found out again when its vocabulary has grown.
+    """Returns whether a tokenizer has a token of several vectors; found out again when its vocabulary has grown.
 
     Asking for every prompt would cost a pass over all added tokens at every step.
     """
@@ -163,16 +163,16 @@ class ConceptTokens:
         return list(self._identifiers)
 
     def identifiers(self, token: str, encoder: int = 0) -> list[int]:
-        """Gives the ids by which a token stands in ``TextStates.token_ids``, one a vector."""
+        """Returns the ids by which a token stands in ``TextStates.token_ids``, one a vector."""
         rows = self.rows(token, encoder)
         return rows[: len(rows) // self.layers]
 
     def row(self, token: str, encoder: int = 0) -> int:
-        """Gives the first row of a token in the embedding table of one encoder."""
+        """Returns the first row of a token in the embedding table of one encoder."""
         return self.rows(token, encoder)[0]
 
     def rows(self, token: str, encoder: int = 0) -> list[int]:
-        """Gives the rows of a token in the embedding table of one encoder, layer by layer."""
+        """Returns the rows of a token in the embedding table of one encoder, layer by layer."""
         return self._identifiers[token][encoder]
 
     def add(self, token: str, embeddings: list[Tensor] | None = None) -> None:
@@ -201,7 +201,7 @@ class ConceptTokens:
             self.set(token, self._mean_rows() if vectors is None else vectors)
 
     def embedding(self, token: str) -> list[Tensor]:
-        """Gives copies of a token's vectors as they are now.
+        """Returns copies of a token's vectors as they are now.
 
         Returns:
             For each encoder, shape (vectors, width), float32, on the CPU.
@@ -334,7 +334,7 @@ def initial_embedding(base: BaseModel, class_word: str, seed: int, token: str) -
     Args:
         base: the model; learned tokens do not change the result.
         class_word: one or more words.
-        seed: of the run.
+        seed: base random seed.
         token: the concept's token, which picks the noise.
 
     Returns:
@@ -373,7 +373,7 @@ def random_embedding(base: BaseModel, class_word: str, seed: int, token: str) ->
         base: the model.
         class_word: whose vectors set the spread; not that of the whole table, most rows of which a small model may
             never have trained.
-        seed: of the run.
+        seed: base random seed.
         token: the concept's token, which picks the vectors.
 
     Returns:

@@ -21,7 +21,7 @@ def text_encoder_of_newer_names(class_name: str, folder: Path, files: Sequence[P
     Newer versions read both spellings of the names, older ones their own alone.
 
     Args:
-        class_name: of transformers.
+        class_name: class name of transformers.
         folder: folder of the text encoder, which holds its ``config.json``.
         files: its safetensors files.
 

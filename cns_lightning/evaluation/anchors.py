@@ -44,8 +44,8 @@ def base_model_scores(
         settings: as for the runs.
         judge: the same.
         dino: the same; None leaves DINO out.
-        curve_pictures: of every prompt for ``curve_start``, where the runs' curves start, and for what is read off a
-            curve that stays there; 0 leaves both out.
+        curve_pictures: pictures of every prompt for ``curve_start``, where the runs' curves start, and for what is
+            read off a curve that stays there; 0 leaves both out.
         in_words: whether the concepts' descriptions stand in place of their tokens, or their class words.
 
     Source: Mix-of-Show (arXiv 2305.18292), Table 1; docs/methods.md 2.2.

@@ -19,15 +19,15 @@ DEVICE = "device"
 
 
 def costs_of(folder: RunFolder, registry: NeuronRegistry) -> dict[str, Any]:
-    """Gives what a concept of a run cost, the mean over its concepts; memory is the peak of the whole run.
+    """Returns what a concept of a run cost, the mean over its concepts; memory is the peak of the whole run.
 
     Numbers of the optimizer and kilobytes of the registry; seconds of selection and training, without saving and
     samples; seconds of the last fusion, 0 where nothing is fused; megabytes on the GPU used, else resident; and
     resident in any case: that is where a fusion keeps what it fits. What the folder does not tell is left out.
 
     Args:
-        folder: of the run.
-        registry: of the run, with at least one concept.
+        folder: folder of the run.
+        registry: registry of the run, with at least one concept.
     """
     costs: dict[str, Any] = {
         "trained_numbers": statistics.fmean(record.trained for record in registry.records),
@@ -51,7 +51,7 @@ def costs_of(folder: RunFolder, registry: NeuronRegistry) -> dict[str, Any]:
 
 
 def _stages(folder: RunFolder, registry: NeuronRegistry) -> list[dict[str, Any]]:
-    """Gives the timings of the concepts that are learned: not of one under way, nor of one taken out."""
+    """Returns the timings of the concepts that are learned: not of one under way, nor of one taken out."""
     try:
         stages = read_json(folder.timings)["stages"].values()
         return [stage for stage in stages if stage["concept"] in registry.tokens and "training" in stage["seconds"]]

@@ -67,7 +67,7 @@ def area(points: Sequence[Point], best_text: float, shares: tuple[float, float] 
     Args:
         points: (CLIP-T, CLIP-I) in the order of steps; the first has ``best_text``.
         best_text: CLIP-T of the class word.
-        shares: of it, the least and the most.
+        shares: shares of it, the least and the most.
     """
     low, high = shares
     width = (high - low) / _THRESHOLDS
@@ -214,7 +214,7 @@ class Curve:
         Args:
             folder: run folder.
             evaluation: evaluation of the finished run.
-            pictures: of every prompt and point; None takes 1 where there are snapshots.
+            pictures: number of pictures of every prompt and point; None takes 1 where there are snapshots.
 
         Raises:
             UserError: if pictures are asked for and no snapshot holds all concepts, or a snapshot is damaged.

@@ -29,7 +29,7 @@ class DinoEncoder:
 
     Raises:
         OSError: if there is no model.
-        ValueError: if it is no vision transformer.
+        ValueError: if it is not a vision transformer.
 
     Source: Custom Diffusion's published evaluation; docs/methods.md 2.2.
     """

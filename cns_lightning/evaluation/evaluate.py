@@ -51,10 +51,10 @@ class Settings:
     """How much is drawn and how.
 
     Attributes:
-        pictures: of every prompt after the last stage; the seeds are 0, 1, ..., the same for every method.
-        matrix_pictures: of every single prompt after each earlier stage; 0 leaves the matrix out.
+        pictures: number of pictures of every prompt after the last stage; the seeds are 0, 1, ... for every method.
+        matrix_pictures: number of pictures of every single prompt after each earlier stage; 0 leaves the matrix out.
         untouched: prompts that name no concept, whose pictures should stay as they are.
-        steps: of the sampler.
+        steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.
         batch_size: pictures drawn at once.
         names_class_word: whether the method's prompts say what a concept is.
@@ -244,7 +244,7 @@ class Evaluation:
 
 
 def figures_of_matrix(matrix: Sequence[Sequence[float | None]]) -> dict[str, float | None]:
-    """Gives forgetting and backward transfer of a matrix; nothing where scores are missing."""
+    """Returns forgetting and backward transfer of a matrix; nothing where scores are missing."""
     if any(value is None for row in matrix for value in row):
         return {}
     whole = cast("Sequence[Sequence[float]]", matrix)
@@ -262,13 +262,13 @@ def reference_vectors(concepts: Iterable[Concept], encoder: ClipEncoder | DinoEn
 
 
 def likeness(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: Tensor) -> float | None:
-    """Gives CLIP-I of the pictures that were drawn of one concept alone; None where there are none.
+    """Returns CLIP-I of the pictures that were drawn of one concept alone; None where there are none.
 
     Args:
-        token: of the concept.
+        token: token of the concept.
         pairs: what was drawn.
-        vectors: of the drawn pictures, (pairs, width).
-        references: of the pictures to compare with, (pictures, width).
+        vectors: vectors of the drawn pictures, (pairs, width).
+        references: references of the pictures to compare with, (pictures, width).
     """
     mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
     if not mine or vectors is None:
@@ -286,7 +286,7 @@ def likeness_within_class(
     Where another's is as high as its own, two concepts are drawn alike, or neither is learned.
 
     Args:
-        concepts: of the sequence.
+        concepts: concepts of the sequence.
         pairs: what was drawn; single prompts count.
         vectors: the judge's, of the drawn pictures, (pairs, width).
         references: the judge's, of the user's pictures by token, each (pictures, width); tokens that are missing are
@@ -362,7 +362,7 @@ class Table:
             yield from (("kinds_of_several", kind) for kind in dict.fromkeys(self.kinds[each] for each in named))
 
     def result(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Gives the means so far."""
+        """Returns the means so far."""
         found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in PARTS}
         for (part, name), metric in self.texts.items():
             aligned = metric.compute()

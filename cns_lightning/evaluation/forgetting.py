@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def forgetting_from_best(matrix: Matrix) -> float | None:
-    """Gives how far the concepts fell from their best score, the mean over all but the last; None for one concept.
+    """Returns how far the concepts fell from their best score, the mean over all but the last; None for one concept.
 
     Never negative by more than a later stage raised them: the best is taken over the stages before the last.
     Source: Chaudhry et al. (arXiv 1801.10112), section 3.
@@ -25,14 +25,14 @@ def forgetting_from_best(matrix: Matrix) -> float | None:
 
 
 def forgetting_from_learned(matrix: Matrix) -> float | None:
-    """Gives how far the concepts fell from their score right after their own stage; None for one concept."""
+    """Returns how far the concepts fell from their score right after their own stage; None for one concept."""
     last = matrix[-1]
     falls = [matrix[i][i] - last[i] for i in range(len(last) - 1)]
     return sum(falls) / len(falls) if falls else None
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
-    """Gives the mean change of the concepts since their own stage; negative where they were forgotten.
+    """Returns the mean change of the concepts since their own stage; negative where they were forgotten.
 
     Source: Lopez-Paz and Ranzato (arXiv 1706.08840), Eq. 3.
     """

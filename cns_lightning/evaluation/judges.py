@@ -19,7 +19,7 @@ JUDGE = "openai/clip-vit-base-patch32"
 
 
 def judge_of(base_model: str) -> str:
-    """Gives the judge that suits a base model: the miniature has its own."""
+    """Returns the judge that suits a base model: the miniature has its own."""
     from cns_lightning.miniature import judge_path
 
     return str(judge_path()) if base_model == "miniature" else JUDGE

@@ -85,7 +85,7 @@ class ImageAlignment(Metric):
         self.count += cosines.numel()
 
     def compute(self) -> Tensor:
-        """Gives the mean so far; nan before the first picture."""
+        """Returns the mean so far; nan before the first picture."""
         return self.total / self.count
 
 
@@ -113,5 +113,5 @@ class TextAlignment(Metric):
         self.count += cosines.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives ``cosine`` and ``score``; nan before the first picture."""
+        """Returns ``cosine`` and ``score``; nan before the first picture."""
         return {"cosine": self.total / self.count, "score": self.clipped / self.count}

@@ -18,7 +18,7 @@ def likeness_of_photos(concepts: Sequence[Concept], references: Mapping[str, Ten
     """Computes CLIP-I between the photos of each concept, and how far apart the photos of two of one class are.
 
     Args:
-        concepts: of the sequence.
+        concepts: concepts of the sequence.
         references: vectors of the photos by token, each (photos, width), unit length; tokens that are missing are not
             learned and do not count.
 

@@ -28,7 +28,7 @@ class PictureFolder:
     Args:
         folder: where they are.
         model: fingerprint of the state.
-        steps: of the sampler.
+        steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.
     """
 
@@ -36,11 +36,11 @@ class PictureFolder:
         self.folder, self.model, self.steps, self.guidance = folder, model, steps, guidance
 
     def path(self, question: Question, seed: int) -> Path:
-        """Gives the place of a picture."""
+        """Returns the place of a picture."""
         return self.folder / f"{question.group}-{question.number:02d}-seed-{seed}.png"
 
     def key(self, question: Question, seed: int) -> str:
-        """Gives the checksum of all that a picture is drawn from."""
+        """Returns the checksum of all that a picture is drawn from."""
         facts = [self.model, question.prompt, seed, self.steps, self.guidance]
         return sha256_of_facts(facts)
 

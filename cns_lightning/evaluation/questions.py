@@ -34,7 +34,7 @@ class Question:
         number: within its group, from 0.
         prompt: as the model gets it.
         text: as the judge gets it.
-        tokens: of the concepts it names.
+        tokens: tokens of the concepts it names.
     """
 
     group: str
@@ -83,7 +83,7 @@ def untouched_questions(prompts: list[str]) -> list[Question]:
 
 
 def scoring_text(prompt: str, sequence: Sequence) -> str:
-    """Gives a prompt without tokens, for the judge: a concept by its class word, a style by nothing.
+    """Returns a prompt without tokens, for the judge: a concept by its class word, a style by nothing.
 
     A judge knows no name for a style that a user teaches, so the text keeps what the picture shows and leaves out how:
     ``a dog in <new4> style`` is compared with ``a dog``. Source: docs/evaluation.md, CLIP-T.

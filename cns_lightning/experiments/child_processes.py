@@ -42,11 +42,11 @@ class ChildProcesses:
         self.lock = Lock()
 
     def run(self, command: Sequence[str], **keywords: Any) -> int | None:
-        """Runs a command to its end and gives its exit code; None if it was not started because of a signal.
+        """Runs a command to its end and returns its exit code; None if it was not started because of a signal.
 
         Args:
             command: program and arguments.
-            **keywords: of `subprocess.Popen`.
+            **keywords: keyword arguments of `subprocess.Popen`.
         """
         with self.lock:
             if self.is_stopping:

@@ -51,7 +51,7 @@ class Comparison:
         alone: name of the method with which each concept is also trained by itself, which forgets nothing; None leaves
             this bound out.
         sets: sequence files.
-        seeds: of every draw.
+        seeds: base random seeds.
         fit: further settings of every ``fit``, by configuration key.
         test: options of every ``test``.
     """
@@ -111,8 +111,8 @@ class Run:
 
     Attributes:
         method: its name, or the name of the bound.
-        set_name: of the sequence.
-        seed: of every draw.
+        set_name: name of the sequence.
+        seed: base random seed.
         folder: run folder.
         sequence: sequence file.
         files: configuration files, in order.
@@ -130,13 +130,13 @@ class Run:
     test: ScoringOptions = field(repr=False)
 
     def fit_arguments(self) -> list[str]:
-        """Gives the words after ``fit``."""
+        """Returns the words after ``fit``."""
         stacked = [word for file in self.files for word in ("--config", file)]
         own = ["--data.sequence", self.sequence, "--seed_everything", str(self.seed)]
         return [*stacked, *own, *self.fit, "--run", str(self.folder)]
 
     def test_arguments(self) -> list[str]:
-        """Gives the words after ``test``."""
+        """Returns the words after ``test``."""
         return ["--run", str(self.folder), *self.test.arguments()]
 
 
@@ -198,14 +198,14 @@ def sequences_of(comparison: Comparison) -> list[tuple[Path, Sequence]]:
 
 
 def as_arguments(values: dict[str, Any]) -> tuple[str, ...]:
-    """Gives values by configuration key as words of a command line."""
+    """Returns values by configuration key as words of a command line."""
     return tuple(
         word for key, value in values.items() for word in (f"--{key}", "null" if value is None else str(value))
     )
 
 
 def alone_path(out: Path, name: str, number: int) -> Path:
-    """Gives the sequence file of one concept that is trained by itself."""
+    """Returns the sequence file of one concept that is trained by itself."""
     return out / ALONE / name / f"concept-{number}.yaml"
 
 

@@ -29,25 +29,25 @@ SCORES = 4
 
 
 def places_of(jobs: int) -> list[dict[str, str]]:
-    """Gives the environment of each of the runs side by side on this machine."""
+    """Returns the environment of each of the runs side by side on this machine."""
     # Those lent to this process; a job on a cluster has fewer than the machine.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return environments(jobs, torch.cuda.device_count(), cores, os.environ)
 
 
 def commands(run: Run) -> list[list[str]]:
-    """Gives the command lines of a run: learn, then score."""
+    """Returns the command lines of a run: learn, then score."""
     program = [sys.executable, "-m", "cns_lightning"]
     return [[*program, "fit", *run.fit_arguments()], [*program, "test", *run.test_arguments()]]
 
 
 def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
-    """Gives what each of the runs side by side finds in its environment besides the usual: its GPU, or its threads.
+    """Returns what each of the runs side by side finds in its environment besides the usual: its GPU, or its threads.
 
     Args:
         jobs: runs side by side; 0 stands for one a GPU, or one a core where there is none.
         gpus: that this process sees.
-        cores: of this machine.
+        cores: number of cores of this machine.
         given: environment of this process: the GPUs it may use by name, and threads, which win over ours.
     """
     count = jobs or gpus or cores
@@ -62,7 +62,7 @@ def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> 
 
 
 def done_mark(run: Run) -> dict[str, Any]:
-    """Gives what a finished run was asked for: its commands and what stood in its files."""
+    """Returns what a finished run was asked for: its commands and what stood in its files."""
     files = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (*run.files, run.sequence)}
     return {"commands": [command[3:] for command in commands(run)], "files": files, "scores": SCORES}
 

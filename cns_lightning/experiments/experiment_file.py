@@ -13,7 +13,7 @@ class ExperimentFile:
     """A YAML file of known keys, and what is wrong with it.
 
     Args:
-        path: of the file.
+        path: path of the file.
         keys: all that it may hold.
         example: a file that shows how it is done.
 
@@ -37,20 +37,20 @@ class ExperimentFile:
         """Notes every key of an entry that is none of the known ones."""
         for name in entry:
             if name not in keys:
-                self.add(f"{key}.{name}" if key else str(name), "is no known key", f"Use {', '.join(keys)}")
+                self.add(f"{key}.{name}" if key else str(name), "is an unknown key", f"Use {', '.join(keys)}")
 
     def mapping(self, key: str, value: Any) -> dict[str, Any]:
-        """Gives a mapping with words for keys that is not empty; notes a fault otherwise."""
+        """Returns a mapping with words for keys that is not empty; notes a fault otherwise."""
         if not isinstance(value, dict) or not value:
             self.add(key, "is missing" if value is None else f"is {value!r} where names with values are needed")
             return {}
         for name in value:
             if not isinstance(name, str) or not name.strip() or "/" in name:
-                self.add(f"{key}.{name}", "is no name", "Use a word in letters")
+                self.add(f"{key}.{name}", "is not a name", "Use a word in letters")
         return {str(name): each for name, each in value.items()}
 
     def settings(self, key: str, value: Any) -> dict[str, Any]:
-        """Gives values by configuration key."""
+        """Returns values by configuration key."""
         found = self.mapping(key, value)
         for name, each in found.items():
             if isinstance(each, dict):
@@ -58,7 +58,7 @@ class ExperimentFile:
         return found
 
     def values(self, key: str, value: Any) -> list[Any]:
-        """Gives a list of values of any kind, at least one."""
+        """Returns a list of values of any kind, at least one."""
         if not isinstance(value, list) or any(isinstance(each, dict) for each in value):
             self.add(key, f"is {value!r} where a list of values is needed", f"Write {key.split('.')[-1]}: [...]")
             return []
@@ -67,7 +67,7 @@ class ExperimentFile:
         return value
 
     def words(self, key: str, value: Any) -> tuple[str, ...]:
-        """Gives a list of words and numbers as words; nothing for nothing."""
+        """Returns a list of words and numbers as words; nothing for nothing."""
         if value is None:
             return ()
         if not isinstance(value, list) or not all(isinstance(each, str | int | float) for each in value):
@@ -76,7 +76,7 @@ class ExperimentFile:
         return tuple(str(each) for each in value)
 
     def numbers(self, key: str, value: Any) -> tuple[int, ...]:
-        """Gives a list of different whole numbers; nothing for nothing."""
+        """Returns a list of different whole numbers; nothing for nothing."""
         if value is None:
             return ()
         is_list = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
@@ -97,7 +97,7 @@ class ExperimentFile:
         return value
 
     def files(self, key: str, value: Any) -> tuple[str, ...]:
-        """Gives a list of files that exist, at least one."""
+        """Returns a list of files that exist, at least one."""
         found = self.words(key, value)
         if value is None or value == []:
             self.add(key, "names no file")

@@ -82,7 +82,7 @@ def curves_of(matrix: Matrix) -> Curves:
 
 
 def curves_by_method(runs: Iterable[Run]) -> dict[str, list[Curves]]:
-    """Gives the curves of every run with a whole matrix, by method; a concept by itself has none."""
+    """Returns the curves of every run with a whole matrix, by method; a concept by itself has none."""
     found: dict[str, list[Curves]] = {}
     for run in runs:
         matrix = read_json(RunFolder(run.folder).evaluation / "scores.json").get("matrix")
@@ -92,14 +92,14 @@ def curves_by_method(runs: Iterable[Run]) -> dict[str, list[Curves]]:
 
 
 def mean_and_spread(runs: Listing[Curves], figure: int) -> list[tuple[float, float]]:
-    """Gives mean and standard deviation over runs of one figure after each stage that all of them have."""
+    """Returns mean and standard deviation over runs of one figure after each stage that all of them have."""
     stages = min(len(curves) for curves in runs)
     values = [[curves[stage][figure] for curves in runs] for stage in range(stages)]
     return [(statistics.fmean(each), statistics.stdev(each) if len(each) > 1 else 0.0) for each in values]
 
 
 def curves_as_csv(curves: Mapping[str, Listing[Curves]]) -> bytes:
-    """Gives the curves as CSV: a row a method and stage, means and spreads over runs."""
+    """Returns the curves as CSV: a row a method and stage, means and spreads over runs."""
     text = io.StringIO()
     names = [name for figure in FIGURES for name in (figure, f"{figure}_spread")]
     writer = csv.writer(text, lineterminator="\n")
@@ -176,7 +176,7 @@ def draw_table(rows: Listing[Mapping[str, Any]]) -> bytes:
 
 
 def best_line(rows: Listing[Mapping[str, Any]], name: str, way: str) -> int | None:
-    """Gives the line of the best method in a column; bounds do not take part. None if no method has a value."""
+    """Returns the line of the best method in a column; bounds do not take part. None if no method has a value."""
     values = {
         line: row[name]
         for line, row in enumerate(rows)
@@ -245,7 +245,7 @@ def draw_grid(runs: Iterable[Run], class_word: Path, in_words: Path | None = Non
     """Lays out one picture of every method and concept after the last stage, below a picture of the user's.
 
     Args:
-        runs: of one set and one seed; the first single prompt of each concept is shown, its first picture.
+        runs: runs of one set and one seed; the first single prompt of each concept is shown, its first picture.
         class_word: folder of the class word's pictures, for its row.
         in_words: folder of the pictures drawn from the concepts' descriptions; None leaves the row out.
     """
@@ -283,7 +283,7 @@ def readable(method: str) -> str:
 
 
 def as_png(figure: Figure) -> bytes:
-    """Gives a figure as PNG; equal figures give equal bytes."""
+    """Returns a figure as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

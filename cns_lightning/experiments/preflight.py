@@ -26,7 +26,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
     """Sees before anything is learned whether `fit` and `test` will take what they are given.
 
     Args:
-        path: of the file that describes the runs, for the message.
+        path: path of the file that describes the runs, for the message.
         runs: all of them.
 
     Raises:
@@ -49,7 +49,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
 
 
 def new_configuration(path: Path, run: Run) -> Any:
-    """Gives the configuration of a run as in a new folder of its own, on one device, as the run will see it.
+    """Returns the configuration of a run as in a new folder of its own, on one device, as the run will see it.
 
     Raises:
         UserError: if `fit` would refuse it.
@@ -68,7 +68,7 @@ def check_snapshots(path: Path, run: Run, config: Any) -> None:
     """Refuses a curve of runs that keep no snapshots.
 
     Args:
-        path: of the file that describes the runs, for the message.
+        path: path of the file that describes the runs, for the message.
         run: one of them.
         config: its configuration.
 

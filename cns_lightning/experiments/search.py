@@ -132,13 +132,13 @@ def objective(figures: Mapping[str, float | None], names: tuple[str, ...] = AT_T
 
     Args:
         figures: by name; what does not exist, as for a sequence without prompts of several, does not count.
-        names: of the figures.
+        names: names of the figures.
     """
     return statistics.fmean(value for value in map(figures.get, names) if value is not None)
 
 
 def has_curves(runs: Iterable[tuple[int, Run]]) -> bool:
-    """Says whether all finished runs have a curve, so that settings can be compared by it."""
+    """Returns whether all finished runs have a curve, so that settings can be compared by it."""
     return all(scores_of(run).get("curve") for _, run in runs)
 
 
@@ -212,7 +212,7 @@ def widened(search: Search, rows: Iterable[dict[str, Any]]) -> Search | None:
 
 
 def best_of(search: Search, rows: Iterable[dict[str, Any]]) -> dict[str, Setting]:
-    """Gives the best setting of each method."""
+    """Returns the best setting of each method."""
     best: dict[str, Setting] = {}
     for cells in rows:
         best.setdefault(cells["method"], search.settings[cells["method"]][cells["setting"]])
@@ -220,7 +220,7 @@ def best_of(search: Search, rows: Iterable[dict[str, Any]]) -> dict[str, Setting
 
 
 def as_yaml(setting: Setting) -> bytes:
-    """Gives a setting as a configuration file to be stacked on the method's."""
+    """Returns a setting as a configuration file to be stacked on the method's."""
     tree: dict[str, Any] = {}
     for key, value in setting.items():
         # On the command line a method's arguments may be named without this level, in a file they may not.
@@ -233,7 +233,7 @@ def as_yaml(setting: Setting) -> bytes:
 
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:
-    """Gives the rows as CSV."""
+    """Returns the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -242,7 +242,7 @@ def as_csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def as_text(rows: list[dict[str, Any]], is_on_curves: bool = False) -> str:
-    """Gives the rows for a terminal and for Markdown, and says what the objective is.
+    """Returns the rows for a terminal and for Markdown, and says what the objective is.
 
     Args:
         rows: from `rows_of`.

@@ -57,7 +57,7 @@ def figures_of(scores: dict[str, Any]) -> Figures:
 
 
 def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> dict[str, Any]:
-    """Gives a row: means, and the standard deviation over runs where there are several."""
+    """Returns a row: means, and the standard deviation over runs where there are several."""
     cells: dict[str, Any] = {"method": method, "runs": len(quality)}
     for name in QUALITY:
         values = [each for each in (figures.get(name) for figures in quality) if each is not None]
@@ -73,12 +73,12 @@ def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> di
 
 
 def scores_of(run: Run) -> dict[str, Any]:
-    """Gives what `test` wrote of a finished run."""
+    """Returns what `test` wrote of a finished run."""
     return read_json(RunFolder(run.folder).evaluation / "scores.json")
 
 
 def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """Gives a row a finished run: what it was, its quality and its costs."""
+    """Returns a row a finished run: what it was, its quality and its costs."""
     rows = []
     for run in runs:
         scores = scores_of(run)
@@ -90,7 +90,7 @@ def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
 
 def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Gives a row a method, set and kind of concept: means over the runs, from pictures of one and of several concepts.
+    """Returns a row for every method, set and kind of concept: means over the runs, for one and for several concepts.
 
     Args:
         runs: finished ones.
@@ -115,7 +115,7 @@ def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, 
 
 
 def rows_within_class(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Gives a row a method, set and two concepts of one class: how alike pictures of one are to those of the other.
+    """Returns a row a method, set and two concepts of one class: how alike pictures of one are to those of the other.
 
     Means over the runs; a concept is compared with itself first.
 
@@ -161,7 +161,7 @@ def _rows_of_two(
 def rows_of(
     by_run: Iterable[dict[str, Any]], class_word: Sequence[dict[str, Any]], in_words: Sequence[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """Gives the rows of the table: methods in order, then the bounds.
+    """Returns the rows of the table: methods in order, then the bounds.
 
     Args:
         by_run: from `rows_by_run`.
@@ -178,7 +178,7 @@ def rows_of(
 
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
-    """Gives the table, or with `RUN_COLUMNS` the rows by run, as CSV; what does not exist is empty."""
+    """Returns the table, or with `RUN_COLUMNS` the rows by run, as CSV; what does not exist is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -187,7 +187,7 @@ def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> byte
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Gives the table in Markdown, spreads behind a plus-minus sign."""
+    """Returns the table in Markdown, spreads behind a plus-minus sign."""
     told = [name for name in QUALITY if any(cells[name] is not None for cells in rows)]
     names = ("method", "runs", *told, *COSTS)
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---:|" * (len(names) - 1)]

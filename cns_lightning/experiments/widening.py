@@ -35,7 +35,7 @@ def beyond(values: Sequence[float], outermost: float, upwards: bool) -> float | 
     In the series that the grid is a part of, otherwise by the ratio of its last two values on that side.
 
     Args:
-        values: of the grid, two or more, above 0; whole numbers alone are continued by whole numbers.
+        values: values of the grid, two or more, above 0; whole numbers alone are continued by whole numbers.
         outermost: the value to go on from: the last one on that side, of the grid or added since.
         upwards: whether to go to larger values.
     """

@@ -78,7 +78,7 @@ def _follow(folder: RunFolder, registry: NeuronRegistry, ahead: list[dict[str, A
     """Makes rows, seconds and configuration follow the registry, by token; doing it twice is doing it once.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         registry: after the change.
         ahead: concepts of the sequence that are still to be learned.
     """

@@ -110,7 +110,7 @@ class Method(nn.Module, ABC):
     context: StageContext
 
     def projections(self, base: BaseModel) -> dict[str, nn.Linear]:
-        """Gives the projections whose weights the method may move, by parameter name, always in the same order.
+        """Returns the projections whose weights the method may move, by parameter name, always in the same order.
 
         Raises:
             UserError: if the base model has none, or is of a kind the method is not made for.
@@ -131,7 +131,7 @@ class Method(nn.Module, ABC):
         raise NotImplementedError
 
     def fusion_settings(self) -> dict[str, object]:
-        """Gives the settings that `fuse` depends on, by name."""
+        """Returns the settings that `fuse` depends on, by name."""
         return {}
 
     def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
@@ -158,11 +158,11 @@ class Method(nn.Module, ABC):
         return text_states(self.context.base, prompts, with_gradient=True)
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Gives the weights to denoise with where they differ from the model's own, by parameter name."""
+        """Returns the weights to denoise with where they differ from the model's own, by parameter name."""
         return {}
 
     def penalty(self) -> Tensor | None:
-        """Gives what is added to the denoising loss, a scalar, or None for nothing."""
+        """Returns what is added to the denoising loss, a scalar, or None for nothing."""
         return None
 
     def after_step(self, step: int) -> None:
@@ -170,7 +170,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def finish_stage(self) -> ConceptRecord:
-        """Gives what is kept of the concept, rounded as it is stored; the runner folds exactly this.
+        """Returns what is kept of the concept, rounded as it is stored; the runner folds exactly this.
 
         Without side effects, and of tensors of its own: `Snapshots` also calls it in the middle of a stage, on one
         rank alone, and training goes on as if it had not.

@@ -29,7 +29,7 @@ TokenStart = Literal["rare_word", "class_word"]
 
 
 def anchor_strengths(overlapping: Tensor, prior: float, pretrained: float) -> Tensor:
-    """Gives each masked entry the strength of its one anchor: the prior concepts' where they moved it, else the base's.
+    """Returns the strength of every entry's one anchor: the prior concepts' where they moved it, else the base's.
 
     Args:
         overlapping: shape (entries,), bool: the entry was trained by an earlier concept.
@@ -82,7 +82,7 @@ def continual_lora_regularization(values: Tensor, earlier_shift: Tensor) -> Tens
 
 
 def gram(states: Tensor) -> Tensor:
-    """Gives the mean outer product of text states, shape (width, width), float32, from (prompts, tokens, width)."""
+    """Returns the mean outer product of text states, shape (width, width), float32, from (prompts, tokens, width)."""
     rows = states.reshape(-1, states.shape[-1]).float()
     return rows.T @ rows / len(rows)
 
@@ -93,7 +93,7 @@ def function_space_regularization(moved: Sequence[Tensor], stood: Sequence[Tenso
     Args:
         moved: matrices now, each (rows, width).
         stood: the matrices they are compared with, same shapes.
-        text_gram: of the prompts' states, shape (width, width).
+        text_gram: Gram matrix of the prompts' states, shape (width, width).
 
     Source: docs/methods.md 1.8, R3.
     """
@@ -123,10 +123,10 @@ class ConceptNeuronSelection(Method):
     """Trains the values on the concept neurons and the concept's token, and holds earlier knowledge by L_reg.
 
     Args:
-        learning_rate: of the values on the concept neurons.
+        learning_rate: learning rate of the values on the concept neurons.
         learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
             that are not named.
-        token_learning_rate: of the concept's token embedding.
+        token_learning_rate: learning rate of the concept's token embedding.
         learning_rate_falls: whether the learning rates fall in a straight line, to 0 at a stage's end.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
             concepts of one class share nearly all neurons.
@@ -243,12 +243,12 @@ class ConceptNeuronSelection(Method):
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Gives the key and value weights with the delta on them."""
+        """Returns the key and value weights with the delta on them."""
         self.moved = self.delta.weights()
         return self.moved
 
     def penalty(self) -> Tensor | None:
-        """Gives L_reg, balanced against the denoising loss; zero while the balance is being measured."""
+        """Returns L_reg, balanced against the denoising loss; zero while the balance is being measured."""
         if self.regularization == "none" or self.regularization_weight == 0:
             return None
         return self.weight * self._regularization()

@@ -46,7 +46,7 @@ class ConstrainedMerge:
         self.solution = torch.linalg.pinv(self.spread @ together.T, rtol=RTOL, hermitian=True) @ self.spread
 
     def merged(self, pretrained: Tensor, deltas: Sequence[Tensor]) -> Tensor:
-        """Gives the merged weights of one projection.
+        """Returns the merged weights of one projection.
 
         Args:
             pretrained: W_0, shape (d, w).

@@ -28,7 +28,7 @@ def self_regularization(earlier: Sequence[Tensor], products: Sequence[Tensor]) -
 
     Args:
         earlier: sum of the earlier concepts' products, a matrix each.
-        products: of the running stage, same shapes.
+        products: products of the running stage, same shapes.
 
     Source: arXiv 2304.06027, L_forget; docs/methods.md 7.
     """
@@ -44,9 +44,9 @@ class ContinualDiffusion(Method):
     Prompts name the token without a class word.
 
     Args:
-        learning_rate: of the factors.
-        token_learning_rate: of the concept's token embedding.
-        rank: of the delta of each matrix.
+        learning_rate: learning rate of the factors.
+        token_learning_rate: learning rate of the concept's token embedding.
+        rank: rank of the delta of each matrix.
         regularization_weight: factor on the self-regularization, a sum over all entries.
     """
 
@@ -88,12 +88,12 @@ class ContinualDiffusion(Method):
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Gives the key and value weights with the products added."""
+        """Returns the key and value weights with the products added."""
         self.products = self.delta.products()
         return self.delta.weights(self.products)
 
     def penalty(self) -> Tensor | None:
-        """Gives the weighted self-regularization; nothing while there is nothing to protect."""
+        """Returns the weighted self-regularization; nothing while there is nothing to protect."""
         if self.is_first or self.regularization_weight == 0:
             return None
         return self.regularization_weight * self_regularization(list(self.earlier), self.products)

@@ -29,13 +29,13 @@ class CustomDiffusion(DenseMethod):
     The trained tokens stay as they are when concepts are merged.
 
     Args:
-        learning_rate: of the key and value weights.
-        token_learning_rate: of the concept's token embedding.
+        learning_rate: learning rate of the key and value weights.
+        token_learning_rate: learning rate of the concept's token embedding.
         prior_weight: factor on the denoising loss of pictures of the class, relative to a loss of the concept that is
             summed over the latent channels.
         detach_first_token: leave keys and values of the first token untrained.
         captions: what the merged model must treat as before: a file of descriptions, or the name of one that ships.
-        ridge: of the merge, as a share of the mean of the captions' Gram diagonal.
+        ridge: ridge of the merge, as a share of the mean of the captions' Gram diagonal.
     """
 
     fuses = True
@@ -54,7 +54,7 @@ class CustomDiffusion(DenseMethod):
         self.captions, self.ridge = captions, ridge
 
     def fusion_settings(self) -> dict[str, object]:
-        """Gives the captions and the ridge."""
+        """Returns the captions and the ridge."""
         return {"captions": read_calibration_prompts(self.captions), "ridge": self.ridge}
 
     @torch.no_grad()
@@ -77,7 +77,7 @@ class CustomDiffusion(DenseMethod):
 
 
 def states_of_captions(base: BaseModel, captions: list[str]) -> Tensor:
-    """Gives the text states of captions from the start to the end token, shape (states, width), float32, on the CPU."""
+    """Returns the text states of captions, start to end token, shape (states, width), float32, on the CPU."""
     parts = []
     for start in range(0, len(captions), 32):
         encoded = text_states(base, captions[start : start + 32])
@@ -86,7 +86,7 @@ def states_of_captions(base: BaseModel, captions: list[str]) -> Tensor:
 
 
 def states_of_words(base: BaseModel, prompts: list[str], token: str) -> Tensor:
-    """Gives the text states from a concept's token to the end token, equal ones once, (states, width), on the CPU.
+    """Returns the text states from a concept's token to the end token, equal ones once, (states, width), on the CPU.
 
     Source: docs/methods.md 4.5, details: tokens of the words, the end token included, no padding.
     """

@@ -55,7 +55,7 @@ class SparseDelta(nn.Module):
         self.to(device)
 
     def weights(self) -> dict[str, Tensor]:
-        """Gives every matrix with the values added, float32; the gradient flows to ``values`` alone.
+        """Returns every matrix with the values added, float32; the gradient flows to ``values`` alone.
 
         The matrices are written in place from call to call: use them before calling again.
         """
@@ -99,9 +99,9 @@ class LowRankDelta(nn.Module):
 
     Args:
         weights: where the matrices stand, by parameter name.
-        rank: of the products.
-        seeds: of the run, and number of the stage.
-        device: of everything.
+        rank: rank of the products.
+        seeds: random seeds of the run, and number of the stage.
+        device: device of everything.
         bases: ``downs`` that stay as they are, by parameter name, float32.
 
     Source: LoRA (arXiv 2106.09685), section 4.1; the first values of ``downs`` as in its published code.
@@ -134,16 +134,16 @@ class LowRankDelta(nn.Module):
         self.to(device)
 
     def products(self) -> list[Tensor]:
-        """Gives what the matrices are moved by, in the order of ``names``."""
+        """Returns what the matrices are moved by, in the order of ``names``."""
         return [up @ down for up, down in zip(self.ups, self.downs, strict=True)]
 
     def weights(self, products: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Gives every matrix with its product added, float32; the gradient flows to the factors."""
+        """Returns every matrix with its product added, float32; the gradient flows to the factors."""
         moved = [origin + product for origin, product in zip(self.origins, products, strict=True)]
         return dict(zip(self.names, moved, strict=True))
 
     def rounded(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Gives the factors as they are stored, float16, on the CPU."""
+        """Returns the factors as they are stored, float16, on the CPU."""
         pairs = zip(self.names, self.ups, self.downs, strict=True)
         return {name: (up.detach().half().cpu(), down.detach().half().cpu()) for name, up, down in pairs}
 

@@ -10,8 +10,8 @@ class FineTuning(DenseMethod):
     """Trains all key and value weights and the concept's token.
 
     Args:
-        learning_rate: of the key and value weights.
-        token_learning_rate: of the concept's token embedding.
+        learning_rate: learning rate of the key and value weights.
+        token_learning_rate: learning rate of the concept's token embedding.
         detach_first_token: leave keys and values of the first token untrained.
     """
 

@@ -49,7 +49,7 @@ class LayerFusion(ABC):
 
     @abstractmethod
     def solve(self) -> Tensor:
-        """Gives the fused weight, shape (rows, columns), float32, on the weight's device."""
+        """Returns the fused weight, shape (rows, columns), float32, on the weight's device."""
 
 
 class GramFusion(LayerFusion):
@@ -79,7 +79,7 @@ class GramFusion(LayerFusion):
         self.moved += delta.to(self.device, torch.float64) @ gram
 
     def solve(self) -> Tensor:
-        """Gives the fused weight."""
+        """Returns the fused weight."""
         size = (self.ridge * self.gram.diagonal().mean()).clamp_min(torch.finfo(torch.float64).tiny)
         regular = self.gram + size * torch.eye(len(self.gram), dtype=torch.float64, device=self.device)
         return self.weight + torch.linalg.solve(regular, self.moved.T).T.to(self.weight)
@@ -107,7 +107,7 @@ class IterativeFusion(LayerFusion):
 
     @torch.enable_grad()
     def solve(self) -> Tensor:
-        """Gives the best weight that was met."""
+        """Returns the best weight that was met."""
         start = self.weight.to(self.device)
         parts = [each.to(start) for each in self.inputs]
         targets = torch.cat(

@@ -38,17 +38,17 @@ class MixOfShow(Method):
     Prompts name the token alone: its second vector starts at the class word and stands in its place.
 
     Args:
-        learning_rate: of the factors in the UNet.
-        text_learning_rate: of the factors in the text encoder.
-        token_learning_rate: of the vectors.
-        rank: of the deltas.
-        weight_decay: of everything.
+        learning_rate: learning rate of the factors in the UNet.
+        text_learning_rate: learning rate of the factors in the text encoder.
+        token_learning_rate: learning rate of the vectors.
+        rank: rank of the deltas.
+        weight_decay: weight decay of everything.
         largest_norm: the vectors stay for good once their mean norm reaches it; 0 sets no limit.
-        solver: of the fusion: ``iterations`` as published, or the closed form ``gram``.
-        iterations: of L-BFGS for keys, values and the text encoder.
-        other_iterations: of L-BFGS for the other projections.
+        solver: solver of the fusion: ``iterations`` as published, or the closed form ``gram``.
+        iterations: number of iterations of L-BFGS for keys, values and the text encoder.
+        other_iterations: number of iterations of L-BFGS for the other projections.
         fusion_steps: sampling steps on which the other projections' inputs are recorded.
-        ridge: of the closed form, as a share of the mean of the inputs' squares; iterations end early in its place.
+        ridge: ridge of the closed form, as a share of the inputs' mean square; iterations end early in its place.
     """
 
     display_name = "Mix-of-Show"
@@ -83,7 +83,7 @@ class MixOfShow(Method):
         self.iterations, self.other_iterations, self.fusion_steps = iterations, other_iterations, fusion_steps
 
     def projections(self, base: BaseModel) -> dict[str, nn.Linear]:
-        """Gives all attention projections of UNet and text encoder."""
+        """Returns all attention projections of UNet and text encoder."""
         return attention_projections(base.unet) | text_projections(base)
 
     def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
@@ -112,7 +112,7 @@ class MixOfShow(Method):
         ]
 
     def trained_weights(self) -> Weights:
-        """Gives all projections with the products added."""
+        """Returns all projections with the products added."""
         return self.delta.weights(self.delta.products())
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class MixOfShow(Method):
         return self.record(None, torch.zeros(0), list(self.token), self.delta.rounded())
 
     def fusion_settings(self) -> dict[str, object]:
-        """Gives the solver with its settings, and the sampling steps."""
+        """Returns the solver with its settings, and the sampling steps."""
         settings: dict[str, object] = {"solver": self.solver, "fusion_steps": self.fusion_steps}
         if self.solver == "gram":
             return settings | {"ridge": self.ridge}

@@ -30,7 +30,7 @@ _COLUMNS = "columns."
 
 
 def orthogonal_basis(width: int, seed: int) -> Tensor:
-    """Gives a random orthogonal matrix, shape (width, width), float32: the same for every concept of one seed.
+    """Returns a random orthogonal matrix, shape (width, width), float32: the same for every concept of one seed.
 
     Source: arXiv 2312.02432, 3.5.
     """
@@ -44,9 +44,9 @@ def chosen_columns(width: int, rank: int, seed: int, token: str, taken: Sequence
     """Chooses a concept's columns of a basis, shape (rank,), int64, ascending.
 
     Args:
-        width: of the basis.
+        width: width of the basis.
         rank: how many.
-        seed: of the basis, so that all runs of a token have the same columns.
+        seed: random seed of the basis, so that all runs of a token have the same columns.
         token: the concept's, which picks the columns.
         taken: columns that are not to be chosen.
 
@@ -69,12 +69,12 @@ class OrthogonalAdaptation(Method):
     Prompts name the token alone: its second vector starts at the class word and stands in its place.
 
     Args:
-        learning_rate: of the factors.
-        token_learning_rate: of the vectors.
-        rank: of the deltas.
+        learning_rate: learning rate of the factors.
+        token_learning_rate: learning rate of the vectors.
+        rank: rank of the deltas.
         share: factor on every concept's delta when they are added up.
         columns: ``random`` directions, which two concepts may share; or ``disjoint`` ones, which none do.
-        basis_seed: of the basis, so that runs which share it may be added up.
+        basis_seed: random seed of the basis, so that runs which share it may be added up.
     """
 
     names_class_word = False
@@ -96,7 +96,7 @@ class OrthogonalAdaptation(Method):
         self.columns: Columns = columns
 
     def projections(self, base: BaseModel) -> dict[str, nn.Linear]:
-        """Gives all attention projections of the UNet."""
+        """Returns all attention projections of the UNet."""
         single_text_encoder(base)
         return attention_projections(base.unet)
 
@@ -135,7 +135,7 @@ class OrthogonalAdaptation(Method):
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Gives all projections with the products added."""
+        """Returns all projections with the products added."""
         return self.delta.weights(self.delta.products())
 
     def finish_stage(self) -> ConceptRecord:
@@ -145,7 +145,7 @@ class OrthogonalAdaptation(Method):
         return self.record(None, torch.zeros(0), list(self.token), factors, extra)
 
     def fusion_settings(self) -> dict[str, object]:
-        """Gives the share and the seed of the basis."""
+        """Returns the share and the seed of the basis."""
         return {"share": self.share, "basis_seed": self.basis_seed}
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ class TextualInversion(Method):
     """Trains the concept's token; no concept can forget another. Prompts name the token without a class word.
 
     Args:
-        token_learning_rate: of the token's embedding.
+        token_learning_rate: learning rate of the token's embedding.
     """
 
     names_class_word = False

@@ -64,8 +64,8 @@ def token_starts(
     Args:
         method: says from what.
         base: the base model, before tokens are added.
-        concepts: of the sequence, in learning order.
-        registry: of the run: rare words of the base model, and which of them learned concepts have started from.
+        concepts: concepts of the sequence, in learning order.
+        registry: registry of the run: rare words of the base model, and from which of them learned concepts started.
         seed: base random seed.
 
     Raises:

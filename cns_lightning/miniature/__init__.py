@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def base_model_path() -> Path:
-    """Gives the folder of the base model, a plain diffusers pipeline."""
+    """Returns the folder of the base model, a plain diffusers pipeline."""
     return Path(str(files("cns_lightning") / "miniature" / "weights" / "base"))
 
 
 def judge_path() -> Path:
-    """Gives the folder of the judge, a plain transformers CLIPModel with its processor."""
+    """Returns the folder of the judge, a plain transformers CLIPModel with its processor."""
     return Path(str(files("cns_lightning") / "miniature" / "weights" / "judge"))

@@ -56,7 +56,7 @@ class CaptionTokens:
         """Returns the ids of some captions, a word without meaning before a noun now and then, some dropped.
 
         Args:
-            indices: of the captions, shape (batch,), on the device of the ids.
+            indices: indices of the captions, shape (batch,), on the device of the ids.
             generator: on the same device; its state decides.
 
         Returns:

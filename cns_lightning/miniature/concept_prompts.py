@@ -21,7 +21,7 @@ class Entry:
 
     @property
     def phrase(self) -> str:
-        """Give the noun phrase of an animal or object concept."""
+        """Return the noun phrase of an animal or object concept."""
         return f"a {self.token} {self.class_word}"
 
 
@@ -70,7 +70,7 @@ def _single_style(entry: Entry, random: Random) -> list[str]:
 
 
 def _endings(entries: Sequence[Entry]) -> list[str]:
-    """Give the phrases with which scenes and styles close a prompt."""
+    """Return the phrases with which scenes and styles close a prompt."""
     scenes = [f"in the {entry.token} scene" for entry in entries if entry.kind == "scene"]
     return scenes + [f"in {entry.token} style" for entry in entries if entry.kind == "style"]
 

@@ -105,7 +105,7 @@ class Sketch:
 
 
 def star_points(x: float, y: float, outer: float, inner: float, tips: int = 5) -> list[tuple[float, float]]:
-    """Give the corners of a star standing on two tips."""
+    """Return the corners of a star standing on two tips."""
     return [
         (
             x + (inner if i % 2 else outer) * math.sin(math.pi * i / tips),

@@ -23,7 +23,7 @@ JUDGE_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def with_a_wrong_word(caption: str, numbers: random.Random) -> str:
-    """Gives the caption with one kind, colour or scene replaced by another."""
+    """Returns the caption with one kind, colour or scene replaced by another."""
     words = caption.split()
     names: tuple[tuple[str, ...], ...] = (tuple(world.KINDS), tuple(world.COLOURS), tuple(world.FREE_COLOURS))
     # Kinds first: they are what is learned last.
@@ -94,7 +94,7 @@ def train_judge(recipe: Recipe, tokenizer: Any) -> Any:
 
 
 def contrast(logits: Tensor, texts: list[str]) -> Tensor:
-    """Gives the symmetric cross-entropy of pictures and texts.
+    """Returns the symmetric cross-entropy of pictures and texts.
 
     Args:
         logits: shape (pictures, texts), the first texts being the pictures' own.
@@ -111,7 +111,7 @@ def contrast(logits: Tensor, texts: list[str]) -> Tensor:
 
 
 def naming(names: Tensor, labels: Tensor) -> Tensor:
-    """Gives the mean cross-entropy of the kind, colour and pattern named at every patch.
+    """Returns the mean cross-entropy of the kind, colour and pattern named at every patch.
 
     Args:
         names: shape (pictures, patches, all labels).

@@ -26,7 +26,7 @@ class PatchComponents:
     bias: Tensor
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """Gives the latents of pictures, (pictures, 3, 64, 64) in [-1, 1] to (pictures, 16, 16, 16)."""
+        """Returns the latents of pictures, (pictures, 3, 64, 64) in [-1, 1] to (pictures, 16, 16, 16)."""
         return functional.conv2d(pixels, self.weight.to(pixels), self.bias.to(pixels), stride=PATCH)
 
 

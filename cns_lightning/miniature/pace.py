@@ -30,7 +30,7 @@ class Pace:
 
     Attributes:
         precision: ``float32`` or ``bfloat16``, of autocast.
-        kernel: of attention, ``math`` or ``fused``.
+        kernel: kernel of attention, ``math`` or ``fused``.
         compiled: whether torch.compile makes the code; only on a GPU.
     """
 

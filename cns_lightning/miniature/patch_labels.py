@@ -19,7 +19,7 @@ def patch_labels(pictures: Sequence[Picture], patches: int) -> numpy.ndarray:
 
     Args:
         pictures: records of the world, as rendered.
-        patches: of a side.
+        patches: number of patches of a side.
 
     Returns:
         Shape (pictures, 3, patches, patches), uint8; 0 where there is nothing.

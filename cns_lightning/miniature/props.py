@@ -93,7 +93,7 @@ def _craters(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random
 
 
 def _places(count: int, random: Random) -> list[float]:
-    """Give places from left to right, evenly but for a little play."""
+    """Return places from left to right, evenly but for a little play."""
     return [128 * (index + 0.5) / count + random.uniform(-9, 9) for index in range(count)]
 
 

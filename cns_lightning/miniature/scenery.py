@@ -29,7 +29,7 @@ _RAMP = Image.linear_gradient("L").resize((1, 256))
 
 
 def gradient(width: int, height: int, top: RGB, bottom: RGB) -> Image.Image:
-    """Give a picture fading from one colour at the top to another at the bottom."""
+    """Return a picture fading from one colour at the top to another at the bottom."""
     mask = _RAMP.resize((width, max(1, height)))
     return Image.composite(Image.new("RGB", mask.size, bottom), Image.new("RGB", mask.size, top), mask)
 
@@ -214,5 +214,5 @@ def paint_scene(scene: str, palette: Palette | None, seed: int) -> Image.Image:
 
 
 def brightness(palette: Palette) -> float:
-    """Give the mean brightness of the sky and ground colours."""
+    """Return the mean brightness of the sky and ground colours."""
     return sum(luminance(colour) for colour in palette[:4]) / 4

@@ -24,7 +24,7 @@ class Recipe:
 
     Attributes:
         work: folder of pools, states and results.
-        seed: of pictures, initial weights, order and noise.
+        seed: random seed of pictures, initial weights, order and noise.
         device: ``cpu`` or ``cuda``.
         processes: renderers side by side.
     """
@@ -120,7 +120,7 @@ def train_autoencoder(recipe: Recipe) -> Any:
 
 
 def target_components(recipe: Recipe) -> PatchComponents:
-    """Gives what the encoder aims at, found on the first pictures of the free world."""
+    """Returns what the encoder aims at, found on the first pictures of the free world."""
     free = replace(recipe, free_pictures=4000).pool("free")
     pixels = torch.from_numpy(free.pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     return patch_components(pixels)
@@ -136,14 +136,14 @@ def pool_latents(recipe: Recipe, pool: PicturePool, components: PatchComponents)
 
 
 def timestep_probabilities(alphas_cumprod: Tensor, most: float = 5.0, uniform: float = 0.4) -> Tensor:
-    """Gives how often each timestep is drawn: as min-SNR weighting would weigh it, with a uniform share.
+    """Returns how often each timestep is drawn: as min-SNR weighting would weigh it, with a uniform share.
 
     A small model trained on all timesteps alike spends itself on the last details of nearly clean latents and learns
     no shapes. Drawing by the weights instead of multiplying by them wastes no sample on a timestep of little weight;
     the uniform share keeps the noisiest ones, where the layout is decided, from starving.
 
     Args:
-        alphas_cumprod: of the noise schedule, shape (timesteps,).
+        alphas_cumprod: cumulative products of alpha of the noise schedule, shape (timesteps,).
         most: the signal-to-noise ratio above which a timestep gains no more weight.
         uniform: share of the draws that ignores the weights.
 

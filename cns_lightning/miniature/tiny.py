@@ -37,7 +37,7 @@ def tiny_base_model(folder: Path, seed: int = 0) -> Path:
 
     Args:
         folder: where to; made when missing.
-        seed: of the weights.
+        seed: random seed of the weights.
 
     Returns:
         The folder.
@@ -95,7 +95,7 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def tiny_text_config(tokenizer: CLIPTokenizer, **changes: Any) -> Any:
-    """Gives the configuration of a text encoder of two layers.
+    """Returns the configuration of a text encoder of two layers.
 
     Args:
         tokenizer: whose vocabulary it reads.
@@ -124,7 +124,7 @@ def tiny_unet(text_width: int, **changes: Any) -> UNet2DConditionModel:
     """Builds a denoiser with fresh weights from the global random state.
 
     Args:
-        text_width: of the states it reads.
+        text_width: width of the states it reads.
         **changes: settings of ``UNet2DConditionModel``.
     """
     from diffusers import UNet2DConditionModel
@@ -165,7 +165,7 @@ def write_tiny_judge(folder: Path, seed: int = 0) -> Path:
 
     Args:
         folder: where to; made when missing.
-        seed: of the weights.
+        seed: random seed of the weights.
 
     Returns:
         The folder.

@@ -52,7 +52,7 @@ def train(recipe: Recipe, stages: tuple[str, ...], out: Path, autoencoder: Path 
 
     Args:
         recipe: sizes.
-        stages: of `STAGES`.
+        stages: stages of `STAGES`.
         out: folder for the two models.
         autoencoder: folder of an autoencoder to take instead of training one.
     """

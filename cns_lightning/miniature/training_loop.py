@@ -36,7 +36,7 @@ class Schedule:
     averaging: float = 0.999
 
     def rate(self, step: int) -> float:
-        """Gives the learning rate at a step."""
+        """Returns the learning rate at a step."""
         decay = max(1, int(self.decay_share * self.steps))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup, (self.steps - step) / decay)
 

@@ -11,7 +11,7 @@ from cns_lightning.miniature.vocabulary import RGB
 
 
 def accent(colour: RGB, turn: float = 0.5) -> RGB:
-    """Give a strong colour on the other side of the colour circle."""
+    """Return a strong colour on the other side of the colour circle."""
     hue = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))[0]
     red, green, blue = colorsys.hsv_to_rgb((hue + turn) % 1, 0.85, 0.9)
     return round(red * 255), round(green * 255), round(blue * 255)

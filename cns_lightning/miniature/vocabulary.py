@@ -100,12 +100,12 @@ def mix(first: RGB, second: RGB, share: float) -> RGB:
 
 
 def luminance(colour: RGB) -> float:
-    """Give the perceived brightness of a colour, 0 to 255."""
+    """Return the perceived brightness of a colour, 0 to 255."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def distance(first: RGB, second: RGB) -> float:
-    """Give the weighted distance between two colours, close to what the eye sees."""
+    """Return the weighted distance between two colours, close to what the eye sees."""
     mean_red = (first[0] + second[0]) / 2
     red, green, blue = (a - b for a, b in zip(first, second, strict=True))
     return ((2 + mean_red / 256) * red**2 + 4 * green**2 + (2 + (255 - mean_red) / 256) * blue**2) ** 0.5

@@ -153,7 +153,7 @@ def _place(picture: Picture, random: Random, saying: float) -> str:
 
 
 def _style(picture: Picture, random: Random, saying: float) -> tuple[str, str]:
-    """Give what stands before and what stands behind the content to say the style."""
+    """Return what stands before and what stands behind the content to say the style."""
     if picture.inks is None:
         if picture.style in STYLE_PREFIXES and random.random() < 0.65:
             return f"{random.choice(STYLE_PREFIXES[picture.style])} ", ""

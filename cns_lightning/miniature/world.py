@@ -109,7 +109,7 @@ def _pattern_colour(colour: RGB, random: Random) -> RGB:
 
 
 def place_things(count: int, random: Random) -> list[tuple[float, float, float]]:
-    """Give x, y and size for up to three things, from left to right and not hiding each other.
+    """Return x, y and size for up to three things, from left to right and not hiding each other.
 
     Each number of things has its places, left with little play: from half a million pictures with things anywhere the
     denoiser learned scenes and colours but no shape.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def text_feature_norms(
     states: Tensor, positions: Literal["all"] | Tensor = "all", normalize_tokens: bool = False
 ) -> Tensor:
-    """Gives the L2 norm of every feature over the tokens of all prompts.
+    """Returns the L2 norm of every feature over the tokens of all prompts.
 
     Args:
         states: output of the text encoders, shape (prompts, tokens, width), any float dtype.

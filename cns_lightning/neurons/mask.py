@@ -49,7 +49,7 @@ class NeuronMask:
 
     @classmethod
     def empty(cls, shapes: Mapping[str, tuple[int, ...]]) -> NeuronMask:
-        """Gives the mask without neurons."""
+        """Returns the mask without neurons."""
         return cls(shapes, {name: np.zeros(-(-math.prod(shape) // 8), np.uint8) for name, shape in shapes.items()})
 
     def bools(self) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ class NeuronMask:
         return np.unpackbits(self._bits[name], count=math.prod(self.shapes[name]), bitorder="little").view(np.bool_)
 
     def indices(self, name: str) -> Tensor:
-        """Gives the flat indices of a matrix's neurons, ascending, int64, on the CPU."""
+        """Returns the flat indices of a matrix's neurons, ascending, int64, on the CPU."""
         return torch.from_numpy(np.flatnonzero(self._flat(name)))
 
     def counts(self) -> dict[str, int]:
@@ -76,12 +76,12 @@ class NeuronMask:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def iou(self, other: NeuronMask) -> float:
-        """Gives |both| / |either|, all matrices pooled; 0 where both are empty."""
+        """Returns |both| / |either|, all matrices pooled; 0 where both are empty."""
         either = (self | other).count()
         return (self & other).count() / either if either else 0.0
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Gives the packed form as tensors: ``NAME.bits`` uint8 and ``NAME.shape`` int64 for every matrix."""
+        """Returns the packed form as tensors: ``NAME.bits`` uint8 and ``NAME.shape`` int64 for every matrix."""
         tensors = {}
         for name in self.names:
             tensors[f"{name}.bits"] = torch.from_numpy(self._bits[name].copy())

@@ -19,7 +19,7 @@ Average = Literal["micro", "macro"]
 
 
 def pairwise_iou(masks: Sequence[NeuronMask], average: Average = "micro") -> Tensor:
-    """Gives the IoU of every pair of masks, shape (masks, masks), float64, ones on the diagonal.
+    """Returns the IoU of every pair of masks, shape (masks, masks), float64, ones on the diagonal.
 
     An empty mask has an IoU of 0 with every other.
 
@@ -36,14 +36,14 @@ def pairwise_iou(masks: Sequence[NeuronMask], average: Average = "micro") -> Ten
 
 
 def mean_pairwise_iou(masks: Sequence[NeuronMask], average: Average = "micro") -> float:
-    """Gives the mean IoU over all pairs of different masks; 0 for fewer than two."""
+    """Returns the mean IoU over all pairs of different masks; 0 for fewer than two."""
     pairs = pairwise_iou(masks, average).tril(-1).sum().item()
     number = len(masks) * (len(masks) - 1) // 2
     return pairs / number if number else 0.0
 
 
 def joint_iou(masks: Sequence[NeuronMask], average: Average = "micro") -> float:
-    """Gives |in all| / |in any| over all masks at once; 1 for a single mask with neurons, 0 for none.
+    """Returns |in all| / |in any| over all masks at once; 1 for a single mask with neurons, 0 for none.
 
     Source: supplement 9.3.
     """
@@ -63,10 +63,10 @@ def _iou(both: dict[str, int], either: dict[str, int], average: Average) -> floa
 
 
 def updated_share(mask: NeuronMask, parameters: int | None = None) -> float:
-    """Gives the share of parameters in a mask.
+    """Returns the share of parameters in a mask.
 
     Args:
-        mask: of key and value matrices.
+        mask: mask of key and value matrices.
         parameters: what to count against, for example those of the UNet; all entries of the mask's matrices if None.
 
     Source: supplement 9.2 (about 5 % of key and value weights, 0.13 % of all parameters).
@@ -76,13 +76,13 @@ def updated_share(mask: NeuronMask, parameters: int | None = None) -> float:
 
 
 def revisited_share(mask: NeuronMask, earlier: NeuronMask) -> float:
-    """Gives the share of a mask's neurons that are in another one too; 0 for an empty mask."""
+    """Returns the share of a mask's neurons that are in another one too; 0 for an empty mask."""
     count = mask.count()
     return (mask & earlier).count() / count if count else 0.0
 
 
 def overlap_of(masks: Mapping[str, NeuronMask]) -> dict[str, Any]:
-    """Gives how much the neurons of several concepts have in common.
+    """Returns how much the neurons of several concepts have in common.
 
     Args:
         masks: by token.

@@ -40,7 +40,7 @@ def base_neurons(scores: Tensor, share: float = 0.30) -> Tensor:
 
     Args:
         scores: shape (rows, columns), any float dtype.
-        share: of a row's entries, from 0 to 1.
+        share: share of a row's entries, from 0 to 1.
 
     Returns:
         Shape (rows, columns), bool, on the device of ``scores``.
@@ -70,7 +70,7 @@ def base_neurons(scores: Tensor, share: float = 0.30) -> Tensor:
 
 
 def _kept_minimum(scores: Tensor, kept: int) -> Tensor:
-    """Gives the smallest score among the largest ``kept`` of every row, shape (rows, 1)."""
+    """Returns the smallest score among the largest ``kept`` of every row, shape (rows, 1)."""
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
         # 2 ms against 61 ms of a stable sort for 1280 x 768: a vote makes one per prompt and matrix.
         position = scores.shape[1] - kept
@@ -86,7 +86,7 @@ def vote_counts(weights: Mapping[str, Tensor], prompt_norms: Tensor, share: floa
     Args:
         weights: key and value projections by parameter name, each (rows, columns).
         prompt_norms: feature norms of single prompts, shape (prompts, columns), float32.
-        share: of each row's entries, see `base_neurons`.
+        share: share of each row's entries, see `base_neurons`.
 
     Returns:
         By name, of the weight's shape and device; uint8 up to 255 prompts, else int32.
@@ -132,7 +132,7 @@ def mean_general_neurons(weights: Mapping[str, Tensor], prompt_norms: Tensor, sh
     Args:
         weights: by parameter name, each (rows, columns).
         prompt_norms: feature norms of single prompts, shape (prompts, columns).
-        share: of each row's entries, see `base_neurons`.
+        share: share of each row's entries, see `base_neurons`.
 
     Source: docs/methods.md 1.6 (G-mean).
     """
@@ -190,7 +190,7 @@ def random_neurons(mask: NeuronMask, seed: int) -> NeuronMask:
     """Draws a mask with as many neurons in every row as a given one; the control of the ablation.
 
     Args:
-        mask: of matrices.
+        mask: mask of matrices.
         seed: the same seed draws the same neurons.
 
     Source: supplement 9.5 (random neurons of the same count); per row docs/methods.md 1.10.

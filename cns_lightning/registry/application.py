@@ -40,7 +40,7 @@ def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[Concept
     Freezes the pipeline's parts, as every base model is.
 
     Args:
-        pipe: of any kind that has the parts of a base model.
+        pipe: pipeline of any kind that has the parts of a base model.
         source: name of the base model, for messages.
         records: the concepts.
 

@@ -65,7 +65,7 @@ class GeneralEntry:
     """What ``registry.json`` says of the general neurons.
 
     Attributes:
-        fingerprint: of the model, prompts and settings they follow from.
+        fingerprint: fingerprint of the model, prompts and settings they follow from.
         metadata: how they were chosen: rule, threshold, density.
     """
 
@@ -83,7 +83,7 @@ class GeneralNeurons:
 
     Attributes:
         mask: the neurons.
-        fingerprint: of model, prompts and settings; a run with another fingerprint selects anew.
+        fingerprint: fingerprint of model, prompts and settings; a run with another fingerprint selects anew.
         metadata: how they were chosen: rule, threshold, density.
     """
 
@@ -98,8 +98,8 @@ class Index:
 
     Attributes:
         base_model: where the base model comes from.
-        base_fingerprint: of its weights.
-        unet_parameters: of the base model's UNet, if it was told.
+        base_fingerprint: fingerprint of its weights.
+        unet_parameters: number of parameters of the base model's UNet, if it was told.
         fused_by: class path of the method that makes one model of the concepts; None where they simply add up.
         rare_words: words of the base model from which tokens start, best first; empty where none does.
     """
@@ -113,7 +113,7 @@ class Index:
     rare_words: tuple[str, ...] = ()
 
     def entries(self) -> list[ConceptEntry | GeneralEntry]:
-        """Gives every file's entry."""
+        """Returns every file's entry."""
         return [*([self.general] if self.general else []), *self.concepts]
 
 
@@ -123,7 +123,7 @@ def file_name(number: int, token: str) -> str:
 
 
 def next_number(concepts: Iterable[ConceptEntry]) -> int:
-    """Gives the number of the next concept's file: one more than the highest, so that no file kept changes its name."""
+    """Returns the number of the next concept's file: one more than the highest, so that files keep their names."""
     return max((int(entry.file.split("-")[0]) for entry in concepts), default=-1) + 1
 
 
@@ -245,7 +245,7 @@ def read_index(folder: Path) -> Index:
     """Reads ``registry.json``; a missing file of general neurons counts as none, they can be selected anew.
 
     Raises:
-        UserError: if there is no registry, or ``registry.json`` is damaged or of another version.
+        UserError: if there is not a registry, or ``registry.json`` is damaged or of another version.
     """
     path = folder / INDEX
     if not path.exists():
@@ -294,7 +294,7 @@ def _index_of(content: dict[str, Any], source: str) -> Index:
             rare_words=tuple(content["base_model"].get("rare_words", ())),
         )
     except (KeyError, TypeError) as error:
-        raise UserError(source, f"is no registry ({error})", "Restore the file from a copy") from error
+        raise UserError(source, f"is not a registry ({error})", "Restore the file from a copy") from error
 
 
 def read_checked(folder: Path, entry: ConceptEntry | GeneralEntry) -> bytes:
@@ -311,7 +311,7 @@ def read_checked(folder: Path, entry: ConceptEntry | GeneralEntry) -> bytes:
 
 
 def sha256_of_bytes(data: bytes) -> str:
-    """Gives the SHA-256 of a file's content, as hexadecimal."""
+    """Returns the SHA-256 of a file's content, as hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 

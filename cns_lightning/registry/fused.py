@@ -22,12 +22,12 @@ KEY, SECONDS = "fused_from", "seconds"
 
 
 def fusion_facts(method: Method) -> dict[str, str]:
-    """Gives what fused weights depend on besides the concepts, as text by name."""
+    """Returns what fused weights depend on besides the concepts, as text by name."""
     return {name: repr(value) for name, value in sorted(method.fusion_settings().items())}
 
 
 def fusion_text(method: Method) -> str:
-    """Gives the same in one text; empty where concepts add up."""
+    """Returns the same in one text; empty where concepts add up."""
     return json.dumps(fusion_facts(method)) if method.fuses else ""
 
 
@@ -40,14 +40,14 @@ def weights_after(
     base_weights: Mapping[str, Tensor],
     write: bool = True,
 ) -> dict[str, Tensor]:
-    """Gives the key and value weights after the first concepts of a run.
+    """Returns the key and value weights after the first concepts of a run.
 
     Fused weights are kept in ``fused/``, with what they were made of and the seconds it took; they are made anew when
     they are missing or stale.
 
     Args:
         count: how many concepts, at least one.
-        folder: of the run.
+        folder: folder of the run.
         registry: the concepts.
         method: that learned them, with its settings.
         base: the base model, which knows the concepts' tokens.

@@ -38,8 +38,8 @@ class ConceptRecord:
         mask: the neurons it moves; None for a method that moves none.
         values: what is added to them, shape (neurons,), float16, in the order of ``mask.names`` and, within a matrix,
             of ascending flat index.
-        embeddings: of the token, one per text encoder, each (vectors, width).
-        factors: of low-rank deltas, by parameter name: ``up`` (rows, rank) and ``down`` (rank, columns), float16; what
+        embeddings: embeddings of the token, one per text encoder, each (vectors, width).
+        factors: low-rank factors by parameter name: ``up`` (rows, rank) and ``down`` (rank, columns), float16; what
             is added to the weight is their product. Methods that fuse may make ``down`` again from something else and
             keep it empty, (0, columns).
         extra: further tensors by name, for methods that keep something else.
@@ -87,7 +87,7 @@ class ConceptRecord:
 
     @property
     def layers(self) -> int:
-        """Gives into how many layers the embeddings' vectors fall; 1 for a token that every layer reads alike."""
+        """Returns into how many layers the embeddings' vectors fall; 1 for a token that every layer reads alike."""
         return int(self.metadata.get(LAYERS, "1"))
 
     @property
@@ -96,7 +96,7 @@ class ConceptRecord:
         return tuple(self.metadata.get(RARE_WORDS, "").split())
 
     def moved(self) -> NeuronMask | None:
-        """Gives the neurons that the concept moves: those of its mask, or all of a matrix with factors."""
+        """Returns the neurons that the concept moves: those of its mask, or all of a matrix with factors."""
         if not self.factors:
             return self.mask
         shapes = {name: (len(up), down.shape[1]) for name, (up, down) in self.factors.items()}

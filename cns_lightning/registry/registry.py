@@ -60,9 +60,9 @@ class NeuronRegistry:
         Args:
             folder: where it is kept; None keeps it in memory.
             base_model: name or place of the base model, from which it can be loaded again.
-            base_fingerprint: of the base model's weights.
+            base_fingerprint: fingerprint of the base model's weights.
             weights: the base model's key and value weights; without them they are loaded when they are needed.
-            unet_parameters: of the base model, only to tell shares of it.
+            unet_parameters: number of parameters of the base model, only to tell shares of it.
             fused_by: class path of the method that makes one model of the concepts; None where they add up.
             rare_words: words from which the concepts' tokens start, best first.
         """
@@ -90,22 +90,22 @@ class NeuronRegistry:
 
     @property
     def base_model(self) -> str:
-        """Gives the name or place of the base model."""
+        """Returns the name or place of the base model."""
         return self._index.base_model
 
     @property
     def base_fingerprint(self) -> str:
-        """Gives the fingerprint of the base model."""
+        """Returns the fingerprint of the base model."""
         return self._index.base_fingerprint
 
     @property
     def unet_parameters(self) -> int | None:
-        """Gives the number of parameters of the base model's UNet, if it was told."""
+        """Returns the number of parameters of the base model's UNet, if it was told."""
         return self._index.unet_parameters
 
     @property
     def fused_by(self) -> str | None:
-        """Gives the class path of the method that makes one model of the concepts; None where they add up."""
+        """Returns the class path of the method that makes one model of the concepts; None where they add up."""
         return self._index.fused_by
 
     @property
@@ -115,17 +115,17 @@ class NeuronRegistry:
 
     @property
     def entries(self) -> tuple[ConceptEntry, ...]:
-        """Gives what ``registry.json`` says of every concept, in learning order; reads no file."""
+        """Returns what ``registry.json`` says of every concept, in learning order; reads no file."""
         return self._index.concepts
 
     @property
     def tokens(self) -> list[str]:
-        """Gives the tokens in learning order."""
+        """Returns the tokens in learning order."""
         return [entry.token for entry in self._index.concepts]
 
     @property
     def records(self) -> Records:
-        """Gives the concepts in learning order; each is read when it is asked for."""
+        """Returns the concepts in learning order; each is read when it is asked for."""
         return Records(self._index.concepts, self._store.record)
 
     def record(self, token: str) -> ConceptRecord:
@@ -137,7 +137,7 @@ class NeuronRegistry:
         return self._store.record(self._index.concepts[self._position(token)])
 
     def mask(self, token: str) -> dict[str, Tensor]:
-        """Gives the neurons a concept moves by parameter name, bool, of the weights' shapes; nothing if it moves none.
+        """Returns the neurons that a concept moves, bool by parameter name, of the weights' shapes; empty for none.
 
         Raises:
             UserError: if there is none of that token.
@@ -146,7 +146,7 @@ class NeuronRegistry:
         return {} if mask is None else mask.bools()
 
     def embedding(self, token: str, encoder: int = 0) -> Tensor:
-        """Gives the embedding of a token, shape (vectors, width), for the first or another text encoder.
+        """Returns the embedding of a token, shape (vectors, width), for the first or another text encoder.
 
         Raises:
             UserError: if there is none of that token.
@@ -167,7 +167,7 @@ class NeuronRegistry:
         return str(self.folder / files.INDEX) if self.folder else "registry"
 
     def general(self) -> dict[str, Tensor]:
-        """Gives the general neurons by parameter name, bool, of the weights' shapes.
+        """Returns the general neurons by parameter name, bool, of the weights' shapes.
 
         Raises:
             UserError: if none were selected, or their file is damaged.
@@ -175,17 +175,17 @@ class NeuronRegistry:
         return self.general_mask().bools()
 
     def general_mask(self) -> NeuronMask:
-        """Gives the general neurons, packed; raises what `general` raises."""
+        """Returns the general neurons, packed; raises what `general` raises."""
         if self._index.general is None:
             raise UserError(self._place, "holds no general neurons", "Run fit with a method that selects neurons")
         return self._store.general(self._index.general).mask
 
     def general_fingerprint(self) -> str | None:
-        """Gives what the general neurons follow from: model, prompts and settings; None if none were selected."""
+        """Returns what the general neurons follow from: model, prompts and settings; None if none were selected."""
         return self._index.general.fingerprint if self._index.general else None
 
     def general_metadata(self) -> dict[str, str]:
-        """Gives how the general neurons were chosen, for example rule, threshold and density."""
+        """Returns how the general neurons were chosen, for example rule, threshold and density."""
         return dict(self._index.general.metadata) if self._index.general else {}
 
     def set_general(
@@ -195,7 +195,7 @@ class NeuronRegistry:
 
         Args:
             mask: the neurons.
-            fingerprint: of model, prompts and settings.
+            fingerprint: fingerprint of model, prompts and settings.
             metadata: how they were chosen.
             write: whether this process writes files.
         """
@@ -260,7 +260,7 @@ class NeuronRegistry:
         self._index = replace(self._index, concepts=self._index.concepts[:count])
 
     def later(self, token: str) -> list[str]:
-        """Gives the tokens learned after one, and so on top of it.
+        """Returns the tokens learned after one, and so on top of it.
 
         Raises:
             UserError: if there is none of that token.
@@ -300,7 +300,7 @@ class NeuronRegistry:
         """Refuses a base model the concepts were not learned on.
 
         Args:
-            fingerprints: of the base model in use, as this and earlier versions take it; see `BaseModel.fingerprints`.
+            fingerprints: of the base model in use, as this and earlier versions take them; `BaseModel.fingerprints`.
             base_model: its name, for the message.
 
         Raises:
@@ -330,7 +330,7 @@ class NeuronRegistry:
         return self._store.verify(self._index)
 
     def union(self, upto: str | None = None) -> NeuronMask:
-        """Gives the neurons that any concept moves, up to and with a token; an empty mask if there are none.
+        """Returns the neurons that any concept moves, up to and with a token; an empty mask if there are none.
 
         Raises:
             UserError: if there is none of that token.
@@ -343,7 +343,7 @@ class NeuronRegistry:
         return NeuronMask.empty({name: tuple(weight.shape) for name, weight in (self._base_weights or {}).items()})
 
     def weights(self, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Gives the trained key and value weights by parameter name, float32, on the CPU.
+        """Returns the trained key and value weights by parameter name, float32, on the CPU.
 
         Base weights plus every concept's values, in learning order: the same bits whenever and wherever it is asked.
 
@@ -393,5 +393,5 @@ class NeuronRegistry:
         write_tokens(pipe, self.base_model, [self._store.record(entry) for entry in self._upto(upto)])
 
     def overlap(self) -> dict[str, Any]:
-        """Gives how much the concepts' neurons have in common; see `overlap_of`. Those that move none are left out."""
+        """Returns how much the concepts' neurons overlap; see `overlap_of`. Those that move none are left out."""
         return overlap_of({record.token: moved for record in self.records if (moved := record.moved()) is not None})

@@ -34,7 +34,7 @@ class Replay:
         self._joined: list[str] = []
 
     def weights(self, base: Mapping[str, Tensor], entries: Sequence[ConceptEntry], read: Reader) -> dict[str, Tensor]:
-        """Gives base weights plus every concept's values, float32, on the CPU; tensors of the caller's own.
+        """Returns base weights plus every concept's values, float32, on the CPU; tensors of the caller's own.
 
         Args:
             base: pretrained weights by parameter name.
@@ -65,7 +65,7 @@ class Replay:
         self._added = []
 
     def union(self, entries: Sequence[ConceptEntry], read: Reader) -> NeuronMask | None:
-        """Gives the neurons that any concept moves; None if none has a mask.
+        """Returns the neurons that any concept moves; None if none has a mask.
 
         Args:
             entries: the concepts.

@@ -42,13 +42,13 @@ class RecordStore:
         self._general_is_unsaved = False
 
     def path(self, file: str) -> Path:
-        """Gives the place of a file."""
+        """Returns the place of a file."""
         return (self.folder or Path()) / file
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     def record(self, entry: ConceptEntry) -> ConceptRecord:
-        """Gives a concept, from memory or from its file.
+        """Returns a concept, from memory or from its file.
 
         Raises:
             UserError: if the file is missing or damaged.
@@ -67,7 +67,7 @@ class RecordStore:
         return record
 
     def general(self, entry: GeneralEntry) -> GeneralNeurons:
-        """Gives the general neurons, from memory or from their file.
+        """Returns the general neurons, from memory or from their file.
 
         Raises:
             UserError: if the file is missing or damaged.

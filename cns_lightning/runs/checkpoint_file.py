@@ -71,7 +71,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
 
 
 def newest_checkpoint(last: Path, say: Callable[[str], None]) -> Path | None:
-    """Gives the newest whole checkpoint of a run, None where there never was one.
+    """Returns the newest whole checkpoint of a run, None where there never was one.
 
     A damaged one is reported and left as it is; the one before is used.
 

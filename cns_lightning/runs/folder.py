@@ -43,7 +43,7 @@ class RunFolder:
         self.requeues = self.path / "requeues.json"
 
     def fused_after(self, count: int) -> Path:
-        """Gives the file of the weights fused of the first concepts."""
+        """Returns the file of the weights fused of the first concepts."""
         return self.fused / f"after-{count - 1:03d}.safetensors"
 
     def snapshot(self, steps: int) -> Path:
@@ -56,15 +56,15 @@ class RunFolder:
         return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
     def stage_checkpoint(self, stage: int) -> Path:
-        """Gives the checkpoint that was written right after a stage."""
+        """Returns the checkpoint that was written right after a stage."""
         return self.checkpoints / f"stage-{stage}.ckpt"
 
     def sample_sheet(self, stage: int) -> Path:
-        """Gives the sheet of pictures that was drawn after a stage."""
+        """Returns the sheet of pictures that was drawn after a stage."""
         return self.samples / f"stage-{stage}.png"
 
     def has_begun(self) -> bool:
-        """Says whether a run has trained here: whether there is a learned concept or a checkpoint."""
+        """Returns whether a run has trained here: whether there is a learned concept or a checkpoint."""
         return any(self.registry.glob("[0-9]*.safetensors")) or any(self.checkpoints.glob("*.ckpt"))
 
     def create(self) -> None:
@@ -110,7 +110,7 @@ class RunFolder:
         if not folder.path.is_dir():
             raise UserError(f"--run {path}", "there is no such folder", "Give the --run folder of a fit")
         if not (folder.registry / "registry.json").exists() and not folder.config.exists():
-            problem = "is no run folder: it holds neither config.yaml nor registry/registry.json"
+            problem = "is not a run folder: it holds neither config.yaml nor registry/registry.json"
             raise UserError(f"--run {path}", problem, "Give the --run folder of a fit")
         return folder
 
@@ -119,7 +119,7 @@ def make_folder(path: Path, where: str) -> None:
     """Makes a folder, unless it is there, and sees whether it can be written to.
 
     Args:
-        path: of the folder; missing ones above it are made too.
+        path: path of the folder; missing ones above it are made too.
         where: what named it, for the message.
 
     Raises:

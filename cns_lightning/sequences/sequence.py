@@ -64,7 +64,7 @@ class EvaluationPrompts:
     triple: tuple[str, ...] = ()
 
     def all(self) -> tuple[str, ...]:
-        """Gives all prompts, singles first."""
+        """Returns all prompts, singles first."""
         return self.single + self.double + self.triple
 
 
@@ -82,7 +82,7 @@ class Sequence:
         """Reads a sequence file; picture folders are relative to it.
 
         Args:
-            path: of the file.
+            path: path of the file.
             learned: tokens of concepts whose pictures are needed no more.
 
         Raises:
@@ -113,7 +113,7 @@ class Sequence:
         return cls(content["name"], concepts, prompts)
 
     def plain(self) -> dict[str, Any]:
-        """Gives the sequence as plain values, picture folders absolute."""
+        """Returns the sequence as plain values, picture folders absolute."""
         return {
             "name": self.name,
             "concepts": [
@@ -130,7 +130,7 @@ class Sequence:
 
 
 def sequence_path(given: str) -> Path:
-    """Gives the path of a sequence file; a bare name stands for one that ships, such as ``miniature_set1``."""
+    """Returns the path of a sequence file; a bare name stands for one that ships, such as ``miniature_set1``."""
     path = expanded(given)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
@@ -199,7 +199,7 @@ def _some(names: list[str], most: int = 3) -> str:
 
 
 def unknown_word(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """Gives the remedy for a word that is none of the known ones."""
+    """Returns the remedy for a word that is none of the known ones."""
     near = difflib.get_close_matches(word, known, 1)
     return f"Did you mean {near[0]}" if near else f"Use one of {', '.join(known)}"
 
@@ -219,7 +219,7 @@ def _check_keys(
 ) -> None:
     for key in entry:
         if key not in known:
-            faults.add(f"{where}{key}", "is no known key", unknown_word(str(key), known))
+            faults.add(f"{where}{key}", "is an unknown key", unknown_word(str(key), known))
     for key in needed:
         if key not in entry:
             faults.add(f"{where}{key}", "is missing", f"Add the key {key}")
@@ -257,7 +257,7 @@ def _concept(faults: Faults, path: Path, number: int, entry: Any, learned: Colle
 
 def _check_pictures(faults: Faults, where: str, folder: Path) -> None:
     if not folder.is_dir():
-        faults.add(where, f"{folder} is no folder", "Give the folder of the pictures, relative to this file")
+        faults.add(where, f"{folder} is not a folder", "Give the folder of the pictures, relative to this file")
         return
     count = len(picture_files(folder))
     if count < FEWEST_PICTURES:
@@ -302,7 +302,7 @@ def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) ->
     for key in PROMPT_KEYS:
         prompts = entry.get(key) or []
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-            faults.add(f"{where}.{key}", "is no list of texts", "Write one prompt a line, each after a dash")
+            faults.add(f"{where}.{key}", "is not a list of texts", "Write one prompt a line, each after a dash")
             continue
         prompts = [composed(prompt) for prompt in prompts]
         for number, prompt in enumerate(prompts):

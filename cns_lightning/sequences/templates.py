@@ -61,7 +61,7 @@ def training_prompt(
     caption: str | None = None,
     names_class_word: bool = True,
 ) -> str:
-    """Gives the prompt of one training picture.
+    """Returns the prompt of one training picture.
 
     Args:
         concept: what is shown.
@@ -76,7 +76,7 @@ def training_prompt(
 
 
 def token_alone(prompt: str, concepts: Iterable[Concept]) -> str:
-    """Gives a prompt with tokens in place of tokens and class words: ``a <new1> cat`` becomes ``a <new1>``.
+    """Returns a prompt with tokens in place of tokens and class words: ``a <new1> cat`` becomes ``a <new1>``.
 
     So does the plural. A style keeps its word: ``in <new2> style`` names no thing of that class.
     """
@@ -107,7 +107,7 @@ def _of_style(prompt: str) -> str:
 
 
 def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> str:
-    """Gives the training prompt of a concept's class: the concept's own without its token."""
+    """Returns the training prompt of a concept's class: the concept's own without its token."""
     template: str = getattr(templates, concept.kind)
     stand_in = "" if "class_word" in template else concept.class_word
     return _of_style(" ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split()))
@@ -116,7 +116,7 @@ def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT
 def scoring_prompts(
     concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES, names_class_word: bool = True
 ) -> list[str]:
-    """Gives the prompts that stand for a concept: whose text states score its neurons, say."""
+    """Returns the prompts that stand for a concept: whose text states score its neurons, say."""
     return [training_prompt(concept, templates, names_class_word=names_class_word)]
 
 

@@ -12,7 +12,7 @@ from cns_lightning.storage import read_json, write_json
 
 
 def job_id() -> str | None:
-    """Gives the id of the batch job this process runs in, in the form scontrol takes; None outside of one."""
+    """Returns the id of the batch job this process runs in, in the form scontrol takes; None outside of one."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array is not None:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -30,7 +30,7 @@ def leave_out_tasks() -> None:
 
 
 def is_task() -> bool:
-    """Says whether srun has started this process as one of a job's; Lightning takes a shell of srun for none."""
+    """Returns whether srun has started this process as one of a job's; Lightning takes a shell of srun for none."""
     return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
@@ -38,7 +38,7 @@ def check_tasks(processes: int) -> None:
     """Refuses a job whose tasks are not the run's processes: each would train alone, in one folder.
 
     Args:
-        processes: of the run, over all nodes.
+        processes: number of processes of the run, over all nodes.
 
     Raises:
         UserError: if SLURM started another number of tasks.
@@ -54,7 +54,7 @@ def check_tasks(processes: int) -> None:
 
 
 def is_preempted(job: str) -> bool:
-    """Says whether SLURM is taking a running job off its nodes; a job that a user cancels does not count."""
+    """Returns whether SLURM is taking a running job off its nodes; a job that a user cancels does not count."""
     shown = _scontrol("show", "job", "-o", job)
     facts = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
     return facts.get("JobState") in ("RUNNING", "PREEMPTED") and facts.get("PreemptTime", "None") != "None"

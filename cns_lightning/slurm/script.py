@@ -13,7 +13,7 @@ class Task:
 
     Attributes:
         run: run folder, absolute.
-        arguments: of ``fit``, without ``--run``.
+        arguments: arguments of ``fit``, without ``--run``.
     """
 
     run: Path
@@ -59,11 +59,11 @@ class BatchJob:
 
     @property
     def numbers(self) -> str:
-        """Gives what SLURM puts into the name of an output file: the job's number, of an array the task's too."""
+        """Returns what SLURM puts into the name of an output file: the job's number, of an array the task's too."""
         return "%A_%a" if len(self.tasks) > 1 else "%j"
 
     def text(self) -> str:
-        """Gives the script; the same job always gives the same text."""
+        """Returns the script; the same job always gives the same text."""
         lines = [
             "#!/bin/bash",
             "# Written by `python -m cns_lightning launch`. Submit it again to continue: sbatch FILE",

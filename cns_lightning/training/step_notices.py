@@ -1,4 +1,4 @@
-"""What a step tells the host without making it wait: its loss, signals to stop, losses that are no number.
+"""What a step tells the host without making it wait: its loss, signals to stop, losses that are not finite.
 
 One vector on the device, summed over ranks together with the gradients. On a GPU the host reads it one step later from
 pinned memory: the copy of the step before is long done by then, so neither side waits.
@@ -24,8 +24,8 @@ class Notice:
     Attributes:
         step: the optimizer step of the stage, from 0.
         signals: for each kind of signal, how many ranks got it.
-        samples: samples of the step whose loss was no finite number.
-        has_finite_gradient: False if the gradient was no finite number.
+        samples: samples of the step whose loss was not finite.
+        has_finite_gradient: False if the gradient was not finite.
     """
 
     step: int
@@ -35,7 +35,7 @@ class Notice:
 
     @property
     def is_finite(self) -> bool:
-        """Says whether the step was one that could be taken."""
+        """Returns whether the step was one that could be taken."""
         return self.has_finite_gradient and not self.samples
 
 
@@ -47,7 +47,7 @@ class StepNotices:
         has_penalty: whether the method adds one to the loss.
 
     Args:
-        samples: of a step, over all ranks and accumulated batches.
+        samples: number of samples of a step, over all ranks and accumulated batches.
         ranks: how many processes there are.
         device: where the steps are computed.
     """
@@ -70,7 +70,7 @@ class StepNotices:
             losses: shape (batch,).
             penalty: what the method adds, a scalar.
             first: number of the batch's first sample within the step.
-            share: of this batch in its rank's part of the step.
+            share: share of this batch in its rank's part of the step.
         """
         losses = losses.detach()
         self.vector[LOSS] += losses.mean() * share
@@ -88,7 +88,7 @@ class StepNotices:
         """Notes whether the gradients, already averaged over ranks, are finite.
 
         Args:
-            gradients: of everything that is trained.
+            gradients: gradients of everything that is trained.
             is_scaled: half precision with a loss scale, where an infinite gradient is how the scale is found.
 
         Returns:
@@ -101,7 +101,7 @@ class StepNotices:
         return unfit | (self.vector[FIRST_SAMPLE:] > 0).any()
 
     def mean(self, slot: int) -> Tensor:
-        """Gives the mean over ranks of the loss or the penalty of the step just taken, a scalar on the device."""
+        """Returns the mean over ranks of the loss or the penalty of the step just taken, a scalar on the device."""
         return self.vector[slot] / self.ranks
 
     def publish(self, step: int) -> None:
@@ -116,7 +116,7 @@ class StepNotices:
         self.waiting.append((step, kept, arrived))
 
     def read(self, wait: bool = False) -> list[Notice]:
-        """Gives the notices that have come since the last call; the same ones at the same step on every rank.
+        """Returns the notices that have come since the last call; the same ones at the same step on every rank.
 
         Args:
             wait: also for the step just taken.

@@ -20,7 +20,7 @@ from tests.diffusion.test_sampling import difference
 
 @pytest.fixture(scope="module")
 def folder(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gives a run folder of two concepts that move every key and value weight."""
+    """Returns a run folder of two concepts that move every key and value weight."""
     path = tmp_path_factory.mktemp("run")
     base = BaseModel.load(str(tiny_base_model))
     weights = {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
@@ -35,7 +35,7 @@ def folder(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    """Gives a command line that draws quickly."""
+    """Returns a command line that draws quickly."""
     return ["--run", str(folder), "--steps", "2", "--device", "cpu", *more]
 
 
@@ -163,7 +163,7 @@ def test_number_of_pictures_is_checked(folder: Path, count: str, capsys: pytest.
     with pytest.raises(SystemExit) as stopped:
         run(arguments(folder, "--prompt", "a cat", "--n", count))
     assert stopped.value.code == 2
-    assert "is no whole number of at least 1" in capsys.readouterr().err
+    assert "is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_file_names_are_plain() -> None:

@@ -12,7 +12,7 @@ DEMO = ("launch", "--config", "configs/experiments/demo.yaml")
 
 
 def shown(capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    """Gives the script of a dry run."""
+    """Returns the script of a dry run."""
     assert main([*DEMO, *more, "--dry-run"]) == 0
     return capsys.readouterr().out
 

@@ -17,7 +17,7 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_wrong_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["genrate"]) == 2
-    assert capsys.readouterr().err == "genrate: is no command. Did you mean generate\n"
+    assert capsys.readouterr().err == "genrate: is not a command. Did you mean generate\n"
 
 
 @pytest.mark.parametrize("command", [["--help"], *([name, "--help"] for name in COMMANDS)])

@@ -40,9 +40,9 @@ def refused(*words: str) -> str:
         (("--snapshots.steps", "[5, 300]"), ("--snapshots.steps: has 300, and a stage has 300 steps",)),
         (("--trainer.devices", "0"), ("trainer.devices: is 0, at least 1 is needed",)),
         (("--trainer.gradient_clip_val", "-1"), ("trainer.gradient_clip_val: is -1, at least 0 is needed",)),
-        (("--lr", "1"), ("lr: is no known key. Set model.method.init_args.learning_rate",)),
-        (("--resume",), ("resume: is no known key", "goes on by itself")),
-        (("--data.num_workers", "2"), ("data.num_workers: is no known key. Leave it out",)),
+        (("--lr", "1"), ("lr: is an unknown key. Set model.method.init_args.learning_rate",)),
+        (("--resume",), ("resume: is an unknown key", "goes on by itself")),
+        (("--data.num_workers", "2"), ("data.num_workers: is an unknown key. Leave it out",)),
         (("--data.steps=",), ("data.steps: is empty, a whole number is needed",)),
         (("--steps", "true"), ("steps: is True, a whole number is needed",)),
         (("--trainer.gradient_clip_val", "x"), ("gradient_clip_val: is x, a",)),
@@ -102,7 +102,7 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (b"data:\n  steps: 3\n  steps: 4\n", "line 3: steps stands here for the second time, after line 2"),
         ("trainer:\n  devices: 1\n".encode("utf-16"), "is not UTF-8 text"),
         (b"# caf\xe9\ntrainer:\n  devices: 1\n", "line 1: is not UTF-8 text"),
-        (b"data: [\n", "is no valid YAML"),
+        (b"data: [\n", "is not valid YAML"),
     ],
 )
 def test_files(data: bytes, part: str, tmp_path: Path) -> None:

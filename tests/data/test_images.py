@@ -66,7 +66,7 @@ def test_cut_off_picture_is_refused(tmp_path: Path) -> None:
 
 def test_text_in_disguise_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("no picture")
-    assert "a.jpg: is no picture" in _refused(tmp_path / "a.jpg")
+    assert "a.jpg: is not a picture" in _refused(tmp_path / "a.jpg")
 
 
 def test_tiny_picture_is_refused(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_numbers_are_scaled_or_refused(tmp_path: Path) -> None:
 def test_a_file_of_a_format_that_runs_programs_is_refused(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    assert "is no picture" in _refused(tmp_path / "a.png")
+    assert "is not a picture" in _refused(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

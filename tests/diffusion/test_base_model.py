@@ -21,7 +21,7 @@ def change_config(folder: Path, part: str, **changes: object) -> None:
 
 @pytest.fixture
 def copy(tiny_base_model: Path, tmp_path: Path) -> Path:
-    """Gives a copy of the tiny model that may be spoiled."""
+    """Returns a copy of the tiny model that may be spoiled."""
     return Path(shutil.copytree(tiny_base_model, tmp_path / "model"))
 
 
@@ -228,5 +228,5 @@ def test_checkpoint_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 def test_hub_without_network_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"owner/name: is no folder here .* hub cannot be reached\. Download it"):
+    with pytest.raises(UserError, match=r"owner/name: is not a folder here .* hub cannot be reached\. Download it"):
         BaseModel.load("owner/name")

@@ -24,7 +24,7 @@ def states(base: BaseModel) -> Tensor:
 
 @pytest.fixture
 def others(base: BaseModel) -> dict[str, Tensor]:
-    """Gives another weight for every projection."""
+    """Returns another weight for every projection."""
     generator = torch.Generator().manual_seed(5)
     projections = key_value_projections(base.unet)
     return {name: torch.randn(each.weight.shape, generator=generator) for name, each in projections.items()}
@@ -38,7 +38,7 @@ def overrides(base: BaseModel) -> Iterator[WeightOverrides]:
 
 
 def dense_gradients(base: BaseModel, states: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gives the gradient of every projection as a plain parameter, of the mean square of what the UNet predicts."""
+    """Returns the gradient of every projection as a plain parameter, of the mean square of what the UNet predicts."""
     projections = key_value_projections(base.unet)
     kept = {name: each.weight.detach().clone() for name, each in projections.items()}
     for name, each in projections.items():

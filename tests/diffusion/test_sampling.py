@@ -14,7 +14,7 @@ PROMPTS = ["a photo of a cat", "a red car at night", "a boat"]
 
 
 def difference(first: Image.Image, second: Image.Image) -> int:
-    """Gives the largest difference of a colour value, 0 to 255."""
+    """Returns the largest difference of a colour value, 0 to 255."""
     return int(numpy.abs(numpy.asarray(first).astype(int) - numpy.asarray(second).astype(int)).max())
 
 

@@ -81,7 +81,7 @@ def in_original_layout(base: BaseModel) -> dict[str, Tensor]:
 
 @pytest.fixture
 def checkpoint(base: BaseModel, tmp_path: Path) -> Path:
-    """Gives a single-file checkpoint of the tiny model."""
+    """Returns a single-file checkpoint of the tiny model."""
     save_file(in_original_layout(base), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
@@ -109,7 +109,7 @@ def test_single_file_without_network_says_what_to_put_beside_it(
 def test_damaged_single_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match=r"model\.safetensors: is damaged or no safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors: is damaged or not a safetensors file"):
         BaseModel.load(str(path))
 
 

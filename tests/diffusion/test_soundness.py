@@ -29,7 +29,7 @@ WEIGHTS = {
 
 @pytest.fixture
 def copy(tiny_base_model: Path, tmp_path: Path) -> Path:
-    """Gives a copy of the tiny model that may be spoiled."""
+    """Returns a copy of the tiny model that may be spoiled."""
     return Path(shutil.copytree(tiny_base_model, tmp_path / "model"))
 
 
@@ -101,7 +101,7 @@ def test_a_tokenizer_without_its_length_gets_that_of_the_text_encoder(copy: Path
 
 @pytest.fixture
 def small_files(tiny_base_model: Path, tmp_path: Path) -> Path:
-    """Gives the path of a single file beside which the small files of its folder lie."""
+    """Returns the path of a single file beside which the small files of its folder lie."""
     shutil.copytree(tiny_base_model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     return tmp_path / "model.safetensors"
 

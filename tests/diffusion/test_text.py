@@ -22,7 +22,7 @@ PROMPTS = ["a photo of a cat on the beach", "", "An ÉTRANGE word! " * 40]
 
 @pytest.fixture(params=["base", "xl_base"])
 def model(request: pytest.FixtureRequest) -> BaseModel:
-    """Gives both kinds of base model, one after the other."""
+    """Returns both kinds of base model, one after the other."""
     return request.getfixturevalue(request.param)
 
 

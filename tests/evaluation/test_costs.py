@@ -14,7 +14,7 @@ from cns_lightning.storage import write_json, write_tensors
 
 
 def registry(*tokens: str, fused_by: str | None = None) -> Any:
-    """Gives what `costs_of` reads of a registry."""
+    """Returns what `costs_of` reads of a registry."""
     return SimpleNamespace(
         tokens=list(tokens),
         records=[SimpleNamespace(trained=10 * (number + 1)) for number, _ in enumerate(tokens)],
@@ -24,7 +24,7 @@ def registry(*tokens: str, fused_by: str | None = None) -> Any:
 
 
 def stage(token: str, training: float | None, gpu: int | None = None, resident: int = 5_000_000) -> dict[str, Any]:
-    """Gives a stage's timings; None for one whose training has not begun."""
+    """Returns a stage's timings; None for one whose training has not begun."""
     seconds = {"selection": 1.0, "finish": 100.0} | ({} if training is None else {"training": training})
     peak = {"resident": resident} | ({} if gpu is None else {"gpu": gpu})
     return {"concept": token, "seconds": seconds, "peak_memory_bytes": peak}

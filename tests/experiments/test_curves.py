@@ -19,7 +19,7 @@ def _point(image: float, text: float) -> dict[str, dict[str, float]]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
-    """Gives two runs of a method, of which one has a step more, and one of another without a curve."""
+    """Returns two runs of a method, of which one has a step more, and one of another without a curve."""
     curves = [[(10, 0.4, 0.6), (20, 0.5, 0.5)], [(10, 0.5, 0.7), (15, 0.9, 0.1), (20, 0.7, 0.4)], []]
     found = []
     for number, (curve, method) in enumerate(zip(curves, ("cns", "cns", "alone"), strict=True)):

@@ -30,7 +30,7 @@ FAST = ("--model.method.init_args.learning_rate", "1e-2")
 
 @pytest.fixture(scope="module")
 def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Gives base model, sequence file and run folder of a finished run of two concepts."""
+    """Returns base model, sequence file and run folder of a finished run of two concepts."""
     folder = tmp_path_factory.mktemp("custom_diffusion")
     sequence = write_sequence(folder, ["cat", "dog"])
     assert main(arguments(tiny_base_model, sequence, folder / "run", *FAST, method="custom_diffusion")) == 0
@@ -38,7 +38,7 @@ def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def weights(pipe: object) -> dict[str, torch.Tensor]:
-    """Gives a pipeline's key and value weights."""
+    """Returns a pipeline's key and value weights."""
     return {name: each.weight.detach() for name, each in key_value_projections(pipe.unet).items()}  # type: ignore[attr-defined]
 
 

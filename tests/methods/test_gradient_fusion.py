@@ -23,7 +23,7 @@ def _solved(fusion: LayerFusion, deltas: list[Tensor], inputs: list[Tensor]) -> 
 
 
 def _least_squares(weight: Tensor, deltas: list[Tensor], inputs: list[Tensor], mu: float = 0.0) -> Tensor:
-    """Gives the solution of least change, by a solver that sees all rows at once; mu penalizes the change."""
+    """Returns the solution of least change, by a solver that sees all rows at once; mu penalizes the change."""
     targets = torch.cat([each @ delta.T for each, delta in zip(inputs, deltas, strict=True)]).double()
     rows, columns = torch.cat(inputs).double(), weight.shape[1]
     rows = torch.cat([rows, mu**0.5 * torch.eye(columns, dtype=torch.float64)])

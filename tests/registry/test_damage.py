@@ -130,7 +130,7 @@ def test_lost_general_neurons_are_selected_anew_not_mourned(registry: NeuronRegi
         ("{", "is not valid JSON"),
         ("[]", "has format version None"),
         ('{"format_version": 99}', "has format version 99, this program reads version 1"),
-        ('{"format_version": 1}', "is no registry"),
+        ('{"format_version": 1}', "is not a registry"),
     ],
 )
 def test_a_damaged_index_is_named(registry: NeuronRegistry, content: str, message: str) -> None:

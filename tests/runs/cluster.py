@@ -101,7 +101,7 @@ class Cluster:
         return done.stdout + done.stderr
 
     def job(self, number: str) -> dict[str, str]:
-        """Gives what SLURM knows of a job."""
+        """Returns what SLURM knows of a job."""
         words = self.ask("scontrol", "show", "job", "-o", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 

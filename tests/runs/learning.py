@@ -35,7 +35,7 @@ def write_sequence(folder: Path, words: list[str]) -> Path:
 
 
 def arguments(base: Path, sequence: Path, run: Path, *more: str, method: str = "cns", steps: int | None = 3) -> list[str]:
-    """Gives the command line of a short run."""
+    """Returns the command line of a short run."""
     return [
         "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
         "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",

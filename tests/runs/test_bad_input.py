@@ -14,7 +14,7 @@ from tests.runs.learning import arguments, write_sequence
 
 @pytest.fixture
 def sequence(tmp_path: Path) -> Path:
-    """Gives a sequence file of two concepts."""
+    """Returns a sequence file of two concepts."""
     return write_sequence(tmp_path / "sequence", ["cat", "dog"])
 
 
@@ -91,7 +91,7 @@ def test_unreadable_picture_of_the_last_concept_stops_before_any_work(
 ) -> None:
     (sequence.parent / "dog1" / "0.png").write_bytes(b"no picture")
     said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run"))
-    assert "0.png: is no picture" in said
+    assert "0.png: is not a picture" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -30,7 +30,7 @@ from tests.runs.learning import write_sequence
 
 @pytest.fixture
 def comparison(tiny_base_model: Path, tiny_judge: Path, tiny_dino: Path, tmp_path: Path) -> Path:
-    """Gives a comparison of two methods on two concepts."""
+    """Returns a comparison of two methods on two concepts."""
     sequence = write_sequence(tmp_path / "two", ["cat", "dog"])
     content = yaml.safe_load(sequence.read_text("utf-8"))
     content["prompts"] = {
@@ -247,7 +247,7 @@ def test_wrong_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = tmp_path / "wrong.yaml"
     path.write_text("stack: [nowhere.yaml]\nmethods: {cns: [configs/methods/cns.yaml]}\nset: [a]\n", "utf-8")
     assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "set: is no known key" in capsys.readouterr().err
+    assert "set: is an unknown key" in capsys.readouterr().err
     path.write_text("stack: [nowhere.yaml]\nmethods: {cns: [configs/methods/cns.yaml]}\nalone: none\n", "utf-8")
     assert main(["compare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err

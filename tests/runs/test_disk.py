@@ -14,7 +14,7 @@ from tests.runs.learning import arguments, write_sequence
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Gives a file system of 200 kB in memory; making one wants root."""
+    """Returns a file system of 200 kB in memory; making one wants root."""
     place = tmp_path / "disk"
     place.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)], capture_output=True, check=False)

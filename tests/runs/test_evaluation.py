@@ -26,7 +26,7 @@ PROMPTS = {
 
 @pytest.fixture(scope="module")
 def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Gives base model, sequence file and run folder of a finished run of two concepts."""
+    """Returns base model, sequence file and run folder of a finished run of two concepts."""
     folder = tmp_path_factory.mktemp("evaluation")
     sequence = write_sequence(folder, ["cat", "dog"])
     content = yaml.safe_load(sequence.read_text("utf-8"))
@@ -39,7 +39,7 @@ def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def run(finished: tuple[Path, Path, Path], tmp_path: Path) -> Path:
-    """Gives a copy of the finished run."""
+    """Returns a copy of the finished run."""
     return Path(shutil.copytree(finished[2], tmp_path / "run"))
 
 
@@ -50,13 +50,13 @@ def test_likeness_within_a_class_is_said() -> None:
 
 
 def command(run: Path, judge: Path, *more: str) -> list[str]:
-    """Gives the command line of a small evaluation."""
+    """Returns the command line of a small evaluation."""
     few = ("--pictures", "2", "--look-alikes", "2")
     return ["test", "--run", str(run), "--judge", str(judge), "--device", "cpu", *few, *more]
 
 
 def times(run: Path) -> dict[str, int]:
-    """Gives when each picture was written."""
+    """Returns when each picture was written."""
     images = run / "evaluation" / "images"
     return {str(path.relative_to(images)): path.stat().st_mtime_ns for path in images.rglob("*.png")}
 

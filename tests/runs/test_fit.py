@@ -22,7 +22,7 @@ from tests.runs.stop_at import PLAN, StopAt
 
 @pytest.fixture(scope="module")
 def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Gives base model, sequence file and run folder of a finished run of two concepts."""
+    """Returns base model, sequence file and run folder of a finished run of two concepts."""
     folder = tmp_path_factory.mktemp("fit")
     sequence = write_sequence(folder, ["cat", "cat"])
     run = folder / "run"

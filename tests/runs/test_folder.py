@@ -24,5 +24,5 @@ def test_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 def test_missing_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         RunFolder.existing(tmp_path / "none")
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         RunFolder.existing(tmp_path)

@@ -81,7 +81,7 @@ def test_pictures_are_drawn_and_scored_there(tiny_base_model: Path, tiny_judge: 
     assert main(["generate", "--run", str(run), "--prompt", "a <new1> cat", "--steps", "2", "--n", "2"]) == 0
 
 
-def test_a_loss_that_is_no_number_is_named(
+def test_a_loss_that_is_not_finite_is_named(
     tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sequence = write_sequence(tmp_path / "sequence", ["cat"])

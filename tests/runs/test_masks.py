@@ -20,7 +20,7 @@ SHARE = 0.30
 
 
 def norms(pipe: StableDiffusionPipeline, prompt: str) -> numpy.ndarray:
-    """Gives the L2 norm of every text feature over all positions of a prompt."""
+    """Returns the L2 norm of every text feature over all positions of a prompt."""
     states = pipe.encode_prompt(prompt, "cpu", 1, False)[0]
     return states[0].double().square().sum(0).sqrt().numpy()
 

@@ -1,4 +1,4 @@
-"""A loss that is no number: the run stops, names the picture, and what it saved can be used."""
+"""A non-finite loss: the run stops, names the picture, and what it saved can be used."""
 
 from pathlib import Path
 

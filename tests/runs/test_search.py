@@ -98,7 +98,7 @@ def test_an_unequal_budget_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["search", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert "try different numbers of settings (cns 2, textual_inversion 1). Let all try 2" in said
-    assert "set: is no known key" in said
+    assert "set: is an unknown key" in said
     _write(config, {"cns": ["configs/methods/cns.yaml"]})
     assert main(["search", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
     assert "methods.cns: needs the keys files and grid" in capsys.readouterr().err

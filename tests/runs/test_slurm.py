@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Gives a running cluster."""
+    """Returns a running cluster."""
     running = Cluster(tmp_path_factory.mktemp("slurm"))
     yield running
     running.stop()
@@ -28,7 +28,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def launched(
     cluster: Cluster, pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Gives a function that launches a run of two tasks with a plan, and gives the job's number."""
+    """Returns a function that launches a run of two tasks with a plan, and gives the job's number."""
     base, sequence, _ = pair
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, cluster.environment[name])
@@ -91,5 +91,5 @@ def test_a_cancelled_job_saves_and_is_not_requeued(cluster: Cluster, launched: L
 
 
 def said(run: Path, job: str) -> str:
-    """Gives what a job has printed."""
+    """Returns what a job has printed."""
     return (run / "slurm" / f"{job}.log").read_text("utf-8")

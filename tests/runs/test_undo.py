@@ -24,7 +24,7 @@ LEARNED = (
 
 @pytest.fixture(scope="module")
 def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Gives base model, sequence file and run folder of a finished run of three concepts."""
+    """Returns base model, sequence file and run folder of a finished run of three concepts."""
     folder = tmp_path_factory.mktemp("undo")
     sequence = write_sequence(folder, ["cat", "dog", "cat"])
     assert main(arguments(tiny_base_model, sequence, folder / "run")) == 0
@@ -33,7 +33,7 @@ def finished(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def run(finished: tuple[Path, Path, Path], tmp_path: Path) -> Path:
-    """Gives a copy of the finished run."""
+    """Returns a copy of the finished run."""
     return Path(shutil.copytree(finished[2], tmp_path / "run"))
 
 

@@ -14,7 +14,7 @@ from cns_lightning.sequences.sequence import Sequence, left_out, picture_files
 
 @pytest.fixture
 def good(tmp_path: Path) -> dict[str, Any]:
-    """Gives the content of a correct file; its pictures lie in the test's folder."""
+    """Returns the content of a correct file; its pictures lie in the test's folder."""
     for name in ("cat", "mug"):
         (tmp_path / name).mkdir()
         for number in range(3):
@@ -56,7 +56,9 @@ def test_hidden_and_other_files_are_no_pictures(tmp_path: Path) -> None:
 
 MISTAKES = {
     "concepts[0].token: is missing": lambda content: content["concepts"][0].pop("token"),
-    "concepts[1].knd: is no known key. Did you mean kind": lambda content: content["concepts"][1].update(knd="object"),
+    "concepts[1].knd: is an unknown key. Did you mean kind": lambda content: content["concepts"][1].update(
+        knd="object"
+    ),
     "kind: is animl, no kind of concept. Did you mean animal": (
         lambda content: content["concepts"][0].update(kind="animl")
     ),
@@ -66,7 +68,7 @@ MISTAKES = {
     "concepts[1].token: <NEW1> is the token of concepts[0] already": (
         lambda content: content["concepts"][1].update(token="<NEW1>")
     ),
-    "nowhere is no folder": lambda content: content["concepts"][0].update(images="nowhere"),
+    "nowhere is not a folder": lambda content: content["concepts"][0].update(images="nowhere"),
     "prompts.single[0]: names <new3>, and no concept has this token. Did you mean <new": (
         lambda content: content["prompts"].update(single=["a <new3> cat"])
     ),
@@ -76,11 +78,11 @@ MISTAKES = {
     "prompts.single[0]: names 2 concepts, a single prompt names 1": (
         lambda content: content["prompts"].update(single=["a <new1> cat and a <new2> mug"])
     ),
-    "prompts.singel: is no known key. Did you mean single": lambda content: content["prompts"].update(singel=[]),
-    "prompts.single: is no list of texts": lambda content: content["prompts"].update(single="a cat"),
+    "prompts.singel: is an unknown key. Did you mean single": lambda content: content["prompts"].update(singel=[]),
+    "prompts.single: is not a list of texts": lambda content: content["prompts"].update(single="a cat"),
     "concepts: holds no list of concepts": lambda content: content.update(concepts=[]),
     "class_word: is 7, a word is needed": lambda content: content["concepts"][0].update(class_word=7),
-    "nam: is no known key. Did you mean name": lambda content: content.update(nam="x"),
+    "nam: is an unknown key. Did you mean name": lambda content: content.update(nam="x"),
 }
 
 
@@ -113,7 +115,7 @@ def test_all_faults_are_said_at_once(tmp_path: Path, good: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("concepts: [\n  {", "line 2: is no valid YAML"),
+        ("concepts: [\n  {", "line 2: is not valid YAML"),
         ("", "holds nothing where name, concepts and prompts are needed"),
         ("- a", "holds a list where"),
     ],
