@@ -32,9 +32,9 @@ class ImportanceScoring(Callback):
     projection reads the same tensor at every timestep (docs/methods.md 1.3).
 
     Args:
-        calibration: file of descriptions of anything, one a line; a bare name stands for a file that ships.
+        calibration: file of calibration prompts, about anything, one a line; a bare name stands for a file that ships.
         share: share of each row's entries that count as active.
-        general_rule: ``vote`` (active for at least a share of the descriptions), ``intersection`` (for all) or ``mean``
+        general_rule: ``vote`` (active for at least a share of the prompts), ``intersection`` (for all) or ``mean``
             (by the pooled score).
         vote_threshold: the share of ``vote``; ``auto`` aims at the published density of about 5 %.
         reference_classes: by kind of concept, class words of the stand-ins on which ``auto`` measures the density, as

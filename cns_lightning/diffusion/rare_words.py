@@ -18,7 +18,7 @@ from cns_lightning.determinism import normal
 from cns_lightning.diffusion.denoising import added_conditions
 from cns_lightning.diffusion.text import TextStates, text_states, token_ids
 from cns_lightning.errors import UserError
-from cns_lightning.sequences.calibration import shipped_descriptions
+from cns_lightning.sequences.calibration import shipped_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,15 +43,15 @@ NOISE_LEVELS = (0.8, 0.6)
 def rare_word_candidates(base: BaseModel, count: int = CANDIDATES) -> list[str]:
     """Lists the rarest words of the vocabulary that could stand for nothing, rarest first.
 
-    A candidate has three or four letters, is one token of every tokenizer, occurs in none of the descriptions that
-    ship, and its vector is about as long as those of common words.
+    A candidate has three or four letters, is one token of every tokenizer, occurs in none of the calibration prompts
+    that ship, and its vector is about as long as those of common words.
 
     Args:
         base: the model.
         count: how many at most.
     """
     tokenizer = base.tokenizers[0]
-    common = sorted({word for prompt in shipped_descriptions() for word in re.findall(r"[a-z]+", prompt.lower())})
+    common = sorted({word for prompt in shipped_prompts() for word in re.findall(r"[a-z]+", prompt.lower())})
     table = base.embedding_table(0).weight.detach().float()[: base.vocabulary_sizes[0]].cpu()
     lengths = table.norm(dim=1)
     known = [ids[0] for word in common if len(ids := token_ids(tokenizer, word)) == 1]

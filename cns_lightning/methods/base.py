@@ -50,7 +50,7 @@ class StageContext:
             fused; float32.
         mask: the concept neurons, or None where the run selects none.
         prompts: for every earlier concept and this one, in order, the prompts that name it.
-        calibration_prompts: descriptions of anything else; empty where the run selects no neurons.
+        calibration_prompts: prompts of anything else; empty where the run selects no neurons.
         seed: base random seed.
         rare_words: the words from which the concept's token started; empty where it started from something else.
     """

@@ -104,19 +104,19 @@ def function_space_regularization(moved: Sequence[Tensor], stood: Sequence[Tenso
     return total
 
 
-def prompts_in_context(concept: ConceptEntry, descriptions: Sequence[str], count: int) -> list[str]:
+def prompts_in_context(concept: ConceptEntry, others: Sequence[str], count: int) -> list[str]:
     """Returns prompts that name an earlier concept beside other things, for the tie to it.
 
     Its training prompt alone would protect a scene or a style only where nothing else is drawn.
 
     Args:
         concept: token, class word and kind.
-        descriptions: descriptions of anything; the shortest are taken, so that the token is not cut off.
+        others: calibration prompts; the shortest are taken, so that the token is not cut off.
         count: how many prompts.
     """
     name = f"{concept.token} {concept.class_word}"
     ending = {"scene": f"in the {name}", "style": f"in {name}"}.get(concept.kind, f"next to a {name}")
-    return [f"{each} {ending}" for each in sorted(descriptions, key=lambda each: (len(each), each))[:count]]
+    return [f"{each} {ending}" for each in sorted(others, key=lambda each: (len(each), each))[:count]]
 
 
 class ConceptNeuronSelection(Method):
@@ -215,7 +215,7 @@ class ConceptNeuronSelection(Method):
             beside = prompts_in_context(entry, context.calibration_prompts, self.context_prompts)
             prior.append(self._gram_of(context, (*prompts, *beside), entry.sha256))
         if not context.calibration_prompts:
-            problem = "is function_space, which needs the descriptions of the selection of neurons, and there are none"
+            problem = "is function_space, which needs the calibration prompts of a selection of neurons, and has none"
             raise UserError("model.method.regularization", problem, "Use split, or select by ImportanceScoring")
         general = self._gram_of(context, context.calibration_prompts)
         # The mean, not the sum: else a concept could move less the more were learned before it.

@@ -10,7 +10,7 @@ from cns_lightning.user_files import expanded, read_text
 
 
 def read_calibration_prompts(name: str) -> tuple[str, ...]:
-    """Reads the descriptions, one a line; blank lines and lines that start with # are left out.
+    """Reads the calibration prompts, one a line; blank lines and lines that start with # are left out.
 
     Raises:
         UserError: if there is no such file or nothing in it.
@@ -24,12 +24,12 @@ def read_calibration_prompts(name: str) -> tuple[str, ...]:
     lines = (line.strip() for line in read_text(path, "Give a text file, one description a line").splitlines())
     prompts = tuple(line for line in lines if line and not line.startswith("#"))
     if not prompts:
-        raise UserError(str(path), "holds no descriptions", "Write one a line; about 100 are usual")
+        raise UserError(str(path), "holds no calibration prompts", "Write one a line; about 100 are usual")
     return prompts
 
 
-def shipped_descriptions() -> tuple[str, ...]:
-    """Returns the descriptions of every file that ships."""
+def shipped_prompts() -> tuple[str, ...]:
+    """Returns the calibration prompts of every file that ships."""
     return tuple(prompt for path in sorted(_shipped().glob("*.txt")) for prompt in read_calibration_prompts(path.stem))
 
 
