@@ -34,7 +34,7 @@ class CustomDiffusion(DenseMethod):
         prior_weight: factor on the denoising loss of pictures of the class, relative to a loss of the concept that is
             summed over the latent channels.
         detach_first_token: leave keys and values of the first token untrained.
-        captions: what the merged model must treat as before: file of calibration prompts, or the name of one that ships.
+        captions: what the merged model treats as before: file of calibration prompts, or the name of one that ships.
         ridge: ridge of the merge, as a share of the mean of the captions' Gram diagonal.
     """
 
