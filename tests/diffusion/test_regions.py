@@ -26,9 +26,9 @@ def test_reads_boxes_and_keeps_colons_of_the_prompt() -> None:
         ("0,0,1:a cat", "four numbers"),
         ("0,0,1,1", "no prompt"),
         ("0,0,1,1: ", "no prompt"),
-        ("0.5,0,0.5,1:a cat", "no box"),
-        ("0,0,2,1:a cat", "no box"),
-        ("nan,0,1,1:a cat", "no box"),
+        ("0.5,0,0.5,1:a cat", "not a box"),
+        ("0,0,2,1:a cat", "not a box"),
+        ("nan,0,1,1:a cat", "not a box"),
     ],
 )
 def test_wrong_boxes(text: str, message: str) -> None:
