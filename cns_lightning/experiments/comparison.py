@@ -77,7 +77,8 @@ class Comparison:
         values: dict[str, dict[str, Any]] = {}
         named = file.content.get("methods")
         if named == ALL:
-            named = every_method(file.words("stack", file.content.get("stack")))
+            stack = file.content.get("stack")  # what is wrong with it is said where it is read
+            named = every_method(tuple(map(str, stack)) if isinstance(stack, list) else ())
         for name, each in file.mapping("methods", named).items():
             entry = each if isinstance(each, dict) else {"files": each}
             file.known(f"methods.{name}", entry, ("files", "values"))

@@ -30,7 +30,7 @@ class ScoringOptions(BaseModel):
     devices: Count | None = None
 
     def arguments(self) -> tuple[str, ...]:
-        """Returns the options as words of a command line, in the order in which they were given."""
+        """Returns the options as words of a command line, always in one order."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         listed = [(name, given[name]) for name in type(self).model_fields if given.get(name) is not None]
         return tuple(word for name, value in listed for word in (f"--{name.replace('_', '-')}", str(value)))

@@ -300,7 +300,7 @@ class NeuronRegistry:
         """Refuses a base model the concepts were not learned on.
 
         Args:
-            fingerprints: of the base model in use, as this and earlier versions take them; `BaseModel.fingerprints`.
+            fingerprints: what `BaseModel.fingerprints` returns for the base model in use.
             base_model: its name, for the message.
 
         Raises:

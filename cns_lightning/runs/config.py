@@ -57,7 +57,7 @@ class RunConfig:
 
     @classmethod
     def find(cls, folder: RunFolder) -> RunConfig | None:
-        """Reads the configuration of a run that may be new; None where there is no file."""
+        """Reads the configuration of a run that may be new; returns None without a file."""
         return cls.read(folder) if folder.config.exists() else None
 
     def write(self) -> None:
@@ -98,7 +98,7 @@ class RunConfig:
         """Returns the class of the run's method, and its settings.
 
         Raises:
-            UserError: if there is no such method any more.
+            UserError: if the method does not exist any more.
         """
         named = self.whole["model"]["method"]
         module, name = named["class_path"].rsplit(".", 1)

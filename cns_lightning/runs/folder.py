@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a file system answers that knows no locks; a run goes on there unguarded."""
 
 
 class RunFolder:
@@ -90,8 +95,13 @@ class RunFolder:
             named = writer.read_text("utf-8").strip() if writer.exists() else "unknown"
             remedy = "Wait for its end or stop it, or choose another folder"
             raise UserError(f"--run {self.path}", f"another process is writing there ({named})", remedy) from error
-        except (OSError, NotImplementedError):
+        except NotImplementedError:
             pass  # A file system that knows no locks.
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                problem = f"cannot be written to ({error.strerror or error})"
+                remedy = "Choose another folder, or change its permissions"
+                raise UserError(f"--run {self.path}", problem, remedy) from error
         try:
             writer.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
             yield
