@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cns_lightning.errors import UserError
@@ -27,18 +28,11 @@ if TYPE_CHECKING:
 PARTIAL = ".partial"
 """Ending of files that are being written; what still has it after a crash is worthless."""
 
-_DTYPE_NAMES = {
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int16: "I16",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.bool: "BOOL",
-}
+FACTS = "facts"
+"""The one key of a header's metadata: with several, safetensors writes them in an order that differs from call to call.
+
+Its value is the JSON of all facts. Files that were written before have a key for each.
+"""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -149,41 +143,21 @@ def sha256_of_facts(facts: list[Any]) -> str:
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Packs tensors and text into the safetensors format.
-
-    Written here because the library's own writer lays out the metadata in an order that differs from call to call:
-    equal content would give unequal checksums. Any reader of safetensors reads the result.
+    """Packs tensors and facts into the safetensors format; equal content gives equal bytes.
 
     Args:
         tensors: by name, any device and layout.
-        metadata: kept in the header.
+        metadata: kept in the header, as one JSON text under `FACTS`.
 
     Raises:
         ValueError: if a dtype has no place in the format.
     """
-    unknown = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPE_NAMES]
-    if unknown:
-        raise ValueError(f"tensors of dtypes that cannot be stored: {', '.join(unknown)}")
-    # Wide numbers first keeps every tensor aligned to its own width.
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    parts, position = [], 0
-    for name in names:
-        parts.append(_raw(tensors[name]))
-        end = position + len(parts[-1])
-        header[name] = {
-            "dtype": _DTYPE_NAMES[tensors[name].dtype],
-            "shape": list(tensors[name].shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-def _raw(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    # Cloned: the format has no place for tensors that share memory.
+    whole = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    facts = json.dumps(dict(sorted(metadata.items())), ensure_ascii=False)
+    return save_tensors(whole, {FACTS: facts} if metadata else None)
 
 
 def tensors_from_bytes(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -201,7 +175,8 @@ def tensors_from_bytes(data: bytes, source: str) -> tuple[dict[str, Tensor], dic
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError) as error:
         raise UserError(source, f"is damaged or not a safetensors file ({error})", "Restore it from a copy") from error
-    return tensors, dict(header.get("__metadata__") or {})
+    metadata = dict(header.get("__metadata__") or {})
+    return tensors, json.loads(metadata[FACTS]) if metadata.keys() == {FACTS} else metadata
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -224,5 +199,5 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(_raw(tensor))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Files are whole or not there, equal content gives equal bytes, damage is named."""
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cns_lightning import storage
 from cns_lightning.errors import UserError
@@ -131,7 +133,7 @@ def test_another_reader_of_the_format_reads_it_too(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     write_tensors(path, TENSORS, {"token": "x"})
     with safe_open(path, "pt") as file:
-        assert file.metadata() == {"token": "x"}
+        assert {name: json.loads(value) for name, value in file.metadata().items()} == {"facts": {"token": "x"}}
         assert torch.equal(file.get_tensor("single"), TENSORS["single"])
 
 
@@ -140,11 +142,13 @@ def test_layout_and_order_do_not_show_in_the_bytes() -> None:
     first = tensor_bytes({"a": base, "b": base.T}, {"x": "1", "y": "2"})
     second = tensor_bytes({"b": base.T.contiguous(), "a": base.clone()}, {"y": "2", "x": "1"})
     assert first == second
+    assert all(tensor_bytes({"b": base.T, "a": base}, {"x": "1", "y": "2"}) == first for _ in range(20))
 
 
-def test_a_tensor_the_format_has_no_place_for_is_refused() -> None:
-    with pytest.raises(ValueError, match="odd one"):
-        tensor_bytes({"odd one": torch.zeros(2, dtype=torch.complex64)}, {})
+def test_metadata_with_a_key_for_each_fact_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    save_file(TENSORS, path, {"token": "<ä>", "a": "1"})
+    assert read_tensors(path)[1] == {"token": "<ä>", "a": "1"}
 
 
 @pytest.mark.parametrize("cut", [0, 4, 20, -1])

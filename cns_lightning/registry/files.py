@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 keeps the facts of a file in one JSON text of its header, 1 in a key for each; both are read."""
+READABLE = ("1", "2")
 INDEX = "registry.json"
 GENERAL = "general.safetensors"
 DAMAGED_REMEDY = "Restore the file from a copy; or undo with `concepts --rollback`, then run fit again to learn it anew"
@@ -214,10 +216,10 @@ def check_version(found: object, source: str) -> None:
     Raises:
         UserError: naming both versions.
     """
-    if str(found) != str(FORMAT_VERSION):
+    if str(found) not in READABLE:
         raise UserError(
             source,
-            f"has format version {found}, this program reads version {FORMAT_VERSION}",
+            f"has format version {found}, this program reads versions {' and '.join(READABLE)}",
             "Use the version of cns-lightning that wrote it",
         )
 

@@ -129,7 +129,7 @@ def test_lost_general_neurons_are_selected_anew_not_mourned(registry: NeuronRegi
     [
         ("{", "is not valid JSON"),
         ("[]", "has format version None"),
-        ('{"format_version": 99}', "has format version 99, this program reads version 1"),
+        ('{"format_version": 99}', "has format version 99, this program reads versions 1 and 2"),
         ('{"format_version": 1}', "is not a registry"),
     ],
 )

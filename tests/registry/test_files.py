@@ -1,10 +1,12 @@
 """The form on disk: names, bytes, versions, damage."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load, save
 
 from cns_lightning.errors import UserError
 from cns_lightning.registry.files import (
@@ -17,7 +19,7 @@ from cns_lightning.registry.files import (
     file_name,
 )
 from cns_lightning.registry.record import ConceptRecord
-from cns_lightning.storage import tensor_bytes
+from cns_lightning.storage import tensor_bytes, tensors_from_bytes
 
 MakeRecord = Callable[..., ConceptRecord]
 
@@ -86,10 +88,20 @@ def test_general_neurons_come_back_equal(make_record: MakeRecord) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    check_version("1", "file")
-    for version in ("2", None):
-        with pytest.raises(UserError, match=rf"file: has format version {version}, this program reads version 1"):
+    for version in ("1", "2"):
+        check_version(version, "file")
+    for version in ("3", None):
+        with pytest.raises(UserError, match=rf"file: has format version {version}, this program reads versions 1"):
             check_version(version, "file")
+
+
+def test_a_file_of_version_1_is_read(make_record: MakeRecord) -> None:
+    record = make_record(5)
+    data = encode_record(record)
+    facts = {**tensors_from_bytes(data, "file")[1], "format_version": "1"}
+    old = save(load(data), facts)
+    assert set(json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])["__metadata__"]) == set(facts)
+    assert encode_record(decode_record(old, "file")) == data
 
 
 def test_another_file_is_refused(make_record: MakeRecord) -> None:

@@ -40,7 +40,7 @@ def test_the_files_have_the_names_of_the_interface(registry: NeuronRegistry) -> 
         "registry.json",
     ]
     index = json.loads((folder / "registry.json").read_text())
-    assert index["format_version"] == 1
+    assert index["format_version"] == 2
     assert index["base_model"] == {"id": "miniature", "fingerprint": "f" * 64, "unet_parameters": 1000}
     assert [entry["token"] for entry in index["concepts"]] == ["<new0>", "<new1>", "<new2>", "<new3>"]
     assert all(len(entry["sha256"]) == 64 for entry in [*index["concepts"], index["general"]])
