@@ -44,7 +44,7 @@ class Judge:
         drawn = generate(pipeline, prompts, self.seeds, guidance=GUIDANCE, batch_size=40)
         texts = self.encoder.texts(prompts).repeat_interleave(len(self.seeds), 0)
         metric.update(self.encoder.images(drawn), texts)
-        return float(metric.compute()["cosine"])
+        return float(metric.compute())
 
 
 def own_prompts(sequence: Sequence, concept: Concept) -> list[str]:

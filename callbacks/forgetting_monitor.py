@@ -6,27 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from cns_lightning.evaluation.evaluate import (
-    Evaluation,
-    Settings,
-    Table,
-    figures_of_matrix,
-    likeness,
-    reference_vectors,
-)
-from cns_lightning.evaluation.identity import identity_scores
+from cns_lightning.evaluation.evaluate import Evaluation
 from cns_lightning.evaluation.judges import clip_encoder, judge_of
+from cns_lightning.evaluation.monitor import StageScores
 from cns_lightning.evaluation.scored_with import judged_by
+from cns_lightning.evaluation.settings import EvaluationSettings
+from cns_lightning.module import continual
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.registry.fused import fusion_text
 from cns_lightning.runs.folder import RunFolder
-from cns_lightning.storage import read_json, sha256_of_facts, write_json
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-    from cns_lightning.evaluation.evaluate import Pair
     from cns_lightning.evaluation.metrics import ClipEncoder
     from cns_lightning.module import ContinualPersonalization
 
@@ -71,26 +64,25 @@ class ForgettingMonitor(Callback):
             UserError: if it is not there.
         """
         if self.pictures and trainer.is_global_zero:
-            name = self.judge or judge_of(_continual(pl_module).base_model)
+            name = self.judge or judge_of(continual(pl_module).base_model)
             self._encoder = clip_encoder(name, pl_module.device, "monitor.judge")
             self._judged_by = judged_by(name, self._encoder)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws and scores the stage that has just ended."""
-        module = _continual(pl_module)
-        module.finish_stage()
         if self.pictures == 0:
             return
-        folder = RunFolder(trainer.default_root_dir)
+        module, folder = continual(pl_module), RunFolder(trainer.default_root_dir)
         evaluation = Evaluation(folder.evaluation / "images", module.sequence, module.registry, self._settings(module))
-        stage = evaluation.last
-        pairs = self._pairs(evaluation)
-        share = evaluation.pictures_of(stage).missing(pairs[trainer.global_rank :: trainer.world_size])
+        stage, rank, ranks = evaluation.last, trainer.global_rank, trainer.world_size
+        share = evaluation.pictures_of(stage).missing(evaluation.after_stage()[rank::ranks])
         evaluation.draw_state(stage, module.base.pipeline(), share)
-        self._draw_look_alikes(module, evaluation, trainer.global_rank, trainer.world_size)
+        self._draw_look_alikes(module, evaluation, rank, ranks)
         trainer.strategy.barrier("pictures of the monitor")
-        if trainer.is_global_zero:
-            self._write(folder, evaluation, self.judge or judge_of(module.base_model))
+        if self._encoder is not None:
+            judge = self.judge or judge_of(module.base_model)
+            scores = StageScores(folder.evaluation / "monitor.json", evaluation, judge, self._encoder, self._judged_by)
+            ProgressDisplay(folder.log).event(scores.write())
 
     def _draw_look_alikes(
         self, module: ContinualPersonalization, evaluation: Evaluation, rank: int, ranks: int
@@ -104,19 +96,8 @@ class ForgettingMonitor(Callback):
             for (question, seed), picture in zip(batch, drawn, strict=True):
                 place.write(question, seed, picture)
 
-    def _pairs(self, evaluation: Evaluation) -> list[Pair]:
-        asked = evaluation.questions(evaluation.last)
-        return [(question, seed) for question in asked for seed in range(self.pictures)]
-
-    def _asked(self, evaluation: Evaluation, stage: int, judge: str) -> str:
-        """Returns a checksum of what the figures after a stage depend on besides the model."""
-        prompts = [(each.group, each.number, each.prompt, each.text) for each in evaluation.questions(stage)]
-        alike = [(each.prompt, seed) for each, seed in evaluation.look_alikes.pairs(evaluation.tokens[: stage + 1])]
-        facts = [judge, self.steps, self.guidance, prompts, alike]
-        return sha256_of_facts(facts)
-
-    def _settings(self, module: ContinualPersonalization) -> Settings:
-        return Settings(
+    def _settings(self, module: ContinualPersonalization) -> EvaluationSettings:
+        return EvaluationSettings(
             matrix_pictures=self.pictures,
             steps=self.steps,
             guidance=self.guidance,
@@ -126,47 +107,3 @@ class ForgettingMonitor(Callback):
             look_alikes=self.look_alikes,
             templates=module.data.templates,
         )
-
-    def _write(self, folder: RunFolder, evaluation: Evaluation, name: str) -> None:
-        assert self._encoder is not None
-        path = folder.evaluation / "monitor.json"
-        earlier: list[dict[str, Any]] = read_json(path)["stages"] if path.exists() else []
-        concepts = [each for each in evaluation.sequence.concepts if each.token in evaluation.tokens]
-        references = reference_vectors(concepts, self._encoder)
-        table, pairs, vectors = Table({each.token: each.kind for each in concepts}), self._pairs(evaluation), None
-        if pairs:
-            vectors = self._encoder.images(evaluation.pictures_of(evaluation.last).read(pairs))
-            table.add(pairs, vectors, references, self._encoder)
-        alike = evaluation.look_alikes.encode(evaluation.tokens, self._encoder)
-        gallery = evaluation.look_alikes.gallery(evaluation.tokens, references, alike)
-        identity = identity_scores(pairs, vectors, gallery)
-        scores = [likeness(token, pairs, vectors, references[token]) for token in evaluation.tokens]
-        # Rows of a run that was undone since, or scored otherwise, are dropped.
-        kept = {
-            row["stage"]: row
-            for row in earlier
-            if row["stage"] < evaluation.last
-            and row["model"] == evaluation.pictures_of(row["stage"]).model
-            and row.get("asked") == self._asked(evaluation, row["stage"], name)
-        }
-        kept[evaluation.last] = {
-            "stage": evaluation.last, "model": evaluation.pictures_of(evaluation.last).model,
-            "asked": self._asked(evaluation, evaluation.last, name),
-            "pictures": self.pictures, "clip_i": scores, "groups": table.result()["groups"],
-            "identity": identity,
-        }  # fmt: skip
-        rows = [kept[stage] for stage in sorted(kept)]
-        is_whole = len(rows) == evaluation.last + 1 and all(row["pictures"] == self.pictures for row in rows)
-        figures = figures_of_matrix([row["clip_i"] for row in rows]) if is_whole else {}
-        write_json(path, {"scored_with": self._judged_by, "stages": rows, **figures})
-        told = " ".join(
-            f"{token} {score:.3f}" for token, score in zip(evaluation.tokens, scores, strict=True) if score is not None
-        )
-        fallen = figures.get("forgetting_from_learned")
-        lost = "" if fallen is None else f"; forgetting {fallen:+.3f}"
-        found = "" if identity["top1"] is None else f"; identity top-1 {identity['top1']:.3f}"
-        ProgressDisplay(folder.log).event(f"CLIP-I after stage {evaluation.last}: {told}{lost}{found}")
-
-
-def _continual(module: LightningModule) -> ContinualPersonalization:
-    return module  # type: ignore[return-value]

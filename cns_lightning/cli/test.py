@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from diffusers import DiffusionPipeline
 
-    from cns_lightning.evaluation.evaluate import Settings
+    from cns_lightning.evaluation.settings import EvaluationSettings
     from cns_lightning.sequences.sequence import Sequence as ConceptSequence
 
 # Not imported from where it is used: help does not wait for torch.
@@ -159,14 +159,14 @@ def known_seconds(folder: RunFolder) -> float | None:
     return read_json(path).get("seconds_per_picture") if path.exists() else None
 
 
-def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settings]:
+def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, EvaluationSettings]:
     """Returns the run's sequence, and how much is to be drawn.
 
     Raises:
         UserError: if the run has no configuration, or its sequence no prompts or some in the wrong list.
     """
-    from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.questions import BASE_PROMPTS
+    from cns_lightning.evaluation.settings import EvaluationSettings
     from cns_lightning.registry.fused import fusion_text
     from cns_lightning.runs.config import RunConfig
     from cns_lightning.sequences.sequence import PROMPT_KEYS, Sequence, check_place, sequence_path
@@ -186,7 +186,7 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Settin
     steps, guidance = kept.sampling
     kind, given = kept.method()
     untouched = kept.samples.get("base_prompts") or BASE_PROMPTS
-    return sequence, Settings(
+    return sequence, EvaluationSettings(
         pictures=4 if arguments.pictures is None else arguments.pictures,
         matrix_pictures=1 if arguments.matrix_pictures is None else arguments.matrix_pictures,
         untouched=tuple(untouched),
@@ -242,7 +242,7 @@ def check_covers(sequence: ConceptSequence, tokens: Sequence[str], where: str) -
 def as_text(scores: dict[str, Any]) -> str:
     """Returns the figures as a table."""
     from cns_lightning.evaluation.curves import GROUPS
-    from cns_lightning.evaluation.evaluate import PARTS
+    from cns_lightning.evaluation.score_table import PARTS
 
     has_dino = any("dino" in row for row in scores["groups"].values())
     lines = [f"{'':<18}{'CLIP-I':>8}{'CLIP-T':>8}" + (f"{'DINO':>8}" if has_dino else "")]

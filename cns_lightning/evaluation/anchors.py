@@ -6,19 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.evaluation.curves import headline, point_of
-from cns_lightning.evaluation.evaluate import Table, likeness_within_class, reference_vectors
+from cns_lightning.evaluation.evaluate import reference_vectors
 from cns_lightning.evaluation.identity import LookAlikes, confusion, identity_scores
 from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
 from cns_lightning.evaluation.questions import described, questions
+from cns_lightning.evaluation.score_table import ScoreTable, likeness_within_class
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.evaluation.dino import DinoEncoder
-    from cns_lightning.evaluation.evaluate import Settings
     from cns_lightning.evaluation.metrics import ClipEncoder
+    from cns_lightning.evaluation.settings import EvaluationSettings
     from cns_lightning.sequences.sequence import Sequence
 
 
@@ -26,7 +27,7 @@ def base_model_scores(
     folder: Path,
     sequence: Sequence,
     base: BaseModel,
-    settings: Settings,
+    settings: EvaluationSettings,
     judge: ClipEncoder,
     dino: DinoEncoder | None = None,
     curve_pictures: int = 0,
@@ -64,13 +65,13 @@ def base_model_scores(
     references = reference_vectors(sequence.concepts, judge)
     start: dict[str, Any] = {}
     if curve_pictures:
-        table, first = Table(kinds), [pair for pair in pairs if pair[1] < curve_pictures]
+        table, first = ScoreTable(kinds), [pair for pair in pairs if pair[1] < curve_pictures]
         table.add(first, judge.images(place.read(first)), references, judge)
         point = point_of(table.result()["groups"])
         photos = likeness_of_photos(sequence.concepts, references)["clip_i"]
         start = {"curve_start": point, **headline([], point, photos)}
     pairs = [pair for pair in pairs if pair[1] < settings.pictures]
-    table, pictures = Table(kinds), place.read(pairs)
+    table, pictures = ScoreTable(kinds), place.read(pairs)
     vectors = judge.images(pictures)
     table.add(pairs, vectors, references, judge)
     if dino is not None:

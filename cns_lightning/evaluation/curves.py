@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.data.module import steps_of_stage
 from cns_lightning.errors import UserError
-from cns_lightning.evaluation.evaluate import Evaluation, Table
+from cns_lightning.evaluation.evaluate import Evaluation
 from cns_lightning.evaluation.pictures import PictureFolder
+from cns_lightning.evaluation.score_table import ScoreTable
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.config import RunConfig
 
@@ -85,7 +86,8 @@ def point_of(groups: Mapping[str, Mapping[str, float]]) -> Figures:
     """Returns CLIP-I and CLIP-T for one concept and for several, of scores by group of prompts.
 
     Args:
-        groups: ``single``, ``double``, ``triple``, as `Table` has them; a curve without any of its groups is left out.
+        groups: ``single``, ``double``, ``triple``, as `ScoreTable` has them; a curve without any of its groups is
+            left out.
     """
     found: Figures = {}
     for name, parts in GROUPS.items():
@@ -271,7 +273,7 @@ class Curve:
         kinds = {concept.token: concept.kind for concept in self.evaluation.sequence.concepts}
         points = []
         for steps, place in self.places.items():
-            table = Table(kinds)
+            table = ScoreTable(kinds)
             table.add(self.pairs, judge.images(place.read(self.pairs)), references, judge)
             points.append({"steps": steps, **point_of(table.result()["groups"])})
         return {"curve_pictures": self.pictures, "curve": points}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
-from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.photos import likeness_of_photos
 from cns_lightning.evaluation.pictures import PictureFolder
-from cns_lightning.evaluation.questions import UNTOUCHED, Question, questions, untouched_questions
-from cns_lightning.sequences.templates import DEFAULT_TEMPLATES, PromptTemplates
+from cns_lightning.evaluation.questions import Question, questions, untouched_questions
+from cns_lightning.evaluation.score_table import ScoreTable, likeness, likeness_within_class
 from cns_lightning.storage import sha256_of_facts
 
 if TYPE_CHECKING:
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
 
     from cns_lightning.evaluation.dino import DinoEncoder
     from cns_lightning.evaluation.metrics import ClipEncoder
+    from cns_lightning.evaluation.settings import EvaluationSettings
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.sequences.sequence import Concept
     from cns_lightning.sequences.sequence import Sequence as ConceptSequence
@@ -36,44 +34,10 @@ if TYPE_CHECKING:
     Loader = Callable[[int], DiffusionPipeline]
     References = tuple[dict[str, Tensor], dict[str, Tensor]]
 
-PARTS = ("groups", "kinds", "kinds_of_several", "concepts")
-"""Of the scores of a state: each has rows by name, each row its figures by name."""
 BASE = -1
 """The state before the first stage."""
 LOOK_ALIKES = -2
 """Stands for the pictures of classes among the states; the base model draws them."""
-ALL_HERE = {"sync_on_compute": False}
-"""For metrics: one process sees all pictures; in a run of several, waiting for the others would never end."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is drawn and how.
-
-    Attributes:
-        pictures: number of pictures of every prompt after the last stage; the seeds are 0, 1, ... for every method.
-        matrix_pictures: number of pictures of every single prompt after each earlier stage; 0 leaves the matrix out.
-        untouched: prompts that name no concept, whose pictures should stay as they are.
-        steps: number of steps of the sampler.
-        guidance: scale of classifier-free guidance.
-        batch_size: pictures drawn at once.
-        names_class_word: whether the method's prompts say what a concept is.
-        fusion: what the fused weights depend on besides the concepts; empty where nothing is fused.
-        look_alikes: pictures of every class of a learned concept, for the gallery of `identity_scores`; 0 leaves a
-            gallery of the user's photos alone.
-        templates: training templates of the run, from which the prompts of the classes are made.
-    """
-
-    pictures: int = 4
-    matrix_pictures: int = 1
-    untouched: tuple[str, ...] = ()
-    steps: int = 25
-    guidance: float = 7.5
-    batch_size: int = 8
-    names_class_word: bool = True
-    fusion: str = ""
-    look_alikes: int = 8
-    templates: PromptTemplates = DEFAULT_TEMPLATES
 
 
 class Evaluation:
@@ -86,7 +50,9 @@ class Evaluation:
         settings: how much is drawn and how.
     """
 
-    def __init__(self, folder: Path, sequence: ConceptSequence, registry: NeuronRegistry, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, sequence: ConceptSequence, registry: NeuronRegistry, settings: EvaluationSettings
+    ) -> None:
         self.folder, self.sequence, self.registry, self.settings = folder, sequence, registry, settings
         self.tokens = registry.tokens
         self.last = len(self.tokens) - 1
@@ -116,6 +82,11 @@ class Evaluation:
             asked = [*self.questions(self.last), *asked]
         counts = {"single": max(count, self.settings.matrix_pictures)}
         return [(question, seed) for question in asked for seed in range(counts.get(question.group, count))]
+
+    def after_stage(self) -> list[Pair]:
+        """Lists the pictures by which the last stage is scored as soon as it has ended."""
+        asked, count = self.questions(self.last), self.settings.matrix_pictures
+        return [(question, seed) for question in asked for seed in range(count)]
 
     def singles(self, stage: int) -> list[Question]:
         """Lists the prompts that name one concept, of those learned by a stage."""
@@ -186,7 +157,7 @@ class Evaluation:
             dino: for DINO; None leaves it out.
             references: from `references`.
         """
-        table = Table({concept.token: concept.kind for concept in self.sequence.concepts})
+        table = ScoreTable({concept.token: concept.kind for concept in self.sequence.concepts})
         # The matrix may ask for more pictures than these figures are of.
         pairs = [pair for pair in self.wanted(self.last) if pair[1] < self.settings.pictures]
         same_class, vectors = {}, None
@@ -219,7 +190,7 @@ class Evaluation:
         pairs = self.wanted(BASE)
         texts = judge.texts([question.text for question, _ in pairs])
         before, after = (judge.images(self.pictures_of(state).read(pairs)) for state in (BASE, self.last))
-        aligned = [_text_alignment(vectors, texts)["cosine"] for vectors in (before, after)]
+        aligned = [float((vectors.double() * texts.double()).sum(-1).mean()) for vectors in (before, after)]
         return {
             "clip_t_base": aligned[0],
             "clip_t": aligned[1],
@@ -259,116 +230,3 @@ def reference_vectors(concepts: Iterable[Concept], encoder: ClipEncoder | DinoEn
         concept.token: encoder.images([picture.image for picture in read_concept_pictures(concept)])
         for concept in concepts
     }
-
-
-def likeness(token: str, pairs: Sequence[Pair], vectors: Tensor | None, references: Tensor) -> float | None:
-    """Returns CLIP-I of the pictures that were drawn of one concept alone; None where there are none.
-
-    Args:
-        token: token of the concept.
-        pairs: what was drawn.
-        vectors: vectors of the drawn pictures, (pairs, width).
-        references: references of the pictures to compare with, (pictures, width).
-    """
-    mine = [number for number, (question, _) in enumerate(pairs) if question.tokens == (token,)]
-    if not mine or vectors is None:
-        return None
-    metric = ImageAlignment(**ALL_HERE)
-    metric.update(vectors[mine], references)
-    return float(metric.compute())
-
-
-def likeness_within_class(
-    concepts: Sequence[Concept], pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor]
-) -> dict[str, dict[str, float]]:
-    """Gives, for concepts that share their class word, how alike the pictures of one are to those of each: CLIP-I.
-
-    Where another's is as high as its own, two concepts are drawn alike, or neither is learned.
-
-    Args:
-        concepts: concepts of the sequence.
-        pairs: what was drawn; single prompts count.
-        vectors: the judge's, of the drawn pictures, (pairs, width).
-        references: the judge's, of the user's pictures by token, each (pictures, width); tokens that are missing are
-            not learned and do not count.
-
-    Returns:
-        By token of the concept that was asked for, then by token of whose pictures it was compared with, its own first.
-    """
-    of_class: dict[str, list[str]] = defaultdict(list)
-    for concept in concepts:
-        if concept.token in references:
-            of_class[concept.class_word].append(concept.token)
-    found: dict[str, dict[str, float]] = {}
-    for tokens in of_class.values():
-        for token in tokens if len(tokens) > 1 else ():
-            of_class_too = (token, *(each for each in tokens if each != token))
-            alike = {each: likeness(token, pairs, vectors, references[each]) for each in of_class_too}
-            if known := {each: value for each, value in alike.items() if value is not None}:
-                found[token] = known
-    return found
-
-
-def _text_alignment(pictures: Tensor, texts: Tensor) -> dict[str, float]:
-    metric = TextAlignment(**ALL_HERE)
-    metric.update(pictures, texts)
-    return {name: float(value) for name, value in metric.compute().items()}
-
-
-class Table:
-    """Scores by group of prompts, kind of concept and concept.
-
-    A picture of several concepts counts for each of them, once: in its group, and for the kind of each among several.
-    Kinds and concepts by themselves are scored on single prompts alone.
-
-    Args:
-        kinds: by token.
-    """
-
-    def __init__(self, kinds: dict[str, str]) -> None:
-        self.kinds = kinds
-        self.images: dict[str, dict[tuple[str, str], ImageAlignment]] = {}
-        self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(partial(TextAlignment, **ALL_HERE))
-
-    def add(self, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor], judge: ClipEncoder) -> None:
-        """Adds pictures by the judge's vectors of them and of the user's pictures by token: CLIP-I and CLIP-T."""
-        texts = judge.texts([question.text for question, _ in pairs])
-        for (question, _), vector, text in zip(pairs, vectors, texts, strict=True):
-            for place in self._places(question):
-                self.texts[place].update(vector[None], text[None])
-        self.add_images("clip_i", pairs, vectors, references)
-
-    def add_images(self, figure: str, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor]) -> None:
-        """Adds the likeness of pictures to the user's pictures by token, under a figure's name."""
-        # The mean cosine with several pictures is the cosine with their mean: so every concept weighs the same,
-        # however many pictures there are of it.
-        centres = {token: vectors.mean(0, keepdim=True) for token, vectors in references.items()}
-        means = self.images.setdefault(figure, defaultdict(partial(ImageAlignment, **ALL_HERE)))
-        for (question, _), vector in zip(pairs, vectors, strict=True):
-            for token in question.tokens:
-                for place in self._places(question, token):
-                    means[place].update(vector[None], centres[token])
-
-    def _places(self, question: Question, token: str | None = None) -> Iterable[tuple[str, str]]:
-        if question.group == UNTOUCHED:
-            return
-        yield "groups", question.group
-        named = question.tokens if token is None else (token,)
-        if question.group == "single":
-            yield "kinds", self.kinds[named[0]]
-            yield "concepts", named[0]
-        else:
-            # One text for all that are named: it counts once for a kind, however many of it there are.
-            yield from (("kinds_of_several", kind) for kind in dict.fromkeys(self.kinds[each] for each in named))
-
-    def result(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Returns the means so far."""
-        found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in PARTS}
-        for (part, name), metric in self.texts.items():
-            aligned = metric.compute()
-            found[part][name] = {
-                **{figure: float(means[part, name].compute()) for figure, means in self.images.items()},
-                "clip_t": float(aligned["cosine"]),
-                "clip_score": float(aligned["score"]),
-            }
-        return found

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from cns_lightning.evaluation.evaluate import Pair, Settings
+    from cns_lightning.evaluation.evaluate import Pair
     from cns_lightning.evaluation.metrics import ClipEncoder
+    from cns_lightning.evaluation.settings import EvaluationSettings
     from cns_lightning.sequences.sequence import Concept
 
 FOLDER = "look-alikes"
@@ -47,7 +48,9 @@ class LookAlikes:
         settings: number of pictures of each class prompt, prompt templates, and the sampler.
     """
 
-    def __init__(self, folder: Path, base_fingerprint: str, concepts: Sequence[Concept], settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, base_fingerprint: str, concepts: Sequence[Concept], settings: EvaluationSettings
+    ) -> None:
         self.place = PictureFolder(folder / FOLDER, base_fingerprint, settings.steps, settings.guidance)
         self.concepts, self.settings = concepts, settings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 
 from cns_lightning.diffusion.picture_processors import pillow_processor
 
@@ -63,55 +63,37 @@ class ClipEncoder:
         return functional.normalize(torch.cat(parts), dim=-1)
 
 
-class ImageAlignment(Metric):
+class ImageAlignment(MeanMetric):
     """CLIP-I: mean cosine between every generated picture and every reference picture of a concept.
 
-    Range -1 to 1. Source: Custom Diffusion (arXiv 2212.04488), evaluation; docs/methods.md 2.2.
+    Range -1 to 1; nan before the first picture. Every process keeps its own mean: pictures are scored by one.
+    Source: Custom Diffusion (arXiv 2212.04488), evaluation; docs/methods.md 2.2.
     """
 
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="disable", sync_on_compute=False)
+        self.set_dtype(torch.float64)
 
     def update(self, generated: Tensor, references: Tensor) -> None:
         """Adds pictures; both of shape (pictures, width), unit length or means of such, on any device."""
-        cosines = generated.to(self.device).double() @ references.to(self.device).double().T
-        self.total += cosines.sum()
-        self.count += cosines.numel()
-
-    def compute(self) -> Tensor:
-        """Returns the mean so far; nan before the first picture."""
-        return self.total / self.count
+        super().update(generated.to(self.device).double() @ references.to(self.device).double().T)
 
 
-class TextAlignment(Metric):
-    """CLIP-T: mean cosine between a picture and its prompt, raw, and clipped at zero times 2.5 as CLIPScore has it.
+class TextAlignment(MeanMetric):
+    """CLIP-T: mean cosine between a picture and its prompt; or CLIPScore, 2.5 times the cosine clipped at zero.
 
-    Source: docs/methods.md 2.2.
+    Nan before the first picture. Every process keeps its own mean. Source: docs/methods.md 2.2.
+
+    Args:
+        as_score: whether to compute CLIPScore.
     """
 
-    full_state_update = False
-    total: Tensor
-    clipped: Tensor
-    count: Tensor
-
-    def __init__(self, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        for name in ("total", "clipped", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self, as_score: bool = False) -> None:
+        super().__init__(nan_strategy="disable", sync_on_compute=False)
+        self.set_dtype(torch.float64)
+        self.as_score = as_score
 
     def update(self, generated: Tensor, prompts: Tensor) -> None:
         """Adds pictures and the prompt of each; both of shape (pictures, width), unit length, on any device."""
         cosines = (generated.to(self.device).double() * prompts.to(self.device).double()).sum(-1)
-        self.total += cosines.sum()
-        self.clipped += 2.5 * cosines.clamp_min(0).sum()
-        self.count += cosines.numel()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Returns ``cosine`` and ``score``; nan before the first picture."""
-        return {"cosine": self.total / self.count, "score": self.clipped / self.count}
+        super().update(2.5 * cosines.clamp_min(0) if self.as_score else cosines)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.devices import available_device
 from cns_lightning.evaluation.anchors import base_model_scores
-from cns_lightning.evaluation.evaluate import Settings
 from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
+from cns_lightning.evaluation.settings import EvaluationSettings
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD_FOLDER, IN_WORDS_FOLDER
 from cns_lightning.experiments.table import scores_of
 from cns_lightning.registry.registry import NeuronRegistry
@@ -32,7 +32,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
     first, folder = own[0], RunFolder(own[0].folder)
     known = read_json(folder.evaluation / "scores.json")
     curve_pictures = max(scores_of(run).get("curve_pictures", 0) for run in own)
-    settings = Settings(
+    settings = EvaluationSettings(
         pictures=known["pictures"],
         steps=known["steps"],
         guidance=known["guidance"],

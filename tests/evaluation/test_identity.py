@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cns_lightning.evaluation.evaluate import Settings
 from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
 from cns_lightning.evaluation.questions import Question
+from cns_lightning.evaluation.settings import EvaluationSettings
 from cns_lightning.sequences.sequence import Concept
 from cns_lightning.sequences.templates import PromptTemplates
 
@@ -66,7 +66,7 @@ def test_concepts_of_one_class_prompt_share_look_alikes_and_keep_their_file_name
         for number, (word, kind) in enumerate([("cat", "animal"), ("style", "style"), ("cat", "animal")], 1)
     ]
     templates = PromptTemplates(animal="a photo of a {token} {class_word}", style="a scene in {token} {class_word}")
-    settings = Settings(look_alikes=2, templates=templates)
+    settings = EvaluationSettings(look_alikes=2, templates=templates)
     made = LookAlikes(Path("images"), "base", concepts, settings)
     every = made.labels(["<new1>", "<new2>", "<new3>"])
     assert {question.prompt: label for question, label in every.items()} == {

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from cns_lightning.evaluation.evaluate import Table, likeness_within_class
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.questions import Question
+from cns_lightning.evaluation.score_table import ScoreTable, likeness_within_class
 from cns_lightning.sequences.sequence import Concept
 
 if TYPE_CHECKING:
@@ -33,36 +33,18 @@ def test_image_alignment_is_the_mean_of_the_full_matrix() -> None:
 
 def test_text_alignment_raw_and_clipped() -> None:
     pictures, texts = unit(6, 2), unit(6, 3)
-    metric = TextAlignment()
-    metric.update(pictures, texts)
+    cosine, score = TextAlignment(), TextAlignment(as_score=True)
+    for metric in (cosine, score):
+        metric.update(pictures[:4], texts[:4])
+        metric.update(pictures[4:], texts[4:])
     cosines = [float(a @ b) for a, b in zip(pictures.double(), texts.double(), strict=True)]
     assert min(cosines) < 0
-    assert float(metric.compute()["cosine"]) == pytest.approx(numpy.mean(cosines), abs=1e-12)
-    assert float(metric.compute()["score"]) == pytest.approx(2.5 * numpy.mean([max(c, 0) for c in cosines]), abs=1e-12)
-
-
-@pytest.mark.parametrize("kind", [ImageAlignment, TextAlignment])
-def test_two_processes_have_the_mean_over_the_pictures_of_both(
-    kind: type[ImageAlignment] | type[TextAlignment],
-) -> None:
-    pictures, others = unit(5, 10), unit(5, 11)
-    whole, parts = kind(), [kind(sync_on_compute=False) for _ in range(2)]
-    whole.update(pictures, others)
-    for metric, rows in zip(parts, (slice(0, 2), slice(2, 5)), strict=True):
-        # Uneven shares; CLIP-I pairs every picture with all, CLIP-T with its own text.
-        metric.update(pictures[rows], others if kind is ImageAlignment else others[rows])
-    of_other = iter([getattr(parts[1], name) for name in parts[0]._reductions])
-    parts[0].sync(dist_sync_fn=lambda state, group=None: [state, next(of_other)], distributed_available=lambda: True)
-    found, expected = (
-        {"all": each} if isinstance(each, torch.Tensor) else each for each in (parts[0].compute(), whole.compute())
-    )
-    assert {name: float(value) for name, value in found.items()} == pytest.approx(
-        {name: float(value) for name, value in expected.items()}, abs=1e-12
-    )
+    assert float(cosine.compute()) == pytest.approx(numpy.mean(cosines), abs=1e-12)
+    assert float(score.compute()) == pytest.approx(2.5 * numpy.mean([max(c, 0) for c in cosines]), abs=1e-12)
 
 
 def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
-    table = Table({"<new1>": "animal", "<new2>": "scene", "<new3>": "animal"})
+    table = ScoreTable({"<new1>": "animal", "<new2>": "scene", "<new3>": "animal"})
     asked = [
         Question("double", 0, "", "", ("<new1>", "<new2>")),
         Question("double", 1, "", "", ("<new1>", "<new3>")),
@@ -83,7 +65,7 @@ def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
 
 
 def test_every_concept_weighs_the_same_however_many_pictures_there_are_of_it() -> None:
-    table = Table({"<new1>": "animal", "<new2>": "animal"})
+    table = ScoreTable({"<new1>": "animal", "<new2>": "animal"})
     asked = [Question("single", number, "", "", (f"<new{number}>",)) for number in (1, 2)]
     pictures, references = unit(2, 7), {"<new1>": unit(2, 8), "<new2>": unit(6, 9)}
     table.add_images("clip_i", [(each, 0) for each in asked], pictures, references)
