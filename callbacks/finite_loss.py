@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 
 from cns_lightning.errors import RunStopped
+from cns_lightning.module import continual
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -37,13 +38,13 @@ class FiniteLoss(Callback):
         Raises:
             RunStopped: naming step, timestep and picture.
         """
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        if trainer.fit_loop._should_accumulate():
+        module = continual(pl_module)
+        if not module.is_step_end:
             return
         for notice in module.recent_notices:
             if not notice.is_finite:
                 self.complaint = self.complaint or _complaint(module, notice)
-        if self.complaint and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if self.complaint and not module.is_stage_end:
             checkpoint = trainer.checkpoint_callback
             if checkpoint is not None:
                 checkpoint.save_now(trainer)  # type: ignore[attr-defined]

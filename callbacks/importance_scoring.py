@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from lightning.pytorch import Callback
 
 from cns_lightning.errors import UserError
+from cns_lightning.module import continual
 from cns_lightning.neurons.selector import REFERENCE_CLASSES, NeuronSelector, Positions, SelectionRules
 from cns_lightning.ranges import Share
 from cns_lightning.sequences.calibration import read_calibration_prompts
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
 
 class ImportanceScoring(Callback):
-    """Selects the concept neurons of every stage and hands their mask to the module.
+    """Selects the concept neurons of every stage and enters their mask in the module's registry of masks.
 
-    Acts in ``on_train_epoch_start``, before the module starts the stage. A continued stage keeps the mask of its
-    checkpoint. Every rank computes the same masks; rank 0 writes ``registry/general.safetensors``, which later stages
-    and later runs of the folder reuse while model, prompts and settings are the same.
+    Acts in ``on_train_epoch_start``, before `MaskFreezing` arms the stage with the mask and the module starts it. A
+    continued stage keeps the mask of its checkpoint. Every rank computes the same masks; rank 0 writes
+    ``registry/general.safetensors``, which later stages and later runs of the folder reuse while model, prompts and
+    settings are the same.
 
     Scores use the pretrained weights and text states alone, no pass of the UNet: for a given prompt every key and value
     projection reads the same tensor at every timestep (docs/methods.md 1.3).
@@ -56,7 +58,11 @@ class ImportanceScoring(Callback):
         normalize_tokens: bool = False,
         include_unconditional: bool = False,
     ) -> None:
-        self.calibration = calibration
+        self.calibration, self.share, self.general_rule, self.vote_threshold = (
+            calibration, share, general_rule, vote_threshold,
+        )  # fmt: skip
+        self.reference_classes, self.positions = reference_classes, positions
+        self.normalize_tokens, self.include_unconditional = normalize_tokens, include_unconditional
         self.rules = SelectionRules(
             share,
             general_rule,
@@ -78,12 +84,12 @@ class ImportanceScoring(Callback):
                 problem = f"has no class word for {kind}" if kind in KINDS else f"has the unknown kind {kind}"
                 remedy = f"Write class words by kind, for example animal: [cat, dog]; kinds are {', '.join(KINDS)}"
                 raise UserError("ImportanceScoring.reference_classes", problem, remedy)
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        module = continual(pl_module)
         module.calibration_prompts = read_calibration_prompts(self.calibration)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Selects the neurons of the stage that is about to start."""
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+        module = continual(pl_module)
         concept = module.sequence.concepts[trainer.current_epoch]
         selector = NeuronSelector(module.base, module.base_weights, self.rules, module.data.templates)
         key, registry = self._fingerprint(module), module.registry

@@ -1,4 +1,4 @@
-"""At a stage's end: proof that nothing but the concept neurons and the concept's token moved."""
+"""Freezes all but the concept neurons and the concept's token, and proves at the stage's end that it held."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback
+
+from cns_lightning.errors import UserError
+from cns_lightning.module import continual
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -15,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class MaskFreezing(Callback):
-    """Compares the model after a stage with the model before it, bit for bit, and stops the run if anything leaked.
+    """Arms every stage with the mask of its concept, and stops the run if anything outside it moved, bit for bit.
 
-    Acts in ``on_train_epoch_start`` and on a continued stage in ``on_train_start`` (notes checksums) and in
-    ``on_train_epoch_end`` (compares), on every rank. Writes nothing.
+    Acts in ``on_train_epoch_start`` (arms the stage, notes checksums), on a continued stage, which its checkpoint has
+    armed, in ``on_train_start`` (notes checksums), and in ``on_train_epoch_end`` (compares), on every rank. Writes
+    nothing.
     Compared are every key and value weight outside the stage's mask, every other weight of the UNet, the autoencoder,
     the text encoders, and the embedding rows of all other tokens.
     """
@@ -29,13 +33,25 @@ class MaskFreezing(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes where a continued stage stands; its weights are those after the previous stage, and its delta apart."""
-        module = _continual(pl_module)
+        module = continual(pl_module)
         if module.stage >= module.done_stages:
             self._note(module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes where the model stands before the stage."""
-        module = _continual(pl_module)
+        """Lets the stage train the concept's neurons alone, and notes where the model stands before it.
+
+        Raises:
+            UserError: if no callback before this one has selected the neurons.
+        """
+        module = continual(pl_module)
+        token = module.sequence.concepts[trainer.current_epoch].token
+        if token not in module.concept_neurons:
+            raise UserError(
+                "trainer.callbacks",
+                "MaskFreezing has no neurons to leave free, no callback before it selects them",
+                "Add class_path: cns_lightning.callbacks.importance_scoring.ImportanceScoring before it",
+            )
+        module.arm(module.concept_neurons[token])
         self._note(module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,8 +60,7 @@ class MaskFreezing(Callback):
         Raises:
             RuntimeError: if a weight outside the mask moved; never the user's fault.
         """
-        module = _continual(pl_module)
-        module.finish_stage()
+        module = continual(pl_module)
         mask = module.concept_neurons[module.concept.token].bools()
         moved = [
             name for name, weight in module.weights.items() if _moved_outside(weight, self.weights[name], mask[name])
@@ -81,7 +96,3 @@ def frozen_checksums(module: ContinualPersonalization) -> dict[str, Tensor]:
                 value = torch.cat([value[:own], value[own + 1 :]])
             sums[f"text_encoders.{number}.{name}"] = torch.hash_tensor(value)
     return sums
-
-
-def _continual(module: LightningModule) -> ContinualPersonalization:
-    return module  # type: ignore[return-value]

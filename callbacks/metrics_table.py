@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback
 
+from cns_lightning.module import continual
 from cns_lightning.ranges import Count
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.runs.metrics import append_row, read_rows, write_rows
@@ -14,8 +15,7 @@ from cns_lightning.training.step_notices import LOSS, PENALTY
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-    from cns_lightning.module import ContinualPersonalization
+    from torch.optim import Optimizer
 
 SLOTS = {"loss": LOSS, "penalty": PENALTY}
 
@@ -36,6 +36,7 @@ class MetricsTable(Callback):
         self.every_steps = every_steps
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
+        self.rates = ("", "")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums of the unfinished row."""
@@ -52,6 +53,11 @@ class MetricsTable(Callback):
         path = RunFolder(trainer.default_root_dir).metrics
         write_rows(path, [row for row in read_rows(path) if int(row["step"]) <= trainer.global_step])
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Notes the learning rates with which the step is taken: after it, a schedule has moved them on."""
+        rates = [f"{group['lr']:.8g}" for group in optimizer.param_groups]
+        self.rates = rates[0], rates[-1]
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -61,22 +67,20 @@ class MetricsTable(Callback):
         batch_idx: int,
     ) -> None:
         """Adds up, and writes a row when it is due; only then a value leaves the device."""
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        if trainer.fit_loop._should_accumulate():
+        module = continual(pl_module)
+        if not module.is_step_end:
             return
         for name, slot in SLOTS.items():
             if name != "penalty" or module.notices.has_penalty:
                 value = module.notices.mean(slot)
                 self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
         self.count += 1
-        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if module.step % self.every_steps and not last:
+        if module.step % self.every_steps and not module.is_stage_end:
             return
         means = {name: f"{float(value) / self.count:.8g}" for name, value in self.sums.items()}
-        rates = [f"{group['lr']:.8g}" for group in trainer.optimizers[0].param_groups]
         row = (
             trainer.global_step, module.stage, module.concept.token, module.step,
-            means.get("loss", ""), means.get("penalty", ""), rates[0], rates[-1],
+            means.get("loss", ""), means.get("penalty", ""), *self.rates,
         )  # fmt: skip
         self.sums, self.count = {}, 0
         if trainer.is_global_zero:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch import Callback
 
+from cns_lightning.module import continual
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
 
@@ -19,8 +20,6 @@ except ImportError:  # Windows
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-    from cns_lightning.module import ContinualPersonalization
 
 
 class RunTimer(Callback):
@@ -74,8 +73,7 @@ class RunTimer(Callback):
                 write_json(RunFolder(trainer.default_root_dir).timings, {"stages": self.stages})
         self.phase, self.since = phase, now
         if phase is not None:
-            continual: ContinualPersonalization = module  # type: ignore[assignment]
-            self.stage, self.concept = stage, continual.sequence.concepts[stage].token
+            self.stage, self.concept = stage, continual(module).sequence.concepts[stage].token
 
 
 def peak_memory() -> dict[str, int]:

@@ -12,14 +12,13 @@ from PIL import Image
 
 from cns_lightning.diffusion.sampling import check_steps, generate_pairs, grid
 from cns_lightning.evaluation.questions import BASE_PROMPTS
+from cns_lightning.module import continual
 from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-    from cns_lightning.module import ContinualPersonalization
 
 BASE_LABEL = "untouched"
 
@@ -53,13 +52,11 @@ class SampleGrid(Callback):
         Raises:
             UserError: if it cannot.
         """
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        check_steps(module.base.noise_scheduler, self.steps, "samples.steps")
+        check_steps(continual(pl_module).base.noise_scheduler, self.steps, "samples.steps")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the grid of the stage that has just ended."""
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        module.finish_stage()
+        module = continual(pl_module)
         if self.pictures == 0:
             return
         concepts = module.sequence.concepts[: module.done_stages]

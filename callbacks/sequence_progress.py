@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
+from cns_lightning.module import continual
 from cns_lightning.progress import ProgressDisplay, as_clock
 from cns_lightning.ranges import Count, NonNegative
 from cns_lightning.runs.folder import RunFolder
@@ -36,7 +37,7 @@ class SequenceProgress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says where the run starts or continues."""
         self.display = ProgressDisplay(RunFolder(trainer.default_root_dir).log, self.seconds)
-        module = _continual(pl_module)
+        module = continual(pl_module)
         if trainer.is_global_zero and trainer.global_step:
             self.display.event(f"continuing at step {module.step} of {self._title(trainer, max(0, module.stage))}")
         self.since = time.monotonic()
@@ -54,17 +55,17 @@ class SequenceProgress(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Refreshes the line."""
         self.training_seconds += self._lap()
-        if trainer.fit_loop._should_accumulate():
+        if not continual(pl_module).is_step_end:
             return
         self.steps_taken += 1
         if trainer.is_global_zero and self.steps_taken % self.refresh_steps == 0:
-            self.display.status(self._line(trainer, _continual(pl_module)))
+            self.display.status(self._line(trainer, continual(pl_module)))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says that the stage has been trained."""
         self.stages_ended += 1
         if trainer.is_global_zero:
-            module = _continual(pl_module)
+            module = continual(pl_module)
             loss = trainer.callback_metrics.get("loss")
             said = "" if loss is None else f", last loss {float(loss):.4f}"
             self.display.event(
@@ -75,7 +76,7 @@ class SequenceProgress(Callback):
         """Says that the sequence is done."""
         if trainer.is_global_zero:
             total = self.training_seconds + self.other_seconds + self._lap()
-            self.display.event(f"done: {_continual(pl_module).done_stages} concepts in {as_clock(total)}")
+            self.display.event(f"done: {continual(pl_module).done_stages} concepts in {as_clock(total)}")
 
     def _lap(self) -> float:
         now = time.monotonic()
@@ -98,7 +99,3 @@ class SequenceProgress(Callback):
             f"{self._title(trainer, module.stage)}: training {module.step}/{steps}, {pace:.2f} s a step, "
             f"stage {as_clock(stage_left)} left, sequence {as_clock(sequence_left)} left"
         )
-
-
-def _continual(module: LightningModule) -> ContinualPersonalization:
-    return module  # type: ignore[return-value]

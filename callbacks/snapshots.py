@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 
 from cns_lightning.errors import Faults
+from cns_lightning.module import continual
 from cns_lightning.ranges import Count
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-    from cns_lightning.module import ContinualPersonalization
 
 
 class Snapshots(Callback):
@@ -53,8 +52,8 @@ class Snapshots(Callback):
         Raises:
             UserError: if the files cannot be written.
         """
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        if module.step not in self.steps or trainer.fit_loop._should_accumulate() or not trainer.is_global_zero:
+        module = continual(pl_module)
+        if module.step not in self.steps or not module.is_step_end or not trainer.is_global_zero:
             return
         registry = _registry(trainer, pl_module, module.step)
         # It may be ahead of a lost checkpoint; and it lacks earlier concepts if it was asked for after their stages.
@@ -65,7 +64,7 @@ class Snapshots(Callback):
 
 
 def _registry(trainer: Trainer, pl_module: LightningModule, steps: int) -> NeuronRegistry:
-    module: ContinualPersonalization = pl_module  # type: ignore[assignment]
+    module = continual(pl_module)
     folder, own = RunFolder(trainer.default_root_dir).snapshot(steps), module.registry
     if (folder / "registry.json").exists():
         registry = NeuronRegistry.load(folder)

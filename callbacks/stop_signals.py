@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback
 
+from cns_lightning.module import continual
 from cns_lightning.ranges import Amount
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.slurm.job import requeue
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from lightning.pytorch import LightningModule, Trainer
-
-    from cns_lightning.module import ContinualPersonalization
 
 # Windows has no SIGUSR1.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -85,13 +84,12 @@ class StopSignals(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Tells the other ranks, with the step's gradients."""
         if self.asked:
-            module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-            module.notices.note_signal(SIGNALS.index(signal.Signals(self.asked)))
+            continual(pl_module).notices.note_signal(SIGNALS.index(signal.Signals(self.asked)))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Saves and leaves once a signal came to any rank; on a stage's last batch the stage is finished first."""
-        module: ContinualPersonalization = pl_module  # type: ignore[assignment]
-        if trainer.fit_loop._should_accumulate() or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        module = continual(pl_module)
+        if not module.is_step_end or module.is_stage_end:
             return
         for notice in module.recent_notices:
             asked = [number for number, count in zip(SIGNALS, notice.signals, strict=False) if count]

@@ -13,10 +13,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from cns_lightning.data.stage_latents import RunContext
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import WeightOverrides
-from cns_lightning.diffusion.denoising import denoising_loss
 from cns_lightning.diffusion.layerwise import LayerwiseText
 from cns_lightning.diffusion.projections import read_weights
 from cns_lightning.diffusion.sampling import generate_pairs
@@ -27,11 +25,13 @@ from cns_lightning.methods.token_starts import rare_words_of, token_starts
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.fused import weights_after
 from cns_lightning.runs.folder import RunFolder
-from cns_lightning.sequences.templates import class_training_prompt, scoring_prompts
+from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
-from cns_lightning.training.class_pictures import class_latents
 from cns_lightning.training.opening import open_registry
-from cns_lightning.training.optimizer import let_rates_fall, stage_optimizer
+from cns_lightning.training.optimizer import falling_rates, stage_optimizer
+from cns_lightning.training.position import Position
+from cns_lightning.training.run_context import run_context
+from cns_lightning.training.step import PlainStep
 from cns_lightning.training.step_notices import LOSS, PENALTY, Notice, StepNotices
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class ContinualPersonalization(LightningModule):
         base_weights: pretrained weights of the method's projections by parameter name, float32, on the CPU.
         weights: the same after the last finished stage.
         concept_neurons: the mask of the running stage's concept by token, once it is selected.
+        armed: the mask that the next stage trains, once `MaskFreezing` has armed it.
         notices, recent_notices: what the running step tells the host; what has come of it since the step before.
 
     Args:
@@ -80,6 +81,7 @@ class ContinualPersonalization(LightningModule):
         self.base_dtype, self.gradient_checkpointing = base_dtype, gradient_checkpointing
         self.stage, self.step, self.done_stages = -1, 0, 0
         self.concept_neurons: dict[str, NeuronMask] = {}
+        self.armed: NeuronMask | None = None
         self.calibration_prompts: tuple[str, ...] = ()
         self.recent_notices: list[Notice] = []
         self.placeholder = nn.Parameter(torch.zeros(1))
@@ -135,31 +137,9 @@ class ContinualPersonalization(LightningModule):
         self.layerwise = LayerwiseText.of(base) if self.method.is_layerwise else None
         self.tokens = ConceptTokens(base, self.layerwise.layers if self.layerwise is not None else 1)
         self.overrides = WeightOverrides(self.projections, detach_first_token=self.method.detaches_first_token)
+        self.forward_step = PlainStep(base, self.method, self.overrides)
         self._introduce_tokens()
-        self.data.connect(self._run_context())
-
-    def _run_context(self) -> RunContext:
-        trainer, base = self.trainer, self.base
-        return RunContext(
-            encode=base.encode,
-            resolution=base.resolution,
-            latent_scale=base.latent_scale,
-            timesteps=base.noise_scheduler.config["num_train_timesteps"],
-            names_class_word=self.method.names_class_word,
-            class_latents=self._class_latents if self.method.prior_weight else None,
-            position=lambda: (self.stage, self.step),
-            next_stage=lambda: trainer.current_epoch,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-            accumulate=trainer.accumulate_grad_batches,
-            is_pinned=trainer.strategy.root_device.type == "cuda",
-        )
-
-    def _class_latents(self, concept: Concept) -> Tensor:
-        prompt = class_training_prompt(concept, self.data.templates)
-        facts = [self.registry.base_fingerprint, prompt], [self.base_dtype]
-        return class_latents(self.trainer, concept.class_word, prompt, self.data.prior, facts,
-                             self.draw_as_pretrained, self.base.encode)  # fmt: skip
+        self.data.connect(run_context(self))
 
     def _introduce_tokens(self) -> None:
         """Adds all tokens of the sequence at once: one that cannot be used stops the run here, not after hours."""
@@ -183,6 +163,20 @@ class ContinualPersonalization(LightningModule):
 
     # ---- stages -----------------------------------------------------------------------------------------------------
 
+    @property
+    def is_step_end(self) -> bool:
+        """Returns whether the batch just trained completed an optimizer step: no gradients are half accumulated."""
+        return not self.trainer.fit_loop._should_accumulate()
+
+    @property
+    def is_stage_end(self) -> bool:
+        """Returns whether the batch just trained was the stage's last."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+    def arm(self, mask: NeuronMask) -> None:
+        """Lets the stage that is about to start train the neurons of a mask, and no others."""
+        self.armed = mask
+
     def begin_stage(self, stage: int) -> None:
         """Makes what a stage trains, from the registry and the concept; the optimizer comes anew."""
         # A registry may be ahead of a lost or older checkpoint.
@@ -193,14 +187,14 @@ class ContinualPersonalization(LightningModule):
 
     def _create_stage(self, stage: int) -> None:
         concept = self.sequence.concepts[stage]
-        mask = self.concept_neurons.get(concept.token)
+        mask, self.armed = self.armed, None
         # Those of earlier stages are in the registry.
         self.concept_neurons = {} if mask is None else {concept.token: mask}
         if self.method.needs_neurons and mask is None:
             raise UserError(
                 "trainer.callbacks",
-                f"{type(self.method).__name__} trains selected neurons, and no callback selects them",
-                "Add class_path: cns_lightning.callbacks.ImportanceScoring",
+                f"{type(self.method).__name__} trains selected neurons; no callback selects and arms them",
+                "Add cns_lightning.callbacks.importance_scoring.ImportanceScoring and .mask_freezing.MaskFreezing",
             )
         self.stage = stage
         self.method.start_stage(
@@ -224,9 +218,7 @@ class ContinualPersonalization(LightningModule):
         )
 
     def finish_stage(self) -> None:
-        """Keeps what the running stage learned and folds it into the model; does nothing when it is done already."""
-        if self.stage < 0 or self.done_stages > self.stage:
-            return
+        """Keeps what the running stage learned and folds it into the model; `StageEnd` calls it."""
         self.data.check_whole(self.stage, self.step)
         record = self.method.finish_stage()
         self.overrides.clear()
@@ -274,15 +266,15 @@ class ContinualPersonalization(LightningModule):
             "neurons": "" if mask is None else fingerprint(mask.to_tensors()),
         }
 
-    def on_train_epoch_end(self) -> None:
-        """Finishes the stage."""
-        self.finish_stage()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Makes AdamW over the running stage's groups; before the first stage over a placeholder."""
+    def configure_optimizers(self) -> Any:
+        """Makes AdamW over the running stage's groups, and its schedule; before the first stage over a placeholder."""
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
-        return stage_optimizer(self.method.parameter_groups())
+        optimizer = stage_optimizer(self.method.parameter_groups())
+        if not self.method.learning_rate_falls:
+            return optimizer
+        schedule = falling_rates(optimizer, self.data.steps_of(self.stage))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the denoising loss of a batch plus the method's penalty, a scalar."""
@@ -291,24 +283,10 @@ class ContinualPersonalization(LightningModule):
             raise RuntimeError("the loader is out of step with the weights")  # it would train on, silently wrong
         if (part := batch_idx % accumulate) == 0:
             self.notices.begin()
-        self.overrides.set(self.method.trained_weights())  # first: a method may move the text encoder as well
-        states = self.method.text_states(list(batch["prompt"]))
-        losses = denoising_loss(
-            self.base, batch["latents"], batch["noise"], batch["timestep"], states, batch["valid_region"]
-        )
-        penalty = self.method.penalty()
+        found = self.forward_step(batch)
         first = (part * self.trainer.world_size + self.trainer.global_rank) * self.data.batch_size
-        self.notices.note_losses(losses, penalty, first, 1 / accumulate)
-        loss = losses.mean()
-        if self.method.prior_weight and "prior_latents" in batch:
-            loss = loss + self.method.prior_weight / batch["latents"].shape[1] * self._prior_loss(batch)
-        return loss if penalty is None else loss + penalty
-
-    def _prior_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Returns the denoising loss of pictures of the class, a scalar."""
-        states = self.method.text_states(list(batch["prior_prompt"]))
-        latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
-        return denoising_loss(self.base, latents, noise, timesteps, states).mean()
+        self.notices.note_losses(found.losses, found.penalty, first, 1 / accumulate)
+        return found.total()
 
     @torch.no_grad()
     def draw_as_pretrained(self, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
@@ -338,9 +316,7 @@ class ContinualPersonalization(LightningModule):
             gradient.masked_fill_(unfit, 0.0)
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
-        """Steps, lets the method act while the gradients stand, and counts."""
-        if self.method.learning_rate_falls:
-            let_rates_fall(self.trainer.optimizers[0], 1 - self.step / self.data.steps_of(self.stage))
+        """Steps, lets the method act while the gradients stand, and counts the step."""
         super().optimizer_step(*arguments, **keywords)
         self.method.after_step(self.step)
         self.notices.publish(self.step)
@@ -350,7 +326,7 @@ class ContinualPersonalization(LightningModule):
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Hands the step's loss, the mean over ranks, to the loggers."""
-        if self.trainer.fit_loop._should_accumulate():
+        if not self.is_step_end:
             return
         self.log("loss", self.notices.mean(LOSS), batch_size=self.data.batch_size)
         if self.notices.has_penalty:
@@ -360,35 +336,25 @@ class ContinualPersonalization(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen model out and notes where in the sequence the run stands."""
-        states = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in states.items() if name.startswith("method.")}
-        mask = self.concept_neurons.get(self.concept.token) if self.stage >= 0 else None
-        if self.done_stages > self.stage:
-            checkpoint["state_dict"], checkpoint["optimizer_states"], mask = {}, [], None
-        checkpoint["continual"] = {
-            "stage": self.stage,
-            "step": self.step,
-            "done_stages": self.done_stages,
-            "pictures": self.data.picture_checksum(self.stage) if self.stage >= self.done_stages else "",
-            "mask": None if mask is None else mask.to_tensors(),
-        }
+        pictures, mask = "", None
+        if self.stage >= self.done_stages:
+            pictures, mask = self.data.picture_checksum(self.stage), self.concept_neurons.get(self.concept.token)
+        Position(self.stage, self.step, self.done_stages, pictures, mask).write(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the finished concepts and the running stage anew, before weights and optimizer are loaded."""
-        position = checkpoint["continual"]
+        position = Position.read(checkpoint)
         # Lightning moves the model after this; what a stage works out at its start must be worked out where it was.
         self.to(self.trainer.strategy.root_device)
-        self.registry.truncate(position["done_stages"])
-        for stage in range(position["done_stages"]):
+        self.registry.truncate(position.done_stages)
+        for stage in range(position.done_stages):
             self.tokens.set(self.registry.records[stage].token, self.registry.records[stage].embeddings)
-        if position["done_stages"]:
-            self.fold(position["done_stages"] - 1)
-        self.done_stages, self.stage, self.step = position["done_stages"], position["stage"], position["step"]
-        if self.stage >= self.done_stages:
-            self.data.check_pictures_of(self.stage, position.get("pictures"), self.step)
-            if position["mask"] is not None:
-                mask = NeuronMask.from_tensors(position["mask"])
-                self.concept_neurons[self.sequence.concepts[self.stage].token] = mask
+        if position.done_stages:
+            self.fold(position.done_stages - 1)
+        self.done_stages, self.stage, self.step = position.done_stages, position.stage, position.step
+        if position.is_within_stage:
+            self.data.check_pictures_of(self.stage, position.pictures, self.step)
+            self.armed = position.mask
             self._create_stage(self.stage)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -397,3 +363,14 @@ class ContinualPersonalization(LightningModule):
         if self.stage < self.done_stages:
             return self.method.load_state_dict({}, strict=False)
         return self.method.load_state_dict(own, strict=True)
+
+
+def continual(module: LightningModule) -> ContinualPersonalization:
+    """Returns the module that a callback was handed, by its own type.
+
+    Raises:
+        TypeError: if it is another.
+    """
+    if not isinstance(module, ContinualPersonalization):
+        raise TypeError(f"this callback works for ContinualPersonalization, not for {type(module).__name__}")
+    return module

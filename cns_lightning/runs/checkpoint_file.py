@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.utilities.cloud_io import _load
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cns_lightning.errors import UserError
@@ -67,7 +66,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
         if not seal or hashlib.sha256(content).hexdigest().encode() != digest:
             raise DamagedCheckpoint(f"{path} is not what was written")
         # A machine without a GPU reads what was saved on one, and no rank fills another one's GPU.
-        return _load(io.BytesIO(content), map_location=map_location or "cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location=map_location or "cpu", weights_only=True)  # noqa: TID251
 
 
 def newest_checkpoint(last: Path, say: Callable[[str], None]) -> Path | None:

@@ -36,7 +36,7 @@ class StagedDDP(DDPStrategy):
         must find the same ones on every rank.
         """
         module = cast("ContinualPersonalization", self.lightning_module)
-        if self.world_size < 2 or module.trainer.fit_loop._should_accumulate():
+        if self.world_size < 2 or not module.is_step_end:
             return
         parameters = module.trained_parameters()
         notices = module.notices.vector

@@ -63,7 +63,8 @@ def test_the_automatic_threshold_is_set_as_concepts_are_scored(
 ) -> None:
     scoring = {"class_path": "cns_lightning.callbacks.importance_scoring.ImportanceScoring"}
     config = tmp_path / "positions.yaml"
-    content = {"trainer": {"callbacks": [scoring | {"init_args": {"positions": positions}}]}}
+    freezing = {"class_path": "cns_lightning.callbacks.mask_freezing.MaskFreezing"}
+    content = {"trainer": {"callbacks": [scoring | {"init_args": {"positions": positions}}, freezing]}}
     config.write_text(yaml.safe_dump(content), "utf-8")
     registry = NeuronRegistry.load(learn("cns", tiny_base_model, tmp_path, "--config", str(config)) / "registry")
     expected = float(registry.general_metadata()["expected_density"])
