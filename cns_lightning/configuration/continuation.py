@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (
-    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals"),
+    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals", "stage_end"),
     *("snapshots", "data.sequence"),
     "model.base_model",  # the registry knows its fingerprint
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
@@ -32,11 +32,11 @@ def comparable(config: Namespace) -> dict[str, Any]:
     whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
     callbacks = whole["trainer"].get("callbacks")
     if isinstance(callbacks, list):
-        whole["trainer"]["callbacks"] = [each for each in callbacks if _is_own(each["class_path"])]
+        whole["trainer"]["callbacks"] = [each for each in callbacks if is_own(each["class_path"])]
     return {key: value for key, value in _leaves(whole, "") if not key.startswith(SAFE_KEYS)}
 
 
-def _is_own(class_path: str) -> bool:
+def is_own(class_path: str) -> bool:
     """Returns whether a callback is one of this package or made of one; others touch nothing that is learned."""
     module, _, name = class_path.rpartition(".")
     try:
@@ -51,7 +51,7 @@ def _still_compared(kept: dict[str, Any]) -> dict[str, Any]:
     others = tuple(
         key.removesuffix("class_path")
         for key, value in kept.items()
-        if re.fullmatch(r"trainer\.callbacks\[\d+\]\.class_path", key) and not _is_own(value)
+        if re.fullmatch(r"trainer\.callbacks\[\d+\]\.class_path", key) and not is_own(value)
     )
     return {key: value for key, value in kept.items() if not key.startswith((*SAFE_KEYS, *others))}
 

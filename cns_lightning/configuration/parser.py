@@ -13,18 +13,9 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from cns_lightning.callbacks.concept_checkpoint import ConceptCheckpoint
-from cns_lightning.callbacks.finite_loss import FiniteLoss
-from cns_lightning.callbacks.forgetting_monitor import ForgettingMonitor
-from cns_lightning.callbacks.metrics_table import MetricsTable
-from cns_lightning.callbacks.run_timer import RunTimer
-from cns_lightning.callbacks.sample_grid import SampleGrid
-from cns_lightning.callbacks.sequence_progress import SequenceProgress
-from cns_lightning.callbacks.snapshots import Snapshots, check_snapshots
-from cns_lightning.callbacks.stop_signals import StopSignals
+from cns_lightning.callbacks.snapshots import check_snapshots
 from cns_lightning.configuration.continuation import check_unchanged, comparable, learned_tokens
 from cns_lightning.configuration.errors import (
     ConfigurationMistake,
@@ -34,6 +25,8 @@ from cns_lightning.configuration.errors import (
     explained,
 )
 from cns_lightning.configuration.processes import check_group, choose_strategy, process_count
+from cns_lightning.configuration.trainer import DEFAULTS, CheckedRun, ContinualTrainer
+from cns_lightning.configuration.usual_callbacks import USUAL
 from cns_lightning.data.augmentation import Augmentation
 from cns_lightning.data.module import ConceptDataModule, steps_of_stage
 from cns_lightning.data.prior_pictures import Prior
@@ -41,25 +34,11 @@ from cns_lightning.diffusion.loading import MINIATURE
 from cns_lightning.errors import Faults, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
-from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.user_files import expanded
 
-# The keys of the callbacks that every run has, in the order in which Lightning shall call them; those of the method
-# (selection, freezing) come after the progress display and before the samples.
-# Signals after metrics: the state saved at a signal must hold the sums of the step just taken. Snapshots before what
-# saves and leaves: the step would not be taken again.
-BEFORE_METHOD = {
-    "timer": RunTimer,
-    "progress": SequenceProgress,
-    "metrics": MetricsTable,
-    "snapshots": Snapshots,
-    "finite": FiniteLoss,
-    "signals": StopSignals,
-}
-AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint": ConceptCheckpoint}
 # Some of Lightning's callbacks have members of an Enum for defaults, which YAML does not know.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
@@ -79,21 +58,16 @@ class StrictParser(LightningArgumentParser):
 class ContinualCLI(LightningCLI):
     """Builds module, data and trainer from stacked YAML files and the command line."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    trainer: ContinualTrainer
+
+    def __init__(self, arguments: list[str] | dict[str, Any]) -> None:
         super().__init__(
             ContinualPersonalization,
             ConceptDataModule,
             save_config_callback=None,
             seed_everything_default=0,
-            trainer_defaults={
-                "max_steps": -1,
-                "reload_dataloaders_every_n_epochs": 1,
-                "use_distributed_sampler": False,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-                "enable_progress_bar": False,
-                "logger": False,
-            },
+            trainer_class=ContinualTrainer,
+            trainer_defaults=DEFAULTS,
             auto_configure_optimizers=False,
             run=False,
             args=arguments,
@@ -109,7 +83,7 @@ class ContinualCLI(LightningCLI):
         """Adds the run folder, the quick-trial step count and the callbacks that every run has."""
         parser.add_argument("--run", type=str, required=True, help="run folder, everything is written there")
         parser.add_argument("--steps", type=Count | None, default=None, help="optimizer steps of every stage")
-        for key, callback in (BEFORE_METHOD | AFTER_METHOD).items():
+        for key, callback in USUAL.items():
             parser.add_lightning_class_args(callback, key)
         for key in ("steps", "guidance"):
             parser.link_arguments(f"samples.{key}", f"monitor.{key}")
@@ -161,15 +135,14 @@ class ContinualCLI(LightningCLI):
         super()._set_seed()
 
     def usual_accelerator(self) -> str:
-        """Returns what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
-        return "gpu" if torch.cuda.is_available() else "cpu"
+        """Returns what ``auto`` means here."""
+        return usual_accelerator()
 
-    def instantiate_trainer(self, **keywords: Any) -> Trainer:
-        """Makes the trainer with the callbacks in the order they need."""
-        trainer: Any = super().instantiate_trainer(**keywords)
-        trainer.callbacks = in_order(trainer.callbacks)
-        trainer.strategy.checkpoint_io = SealedCheckpointIO()
-        return trainer
+    def checked_run(self) -> CheckedRun:
+        """Returns what the configuration means, once it has been checked."""
+        whole = yaml.safe_load(self.parser.dump(self.config, skip_check=True, skip_none=False))
+        config = RunConfig(self.folder.config, comparable(self.config), self.sequence.plain(), whole)
+        return CheckedRun(self.folder, self.sequence, self.learned, config)
 
 
 class CheckedConfiguration(ContinualCLI):
@@ -186,6 +159,11 @@ class CheckedConfiguration(ContinualCLI):
     def _set_seed(self) -> None:
         """Draws nothing, and checks the seed."""
         check_seed(self.config.seed_everything)
+
+
+def usual_accelerator() -> str:
+    """Returns what ``auto`` means here; by name, so that a run is not continued on another device unnoticed."""
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def checked_configuration(arguments: list[str]) -> Namespace:
@@ -211,12 +189,13 @@ def check_nulls(config: Namespace) -> None:
     groups: list[tuple[str, Any, Any]] = [("model", ContinualPersonalization, config.model)]
     groups += [("data", ConceptDataModule, config.data), ("data.prior", Prior, config.data.prior)]
     groups += [("data.augmentation", Augmentation, config.data.augmentation)]
-    groups += [(key, kind, config.get(key, Namespace())) for key, kind in (BEFORE_METHOD | AFTER_METHOD).items()]
+    groups += [(key, kind, config.get(key, Namespace())) for key, kind in USUAL.items()]
     classes = [("model.method", config.model.method)]
     classes += [("trainer.callbacks", each) for each in _listed(config.trainer.callbacks)]
     groups += [(key, _class(each.class_path), each.get("init_args", Namespace())) for key, each in classes]
     faults = Faults()
     for where, kind, values in groups:
+        values = values or Namespace()  # a group that is null as a whole is named by the group above it
         for name, parameter in signature(kind).parameters.items():
             if parameter.default not in (None, parameter.empty) and values.get(name, parameter.default) is None:
                 faults.add(f"{where}: {name}", "has no value", f"Write one, such as {parameter.default}")
@@ -235,19 +214,6 @@ def _listed(value: Any) -> list[Any]:
 
 def _as_seed(value: int | bool) -> int:
     return int(value)
-
-
-def in_order(callbacks: list[Callback]) -> list[Callback]:
-    """Sorts callbacks: bookkeeping first, the method's next, samples and checkpoint last; stable otherwise."""
-    first, last = tuple(BEFORE_METHOD.values()), tuple(AFTER_METHOD.values())
-
-    def rank(callback: Callback) -> int:
-        kind = type(callback)
-        if kind in first:
-            return first.index(kind) - len(first)
-        return 1 + last.index(kind) if kind in last else 0
-
-    return sorted(callbacks, key=rank)
 
 
 def quieten() -> None:

@@ -176,17 +176,17 @@ class ConceptNeuronSelection(Method):
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
-        self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors or {}, learning_rate_falls
-        if wrong := [f"{kind}: {rate}" for kind, rate in self.learning_rate_factors.items()
+        self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors, learning_rate_falls
+        if wrong := [f"{kind}: {rate}" for kind, rate in (learning_rate_factors or {}).items()
                      if kind not in KINDS]:  # fmt: skip
             problem = f"has {', '.join(wrong)}, an unknown kind of concept"
             raise UserError("model.method.learning_rate_factors", problem, f"Kinds are {', '.join(KINDS)}")
-        self.starts_from_rare_word = token_start == "rare_word"
+        self.token_start, self.starts_from_rare_word = token_start, token_start == "rare_word"
         self.regularization: Regularization = regularization
         self.prior_strength, self.pretrained_strength = prior_strength, pretrained_strength
         self.regularization_weight, self.reference_displacement = regularization_weight, reference_displacement
         self.balance_steps, self.context_prompts = balance_steps, context_prompts
-        self.detaches_first_token = detach_first_token
+        self.detach_first_token = self.detaches_first_token = detach_first_token
         self.grams: dict[tuple[str, str, tuple[str, ...]], Tensor] = {}
 
     def start_stage(self, context: StageContext) -> None:
@@ -236,7 +236,7 @@ class ConceptNeuronSelection(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
-        factor = self.learning_rate_factors.get(self.context.concept.kind, 1.0)
+        factor = (self.learning_rate_factors or {}).get(self.context.concept.kind, 1.0)
         return [
             ParameterGroup("neurons", [self.delta.values], factor * self.learning_rate),
             ParameterGroup("token", list(self.token), self.token_learning_rate),

@@ -26,7 +26,7 @@ class DenseMethod(Method):
     def __init__(self, learning_rate: NonNegative, token_learning_rate: NonNegative, detach_first_token: bool) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
-        self.detaches_first_token = detach_first_token
+        self.detach_first_token = self.detaches_first_token = detach_first_token
 
     def start_stage(self, context: StageContext) -> None:
         """Lays a delta on every key and value weight."""

@@ -1,0 +1,137 @@
+"""The trainer of a run: goes on where its folder stands, and keeps the folder for itself meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from cns_lightning.callbacks.stop_signals import handlers_kept
+from cns_lightning.configuration.errors import lightning_explained
+from cns_lightning.configuration.usual_callbacks import completed
+from cns_lightning.errors import UserError
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
+from cns_lightning.training.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cns_lightning.data.module import ConceptDataModule
+    from cns_lightning.module import ContinualPersonalization
+    from cns_lightning.runs.config import RunConfig
+    from cns_lightning.runs.folder import RunFolder
+    from cns_lightning.sequences.sequence import Sequence
+
+# What a continual run needs of Lightning's trainer.
+DEFAULTS: dict[str, Any] = {
+    "max_steps": -1,
+    "reload_dataloaders_every_n_epochs": 1,
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "logger": False,
+}
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A run whose settings have been checked.
+
+    Attributes:
+        folder: run folder.
+        sequence: what shall be learned.
+        learned: tokens that the folder has learned, whose pictures are not needed any more.
+        config: what goes to ``config.yaml``.
+    """
+
+    folder: RunFolder
+    sequence: Sequence
+    learned: tuple[str, ...]
+    config: RunConfig
+
+
+class ContinualTrainer(Trainer):
+    """Lightning's trainer, whose epochs are the stages of a sequence; with the callbacks that every run has, in order.
+
+    Attributes:
+        run: what `fit` learns, and where.
+
+    Args:
+        settings: those of Lightning's trainer.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        settings["callbacks"] = completed(settings.get("callbacks") or [])
+        super().__init__(**settings)
+        cast("Any", self.strategy).checkpoint_io = SealedCheckpointIO()
+        self.run: CheckedRun | None = None
+
+    def fit(  # pyright: ignore[reportIncompatibleMethodOverride] - a run goes on by itself and has no other loaders
+        self, model: ContinualPersonalization, datamodule: ConceptDataModule
+    ) -> None:
+        """Learns the sequence, or what is left of it; writes the run folder.
+
+        Args:
+            model: module with the method.
+            datamodule: serves the sequence's pictures.
+
+        Raises:
+            UserError: for what the user must change, before anything slow starts.
+        """
+        run = self.checked_run(model, datamodule)
+        datamodule.learned = run.learned
+        checkpoint, count = newest_checkpoint(run.folder.last_checkpoint, say), len(run.sequence.concepts)
+        is_finished = checkpoint is not None and _finished_stages(checkpoint) >= count
+        for sentence in () if is_finished else datamodule.check_pictures():
+            say(sentence)
+        with _writing(run):
+            if is_finished:
+                # Prompts and what else touches nothing that is learned may have changed: `test` reads them from there.
+                say(f"{run.folder.path}: the run is finished, all {count} concepts are learned")
+                return
+            with handlers_kept(), lightning_explained():
+                super().fit(model, datamodule=datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
+        if model.done_stages < count:
+            remedy = "Take out what stops a training early, and run the same command again"
+            raise UserError("trainer", f"something ended the run after {model.done_stages} of {count} concepts", remedy)
+
+    def checked_run(self, model: ContinualPersonalization, datamodule: ConceptDataModule) -> CheckedRun:
+        """Returns what `fit` learns.
+
+        Raises:
+            RuntimeError: if nothing has been checked; `continual_trainer` makes a trainer that checks by itself.
+        """
+        if self.run is None:
+            raise RuntimeError("this trainer has no run; make it with continual_trainer")
+        return self.run
+
+
+@contextmanager
+def _writing(run: CheckedRun) -> Iterator[None]:
+    """Keeps the run folder for this run while it lasts, and starts with its configuration; rank 0 alone writes.
+
+    Raises:
+        UserError: if the folder cannot be written to, or another process does.
+    """
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    run.folder.create()
+    with run.folder.held():
+        run.config.write()
+        yield
+
+
+def _finished_stages(checkpoint: Any) -> int:
+    return Position.read(SealedCheckpointIO().load_checkpoint(checkpoint)).done_stages
+
+
+def say(text: str) -> None:
+    """Says something where progress is shown, once for all processes."""
+    if rank_zero_only.rank == 0:
+        sys.stderr.write(f"{text}\n")
