@@ -16,6 +16,7 @@ from cns_lightning.sequences.sequence import TOKEN, captions_beside, picture_fil
 from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cns_lightning.sequences.sequence import Concept
@@ -131,8 +132,12 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     return converted or image
 
 
-def read_concept_pictures(concept: Concept) -> list[Picture]:
+def read_concept_pictures(concept: Concept, read: Callable[[Path], Image.Image] = read_picture) -> list[Picture]:
     """Reads the pictures of a concept in the order of their names.
+
+    Args:
+        concept: concept of the sequence.
+        read: decodes a picture; one that keeps what it decodes takes the place of `read_picture`.
 
     Raises:
         UserError: if there are none, or listing every picture and caption that cannot be used.
@@ -144,7 +149,7 @@ def read_concept_pictures(concept: Concept) -> list[Picture]:
     faults, pictures = Faults(), []
     for path in files:
         try:
-            pictures.append(Picture(path, read_picture(path), _caption(path, concept.token)))
+            pictures.append(Picture(path, read(path), _caption(path, concept.token)))
         except UserError as error:
             faults.add(error.where, error.problem, error.remedy)
     faults.raise_if_any()

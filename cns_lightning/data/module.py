@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cns_lightning.data.augmentation import CLOSE_UP, FAR_AWAY, Augmentation, augment, latent_valid_region
+from cns_lightning.data.decoded import DecodedPictures
 from cns_lightning.data.images import read_captions, read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import Prior
@@ -94,6 +95,7 @@ class ConceptDataModule(LightningDataModule):
         self.prepared: dict[int, StageLatents] = {}
         self._context: RunContext | None = None
         self.checksums: dict[int, str] = {}
+        self.decoded = DecodedPictures()
         self.learned: tuple[str, ...] = ()
 
     def connect(self, context: RunContext) -> None:
@@ -123,7 +125,7 @@ class ConceptDataModule(LightningDataModule):
         """
         concepts = [concept for concept in self.sequence.concepts if concept.token not in self.learned]
         for concept in concepts:
-            read_concept_pictures(concept)
+            read_concept_pictures(concept, self.decoded.keep)
         folders = dict.fromkeys(concept.images for concept in concepts)
         return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
 
@@ -248,7 +250,7 @@ class ConceptDataModule(LightningDataModule):
         self.picture_checksum(stage)  # of what is encoded now, not of what lies there when the state is saved
         concept, context = self.sequence.concepts[stage], self.context
         resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
-        latents, valid, prompts, pictures = [], [], [], read_concept_pictures(concept)
+        latents, valid, prompts, pictures = [], [], [], read_concept_pictures(concept, self.decoded.take)
         for number, picture in enumerate(pictures):
             variants = [
                 augment(
