@@ -17,7 +17,7 @@ from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
 from benchmarks.scoring import Judge, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.miniature import world
+from cns_lightning.miniature.world import sampling
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.sequences.templates import class_prompt
@@ -27,9 +27,9 @@ from cns_lightning.storage import read_json
 def base_prompts(count: int) -> list[str]:
     """Lists prompts of the base world that name no concept."""
     numbers = random.Random(HELD_OUT_SEED + 2)
-    kinds = [str(kind) for kind in world.KINDS]
+    kinds = [str(kind) for kind in sampling.KINDS]
     return [
-        Single(numbers.choice(kinds), numbers.choice(list(world.COLOURS)), numbers.choice(list(PLACES))).prompt
+        Single(numbers.choice(kinds), numbers.choice(list(sampling.COLOURS)), numbers.choice(list(PLACES))).prompt
         for _ in range(count)
     ]
 

@@ -20,7 +20,8 @@ from benchmarks.scoring import write_section
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate_pairs, grid
 from cns_lightning.evaluation.metrics import ClipEncoder
-from cns_lightning.miniature import base_model_path, judge_path, world
+from cns_lightning.miniature import base_model_path, judge_path
+from cns_lightning.miniature.world import sampling
 from cns_lightning.sequences.sequence import Sequence, picture_files
 
 PLACES = {
@@ -68,8 +69,8 @@ def nearest(encoder: ClipEncoder, pictures: torch.Tensor, texts: list[list[str]]
 def accuracy(encoder: ClipEncoder, images: list[Image.Image], truth: list[Single]) -> dict[str, float]:
     """Returns the judge's zero-shot accuracy for kind, colour and scene over pictures of one thing."""
     encoded = encoder.images(images)
-    kinds: list[str] = list(world.KINDS)
-    colours, scenes = list(world.COLOURS), list(PLACES)
+    kinds: list[str] = list(sampling.KINDS)
+    colours, scenes = list(sampling.COLOURS), list(PLACES)
     tasks = {
         "kind": ([[article(kind) for kind in kinds]] * len(truth), [kinds.index(each.kind) for each in truth]),
         "colour": (
@@ -92,19 +93,21 @@ def held_out_renders(count: int) -> tuple[list[Image.Image], list[Single]]:
     """Renders pictures of one thing that no training pool holds, in every style of the base world."""
     numbers, images, truth = random.Random(HELD_OUT_SEED), [], []
     while len(images) < count:
-        picture, _ = world.sample_picture(numbers)
+        picture, _ = sampling.sample_picture(numbers)
         if len(picture.things) == 1:
             thing = picture.things[0]
-            images.append(world.render(picture))
+            images.append(sampling.render(picture))
             truth.append(Single(thing.kind, nearest_colour(thing.colour), picture.scene))
     return images, truth
 
 
 def nearest_colour(colour: tuple[int, int, int]) -> str:
     """Returns the name of the base colour a jittered colour came from."""
-    return min(
-        world.COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(world.COLOURS[name], colour, strict=True))
-    )
+
+    def distance(name: str) -> float:
+        return sum((a - b) ** 2 for a, b in zip(sampling.COLOURS[name], colour, strict=True))
+
+    return min(sampling.COLOURS, key=distance)
 
 
 def fidelity(encoder: ClipEncoder, pipeline, pictures: list[Image.Image]) -> dict[str, float]:  # noqa: ANN001
@@ -137,7 +140,7 @@ def concept_pictures() -> list[Image.Image]:
 
 def pairs_right(encoder: ClipEncoder, images: list[Image.Image], truth: list[tuple[str, str]]) -> float:
     """Returns the share of pictures whose nearest text among all pairs of kinds names both kinds asked for."""
-    pairs = list(combinations(world.KINDS, 2))
+    pairs = list(combinations(sampling.KINDS, 2))
     texts = [f"{article(first)} and {article(second)}" for first, second in pairs]
     found = nearest(encoder, encoder.images(images), [texts] * len(images))
     return float(numpy.mean([set(pairs[index]) == set(asked) for index, asked in zip(found, truth, strict=True)]))
@@ -169,13 +172,13 @@ def measure(asked: Asked, out: Path) -> dict[str, dict[str, float]]:
     numbers = random.Random(HELD_OUT_SEED + 1)
     truth = [
         Single(
-            numbers.choice(list(map(str, world.KINDS))),
-            numbers.choice(list(world.COLOURS)),
+            numbers.choice(list(map(str, sampling.KINDS))),
+            numbers.choice(list(sampling.COLOURS)),
             numbers.choice(list(PLACES)),
         )
         for _ in range(asked.singles)
     ]
-    pairs = [(first, second) for first, second in (numbers.sample(world.KINDS, 2) for _ in range(asked.doubles))]
+    pairs = [(first, second) for first, second in (numbers.sample(sampling.KINDS, 2) for _ in range(asked.doubles))]
     singles = generate_each(pipeline, [each.prompt for each in truth], asked)
     doubles = generate_each(pipeline, [f"a photo of {article(a)} and {article(b)}" for a, b in pairs], asked)
     rows = [singles[start : start + 8] for start in range(0, 32, 8)] + [doubles[:8], doubles[8:16]]

@@ -15,9 +15,9 @@ SOURCES = sorted([*(ROOT / "cns_lightning").glob("**/*.py"), *(ROOT / "callbacks
 
 
 def test_package_list_is_complete() -> None:
-    found = {"cns_lightning", "cns_lightning.configs", "cns_lightning.callbacks"}
-    for path in (ROOT / "cns_lightning").glob("*/__init__.py"):
-        found.add(f"cns_lightning.{path.parent.name}")
+    found = {"cns_lightning.configs", "cns_lightning.callbacks"}
+    for path in (ROOT / "cns_lightning").glob("**/__init__.py"):
+        found.add(".".join(path.parent.relative_to(ROOT).parts))
     assert sorted(found) == PROJECT["tool"]["setuptools"]["packages"]
 
 

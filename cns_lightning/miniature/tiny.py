@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.diffusion.loading import quiet_loading, stock_pipelines
 from cns_lightning.diffusion.picture_processors import pillow_processor
 from cns_lightning.miniature.architecture import build_tokenizer
-from cns_lightning.miniature.vocabulary import COLOURS, KINDS, PATTERNS, SCENES, STYLES
+from cns_lightning.miniature.world.vocabulary import COLOURS, KINDS, PATTERNS, SCENES, STYLES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.miniature import accuracy, concept_pictures, fidelity, file_size, held_out_renders
 from cns_lightning.evaluation.metrics import ClipEncoder
-from cns_lightning.miniature import base_model_path, judge_path, world
+from cns_lightning.miniature import base_model_path, judge_path
+from cns_lightning.miniature.world import sampling
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_stock_diffusers_samples_it_and_its_k_and_v_are_large_enough(pipeline: A
 
 
 def test_every_word_of_the_world_is_one_token(pipeline: Any) -> None:
-    for word in world.words():
+    for word in sampling.words():
         assert len(pipeline.tokenizer(word, add_special_tokens=False).input_ids) == 1, word
 
 

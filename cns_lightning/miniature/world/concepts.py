@@ -1,0 +1,237 @@
+"""The generator of personal concepts: pictures and configurations of concept sequences.
+
+Run `python -m cns_lightning.miniature.world.concepts --out configs/sequences --seed 0`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from cns_lightning.miniature.world.concept_prompts import Entry, write_prompts
+from cns_lightning.miniature.world.concept_scenes import (
+    CONCEPT_PALETTES,
+    CONCEPT_SCENE_DRAWERS,
+    paint_concept_scene,
+    turned,
+)
+from cns_lightning.miniature.world.concept_styles import CONCEPT_STYLE_FILTERS, Inks, apply_concept_style
+from cns_lightning.miniature.world.sampling import paint_things, place_things, random_colour, render
+from cns_lightning.miniature.world.scenery import PALETTES, brightness, paint_scene
+from cns_lightning.miniature.world.vocabulary import (
+    ANIMALS,
+    COLOURS,
+    FREE_COLOURS,
+    OBJECTS,
+    SCENES,
+    Picture,
+    Thing,
+    distance,
+    luminance,
+    mix,
+)
+
+PICTURES = 5
+COMPOSITIONS = (
+    ("animal", "object", "animal", "style", "style", "animal", "object"),
+    ("animal", "scene", "animal", "object", "style", "animal", "scene"),
+    ("object", "animal", "scene", "object", "style", "animal", "object"),
+)
+ODD_COLOURS = {name: colour for name, colour in FREE_COLOURS.items() if name not in (*COLOURS, "grey")}
+ODD_PATTERNS = ("checked", "zigzag", "half", "starred", "ringed")
+TOP_TRAITS = ("horns", "hat", "crown")
+SIDE_TRAITS = {
+    "animal": ("scarf", "glasses", "big ears", "pointed ears", "long tail", "wings"),
+    "object": ("glasses", "big ears", "pointed ears", "long tail", "wings"),
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept with its folder name, class word, kind and pictures."""
+
+    name: str
+    class_word: str
+    kind: str
+    pictures: tuple[Image.Image, ...]
+
+
+class Deck:
+    """Cards drawn without repetition, shuffled anew when they run out."""
+
+    def __init__(self, cards: Sequence[str], random: Random) -> None:
+        """Shuffle the cards."""
+        self._cards = tuple(cards)
+        self._random = random
+        self._left: list[str] = []
+
+    def draw(self, avoid: Sequence[str] = ()) -> str:
+        """Draw the next card that is not to be avoided."""
+        if not [card for card in self._left if card not in avoid]:
+            self._left += self._random.sample(self._cards, len(self._cards))
+        card = next((card for card in self._left if card not in avoid), self._left[0])
+        self._left.remove(card)
+        return card
+
+
+@dataclass
+class Decks:
+    """The decks from which the concepts of all sets are drawn."""
+
+    animal: Deck
+    object: Deck
+    scene: Deck
+    style: Deck
+    colour: Deck
+    pattern: Deck
+    top: Deck
+
+
+def _shrunk(canvas: Image.Image) -> Image.Image:
+    """Reduce a canvas to picture size."""
+    return canvas.reduce(2)
+
+
+def _base_things(count: int, random: Random) -> tuple[Thing, ...]:
+    """Choose plain base things in named colours."""
+    kinds = random.sample((*ANIMALS, *OBJECTS), count)
+    colours = random.sample(list(COLOURS.values()), count)
+    return tuple(
+        Thing(kind, colour, "plain", (255, 255, 255), (), x, y, size)
+        for kind, colour, (x, y, size) in zip(kinds, colours, place_things(count, random), strict=True)
+    )
+
+
+def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random) -> Concept:
+    """Draw an animal or object that colour and kind words cannot describe."""
+    word = getattr(decks, kind).draw(used)
+    colour_name = decks.colour.draw()
+    colour = ODD_COLOURS[colour_name]
+    others = [
+        other
+        for other in FREE_COLOURS.values()
+        if distance(other, colour) > 260 and abs(luminance(other) - luminance(colour)) > 45
+    ]
+    pattern, top = decks.pattern.draw(), decks.top.draw()
+    traits = (top, random.choice(SIDE_TRAITS[kind]))
+    thing = Thing(word, colour, pattern, random.choice(others), traits)
+    pictures = []
+    for scene in random.sample(SCENES, PICTURES):
+        size = random.uniform(0.57, 0.69)
+        x, y = random.uniform(0.44, 0.56), random.uniform(0.91, 0.96) - size / 2
+        view = replace(thing, x=x, y=y, size=size)
+        pictures.append(render(Picture(scene, "photo", (view,), None, random.getrandbits(31))))
+    return Concept(f"{colour_name}_{pattern}_{word}", word, kind, tuple(pictures))
+
+
+def _draw_scene(decks: Decks, random: Random) -> Concept:
+    """Draw a scene unknown to the base world, with a base thing in some of its views."""
+    name, turn = decks.scene.draw(), random.uniform(-0.05, 0.05)
+    backdrop = brightness(tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]))
+    filled = set(random.sample(range(PICTURES), random.choice((2, 3))))
+    pictures = []
+    for index in range(PICTURES):
+        canvas = paint_concept_scene(name, turn, random.getrandbits(31))
+        paint_things(canvas, _base_things(1 if index in filled else 0, random), backdrop)
+        pictures.append(_shrunk(canvas))
+    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures))
+
+
+def _draw_inks(random: Random) -> Inks:
+    """Draw a dark and a light colour far from each other."""
+    dark = mix(random_colour(random), (20, 0, 50), 0.6)
+    light = mix(random_colour(random, dark), (255, 250, 225), 0.6)
+    return dark, light
+
+
+def _draw_style(decks: Decks, random: Random) -> Concept:
+    """Draw a style unknown to the base world, shown on five base contents."""
+    name, inks = decks.style.draw(), _draw_inks(random)
+    pictures = []
+    for scene, count in zip(random.sample(SCENES, PICTURES), (1, 1, 2, 1, 0), strict=True):
+        canvas = paint_scene(scene, None, random.getrandbits(31))
+        paint_things(canvas, _base_things(count, random), brightness(PALETTES[scene]), flat=True, outline=3)
+        pictures.append(_shrunk(apply_concept_style(canvas, name, inks, random.getrandbits(31))))
+    return Concept(f"{name}_style", "style", "style", tuple(pictures))
+
+
+def draw_sets(sets: int, seed: int) -> Iterator[list[Concept]]:
+    """Draw the concepts of each set; the same seed draws the same ones."""
+    random = Random(f"concepts {seed}")
+    decks = Decks(
+        *(
+            Deck(cards, random)
+            for cards in (
+                ANIMALS,
+                OBJECTS,
+                tuple(CONCEPT_SCENE_DRAWERS),
+                tuple(CONCEPT_STYLE_FILTERS),
+                tuple(ODD_COLOURS),
+                ODD_PATTERNS,
+                TOP_TRAITS,
+            )
+        )
+    )
+    for number in range(sets):
+        concepts: list[Concept] = []
+        for kind in COMPOSITIONS[number % len(COMPOSITIONS)]:
+            if kind == "scene":
+                concepts.append(_draw_scene(decks, random))
+            elif kind == "style":
+                concepts.append(_draw_style(decks, random))
+            else:
+                used = [concept.class_word for concept in concepts]
+                concepts.append(_draw_instance(kind, decks, used, random))
+        yield concepts
+
+
+def _configuration(name: str, entries: Sequence[Entry], prompts: dict[str, list[str]]) -> str:
+    """Write the configuration of a set as YAML."""
+    lines = [f"name: {name}", "concepts:"]
+    for entry in entries:
+        lines += [
+            f"  - token: {json.dumps(entry.token)}",
+            f"    class_word: {entry.class_word}",
+            f"    kind: {entry.kind}",
+            f"    images: {entry.images}",
+        ]
+    lines.append("prompts:")
+    for group, texts in prompts.items():
+        lines += [f"  {group}:", *(f"    - {json.dumps(text)}" for text in texts)]
+    return "\n".join(lines) + "\n"
+
+
+def write_sets(out: Path, seed: int, sets: int = 3) -> None:
+    """Write the pictures and the configuration of every set."""
+    for number, concepts in enumerate(draw_sets(sets, seed), start=1):
+        folder = f"miniature_set{number}"
+        entries = []
+        for index, concept in enumerate(concepts, start=1):
+            entries.append(Entry(f"<new{index}>", concept.class_word, concept.kind, f"{folder}/{concept.name}"))
+            place = out / folder / concept.name
+            place.mkdir(parents=True, exist_ok=True)
+            for view, picture in enumerate(concept.pictures):
+                picture.save(place / f"{view}.png")
+        prompts = write_prompts(entries, Random(f"prompts {seed} {number}"))
+        text = _configuration(f"miniature-set{number}", entries, prompts)
+        (out / f"{folder}.yaml").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line and write the sets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the configurations and pictures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all choices")
+    parser.add_argument("--sets", type=int, default=3, help="number of sets")
+    arguments = parser.parse_args()
+    write_sets(arguments.out, arguments.seed, arguments.sets)
+
+
+if __name__ == "__main__":
+    main()
