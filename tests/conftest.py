@@ -38,6 +38,18 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pair(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Returns base model, sequence file and run folder of an uninterrupted run in two processes."""
+    from tests.runs.learning import write_sequence
+    from tests.runs.processes import two_processes
+
+    folder = tmp_path_factory.mktemp("processes")
+    sequence = write_sequence(folder, ["cat", "dog"])
+    assert two_processes(tiny_base_model, sequence, folder / "run")[0] == 0
+    return tiny_base_model, sequence, folder / "run"
+
+
+@pytest.fixture(scope="session")
 def tiny_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a random CLIPModel; tests must not write into it."""
     from cns_lightning.miniature.tiny import write_tiny_judge

@@ -34,13 +34,15 @@ def write_sequence(folder: Path, words: list[str]) -> Path:
     return path
 
 
-def arguments(base: Path, sequence: Path, run: Path, *more: str, method: str = "cns", steps: int | None = 3) -> list[str]:
+def arguments(
+    base: Path, sequence: Path, run: Path, *more: str, method: str = "cns", steps: int | None = 3
+) -> list[str]:
     """Returns the command line of a short run."""
     return [
         "fit", "--config", f"configs/methods/{method}.yaml", "--config", "configs/hardware/cpu.yaml",
         "--model.base_model", str(base), "--data.sequence", str(sequence), "--data.batch_size", "2",
-        "--run", str(run), *(["--steps", str(steps)] if steps else []), "--samples.steps", "2", "--samples.pictures", "2",
-        "--data.prior.steps", "2", *FOR_TINY.get(method, []), *more,
+        "--run", str(run), *(["--steps", str(steps)] if steps else []), "--samples.steps", "2",
+        "--samples.pictures", "2", "--data.prior.steps", "2", *FOR_TINY.get(method, []), *more,
     ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
 from cns_lightning.errors import UserError
+from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO, newest_checkpoint
 
 
 def save(path: Path, number: int) -> None:

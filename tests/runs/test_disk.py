@@ -17,7 +17,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Returns a file system of 200 kB in memory; making one wants root."""
     place = tmp_path / "disk"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)], capture_output=True, check=False)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)], capture_output=True, check=False
+    )
     if made.returncode:
         pytest.skip(f"no file system can be made here: {made.stderr.decode().strip()}")
     yield place

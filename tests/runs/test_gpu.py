@@ -10,9 +10,9 @@ import torch
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.projections import TEXT_PREFIX
+from cns_lightning.methods.discovery import method_configs
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
-from cns_lightning.methods.discovery import method_configs
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.processes import assert_same
 from tests.runs.stop_at import CALLBACK, StopAt

@@ -34,7 +34,9 @@ def without(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_run_is_listed_drawn_from_and_undone_without_what_only_unix_has(tiny_base_model: Path, tmp_path: Path) -> None:
+def test_a_run_is_listed_drawn_from_and_undone_without_what_only_unix_has(
+    tiny_base_model: Path, tmp_path: Path
+) -> None:
     run = learn("cns", tiny_base_model, tmp_path)
     for command in (
         ["concepts", "--run", str(run), "--verify"],

@@ -142,9 +142,10 @@ def test_a_stage_that_a_callback_ended_does_not_count(
     command = arguments(tiny_base_model, sequence, tmp_path / "run")
     said = refused(capsys, [*command, "--trainer.callbacks+=tests.runs.impatient.Impatient"])
     assert "something ended the stage of <new1> after" in said
-    assert not (tmp_path / "run" / "registry" / "registry.json").exists() or not NeuronRegistry.load(
-        tmp_path / "run" / "registry"
-    ).tokens
+    assert (
+        not (tmp_path / "run" / "registry" / "registry.json").exists()
+        or not NeuronRegistry.load(tmp_path / "run" / "registry").tokens
+    )
     # The remedy works in the same folder.
     assert main(command) == 0
     assert NeuronRegistry.load(tmp_path / "run" / "registry").tokens == ["<new1>", "<new2>"]
@@ -174,8 +175,13 @@ def test_settings_with_members_of_an_enum_are_kept(tiny_base_model: Path, sequen
         (["--trainer.logger", "WandbLogger"], "WandbLogger: Requirement 'wandb"),
     ],
 )
-def test_parts_of_lightning_that_do_not_go_together(  # noqa: PLR0913 - fixtures
-    tiny_base_model: Path, sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], part: str
+def test_parts_of_lightning_that_do_not_go_together(
+    tiny_base_model: Path,
+    sequence: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    part: str,
 ) -> None:
     said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "run", *more))
     assert part in said

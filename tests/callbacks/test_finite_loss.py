@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.training.step_notices import GRADIENT, StepNotices
 from tests.runs.learning import arguments, write_sequence
 
@@ -76,9 +76,7 @@ def test_accumulated_batches_are_one_step(tiny_base_model: Path, tmp_path: Path)
 
     sequence = write_sequence(tmp_path / "sequence", ["cat"])
     whole = arguments(tiny_base_model, sequence, tmp_path / "whole", "--data.batch_size", "4", steps=5)
-    parts = arguments(
-        tiny_base_model, sequence, tmp_path / "parts", "--trainer.accumulate_grad_batches", "2", steps=5
-    )
+    parts = arguments(tiny_base_model, sequence, tmp_path / "parts", "--trainer.accumulate_grad_batches", "2", steps=5)
     assert main(whole) == 0
     assert main(parts) == 0
     one, two = (NeuronRegistry.load(tmp_path / name / "registry").weights() for name in ("whole", "parts"))

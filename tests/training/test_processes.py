@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cns_lightning.cli.main import main
-from cns_lightning.runs.metrics import read_rows
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.metrics import read_rows
 from tests.runs.learning import arguments
 from tests.runs.processes import assert_same, in_two_processes, two_processes
 

@@ -1,17 +1,17 @@
-"""A real SLURM: a job of two tasks is told to make way in the middle of a stage, comes back, and ends as if it had not."""
+"""A real SLURM: a job of two tasks is told to make way in mid-stage, comes back, and ends as if it had not."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.storage import read_json
-from tests.runs.cluster import Cluster, missing
 from tests.runs.learning import arguments
 from tests.runs.processes import assert_same
 from tests.runs.stop_at import CALLBACK, PLAN
+from tests.slurm.cluster import Cluster, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 

@@ -9,10 +9,10 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 
-from cns_lightning.neurons.selector import counted_positions
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.rare_words import rare_word_embedding
 from cns_lightning.diffusion.text import text_states, token_ids
+from cns_lightning.neurons.selector import counted_positions
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import learn
 

@@ -10,17 +10,18 @@ from PIL import Image
 
 from cns_lightning.cli.main import main
 from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.methods.discovery import method_configs
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
-from cns_lightning.methods.discovery import method_configs
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
 
 METHODS = list(method_configs())
 PROMPTS = {
-    "single": ["a photo of a <new1> cat", "a photo of a <new2> dog"], "double": ["a <new1> cat and a <new2> dog"], "triple": [],
+    "single": ["a photo of a <new1> cat", "a photo of a <new2> dog"],
+    "double": ["a <new1> cat and a <new2> dog"], "triple": [],
 }  # fmt: skip
 
 
@@ -88,7 +89,8 @@ def test_undo_takes_concepts_out_of_the_snapshots_too(
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"), [("[0]", "is 0, at least 1 is needed"), ("[1, 3]", "has 3, and a stage has 3 steps"), ("[1.5]", "1.5")]
+    ("steps", "said"),
+    [("[0]", "is 0, at least 1 is needed"), ("[1, 3]", "has 3, and a stage has 3 steps"), ("[1.5]", "1.5")],
 )
 def test_impossible_steps_are_refused(
     tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: str, said: str

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from cns_lightning.cli.main import main
-from cns_lightning.experiments.comparison import Comparison, Run
 from cns_lightning.evaluation.curves import headline
-from cns_lightning.experiments.search import Search, as_text, as_yaml, has_curves, objective, rows_of
+from cns_lightning.experiments.comparison import Comparison, Run
 from cns_lightning.experiments.scoring_options import ScoringOptions
+from cns_lightning.experiments.search import Search, as_text, as_yaml, has_curves, objective, rows_of
 from cns_lightning.storage import read_json, write_json
 from tests.runs.learning import write_sequence
 
@@ -54,7 +54,9 @@ def test_the_best_setting_is_the_one_the_rule_says(tiny_base_model: Path, tiny_j
         expected = headline(curve, start)["single_clip_i_at_90"]
         assert float(row["objective"]) == pytest.approx(expected), "there are no prompts with several concepts"
         assert row["best_steps"] in ("1", "2")
-        tried[row["setting"]] = yaml.safe_load((run / "config.yaml").read_text())["whole"]["model"]["method"]["init_args"]
+        tried[row["setting"]] = yaml.safe_load((run / "config.yaml").read_text())["whole"]["model"]["method"][
+            "init_args"
+        ]
         assert f"={tried[row['setting']]['token_learning_rate']}" in row["values"]
     assert [row["setting"] for row in rows] == sorted(tried, key=lambda each: -float(_of(rows, each)["objective"]))
     ahead = max(("0", "1"), key=lambda each: float(_of(rows, each)["objective"]))
@@ -74,7 +76,9 @@ def _of(rows: list[dict[str, str]], setting: str) -> dict[str, str]:
 
 
 def test_without_snapshots_the_objective_is_that_of_the_end(tmp_path: Path) -> None:
-    search = Search(Comparison((), {}), {"cns": [{"rate": 1.0}, {"rate": 2.0}]}, {"cns": {"rate": [1.0, 2.0]}}, ends=(2,))
+    search = Search(
+        Comparison((), {}), {"cns": [{"rate": 1.0}, {"rate": 2.0}]}, {"cns": {"rate": [1.0, 2.0]}}, ends=(2,)
+    )
     runs = []
     for number, image in enumerate((0.2, 0.4)):
         folder = tmp_path / str(number)

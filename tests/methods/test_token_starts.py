@@ -15,9 +15,7 @@ from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
 
 
-def test_words_are_ranked_once_and_kept(
-    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_are_ranked_once_and_kept(tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = learn("cns", tiny_base_model, tmp_path)
     kept = json.loads((run / "registry" / "registry.json").read_text("utf-8"))["base_model"]
     assert tuple(kept["rare_words"]) == chosen_rare_words(BaseModel.load(str(tiny_base_model)), "auto")
@@ -45,12 +43,21 @@ def test_words_can_be_named_and_class_words_too(tiny_base_model: Path, tmp_path:
 
 
 def test_two_of_one_class_share_what_the_paper_says(tmp_path: Path) -> None:
-    """The paper's three figures (supplement 9.2, 9.3): 5 % of the weights, IoU 0.24 of two and 0.02 of seven concepts."""
+    """The paper's three figures (supplement 9.2, 9.3): 5 % of the weights, IoU 0.24 of two and 0.02 of seven."""
     more = ("--config", "configs/miniature/data.yaml", "--config", "configs/miniature/cns.yaml")
     found = {}
     for name in ("miniature_set1", "miniature_pairs"):
         words = ["fit", "--config", "configs/base/miniature.yaml", *more, "--config", "configs/hardware/cpu.yaml"]
-        words += ["--data.sequence", name, "--steps", "1", "--samples.pictures", "0", "--data.augmentation.variants", "1"]
+        words += [
+            "--data.sequence",
+            name,
+            "--steps",
+            "1",
+            "--samples.pictures",
+            "0",
+            "--data.augmentation.variants",
+            "1",
+        ]
         assert main([*words, "--run", str(tmp_path / name)]) == 0
         found[name] = NeuronRegistry.load(tmp_path / name / "registry")
     seven, pairs = found["miniature_set1"], found["miniature_pairs"]
@@ -67,7 +74,9 @@ def test_a_first_stage_that_was_interrupted_keeps_the_ranking(
     tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequence = write_sequence(tmp_path / "one", ["cat"])
-    whole, other = (arguments(tiny_base_model, sequence, tmp_path / name, CALLBACK, method="fine_tuning") for name in "ab")
+    whole, other = (
+        arguments(tiny_base_model, sequence, tmp_path / name, CALLBACK, method="fine_tuning") for name in "ab"
+    )
     assert main(whole) == 0
     monkeypatch.setattr(StopAt, "step", 2)
     with pytest.raises(SystemExit):

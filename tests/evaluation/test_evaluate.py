@@ -1,7 +1,9 @@
 """`test` on a finished run of the tiny model: figures, pictures that are drawn once, and pictures that are stale."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,25 @@ PROMPTS = {
     "double": ["a <new1> cat and a <new2> dog"],
     "triple": [],
 }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scored run: its folder, its scores, the judge, the judge's vectors of the photos by concept."""
+
+    run: Path
+    scores: dict[str, Any]
+    judge: ClipEncoder
+    references: list[torch.Tensor]
+
+    @property
+    def images(self) -> Path:
+        """The folder of the drawn pictures."""
+        return self.run / "evaluation" / "images"
+
+    def drawn(self, *names: str) -> torch.Tensor:
+        """Returns the judge's vectors of drawn pictures."""
+        return self.judge.images([Image.open(self.images / f"{name}.png") for name in names])
 
 
 @pytest.fixture(scope="module")
@@ -61,31 +82,27 @@ def times(run: Path) -> dict[str, int]:
     return {str(path.relative_to(images)): path.stat().st_mtime_ns for path in images.rglob("*.png")}
 
 
-def test_figures_are_those_of_the_pictures_on_disk(
-    finished: tuple[Path, Path, Path], run: Path, tiny_judge: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def scored(finished: tuple[Path, Path, Path], tiny_judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    """Returns a scored copy of the finished run."""
+    run = Path(shutil.copytree(finished[2], tmp_path_factory.mktemp("scored") / "run"))
     assert main(command(run, tiny_judge)) == 0
-    told = capsys.readouterr().out
-    assert "CLIP-I" in told
-    scores = read_json(run / "evaluation" / "scores.json")
-    sizes = [path.stat().st_size for path in (run / "registry").glob("*-new*.safetensors")]
-    assert scores["costs"]["kilobytes"] == pytest.approx(sum(sizes) / len(sizes) / 1e3)
-    stages = read_json(run / "timings.json")["stages"].values()
-    spent = [stage["seconds"]["selection"] + stage["seconds"]["training"] for stage in stages]
-    assert scores["costs"]["training_seconds"] == pytest.approx(sum(spent) / len(spent))
-    judge, images = ClipEncoder(tiny_judge), run / "evaluation" / "images"
-    concepts = Sequence.read(finished[1]).concepts
-    references = [judge.images([picture.image for picture in read_concept_pictures(each)]) for each in concepts]
+    judge = ClipEncoder(tiny_judge)
+    references = [
+        judge.images([picture.image for picture in read_concept_pictures(each)])
+        for each in Sequence.read(finished[1]).concepts
+    ]
+    return Scored(run, read_json(run / "evaluation" / "scores.json"), judge, references)
 
-    def drawn(*names: str) -> torch.Tensor:
-        return judge.images([Image.open(images / f"{name}.png") for name in names])
 
+def test_figures_are_those_of_the_pictures_on_disk(scored: Scored) -> None:
+    scores, references, drawn = scored.scores, scored.references, scored.drawn
     first = drawn(*(f"stage-01/single-0{number}-seed-{seed}" for number in (0, 2) for seed in (0, 1)))
     assert scores["concepts"]["<new1>"]["clip_i"] == pytest.approx(float((first @ references[0].T).mean()), abs=1e-6)
     both = drawn("stage-01/double-00-seed-0", "stage-01/double-00-seed-1")
     expected = torch.cat([both @ each.T for each in references], dim=1).mean()
     assert scores["groups"]["double"]["clip_i"] == pytest.approx(float(expected), abs=1e-6)
-    text = judge.texts(["a cat and a dog"])
+    text = scored.judge.texts(["a cat and a dog"])
     assert scores["groups"]["double"]["clip_t"] == pytest.approx(float((both @ text.T).mean()), abs=1e-6)
     then = drawn("stage-00/single-00-seed-0", "stage-00/single-02-seed-0")
     assert scores["matrix"][0] == pytest.approx([float((then @ references[0].T).mean())], abs=1e-6)
@@ -96,8 +113,27 @@ def test_figures_are_those_of_the_pictures_on_disk(
     later = drawn(*(f"stage-01/untouched-0{number}-seed-{seed}" for number in (0, 1) for seed in (0, 1)))
     assert scores["drift"]["likeness_to_base"] == pytest.approx(float((same * later).sum(1).mean()), abs=1e-6)
     assert scores["drift"]["cmmd"] == pytest.approx(cmmd(same, later), abs=1e-4)
-    alikes = [drawn(*(f"look-alikes/lookalike-0{number}-seed-{seed}" for seed in (0, 1))) for number in (0, 1)]
+
+
+def test_costs_and_what_scored_them_are_said(scored: Scored) -> None:
+    run, costs, how, judge = scored.run, scored.scores["costs"], scored.scores["scored_with"], scored.judge
+    sizes = [path.stat().st_size for path in (run / "registry").glob("*-new*.safetensors")]
+    assert costs["kilobytes"] == pytest.approx(sum(sizes) / len(sizes) / 1e3)
+    stages = read_json(run / "timings.json")["stages"].values()
+    spent = [stage["seconds"]["selection"] + stage["seconds"]["training"] for stage in stages]
+    assert costs["training_seconds"] == pytest.approx(sum(spent) / len(spent))
+    assert how["judge_sha256"] == fingerprint(judge.model.state_dict())
+    assert how["processor"]["image_mean"] == pytest.approx(list(judge.processor.image_mean))
+    assert how["processor"]["crop_size"] == {side: judge.processor.crop_size[side] for side in ("height", "width")}
+    assert how["versions"]["torch"] == torch.__version__
+    assert "dino" not in how
+
+
+def test_identity_is_that_of_the_nearest_photo_or_look_alike(scored: Scored) -> None:
+    scores, references, drawn = scored.scores, scored.references, scored.drawn
+    first = drawn(*(f"stage-01/single-0{number}-seed-{seed}" for number in (0, 2) for seed in (0, 1)))
     second = drawn("stage-01/single-01-seed-0", "stage-01/single-01-seed-1")
+    alikes = [drawn(*(f"look-alikes/lookalike-0{number}-seed-{seed}" for seed in (0, 1))) for number in (0, 1)]
     gallery = torch.cat([*references, *alikes])
     labels = [*["<new1>"] * 3, *["<new2>"] * 3, *["any cat"] * 2, *["any dog"] * 2]
     nearest = {
@@ -114,19 +150,16 @@ def test_figures_are_those_of_the_pictures_on_disk(
     assert {token: row["top1"] for token, row in identity["concepts"].items()} == pytest.approx(
         {"<new1>": hits["<new1>"] / 4, "<new2>": hits["<new2>"] / 2}
     )
-    assert f"identity of <new2>: top-1 {hits['<new2>'] / 2:.3f}" in told
+    said = as_text(scores)
+    assert "CLIP-I" in said
+    assert f"identity of <new2>: top-1 {hits['<new2>'] / 2:.3f}" in said
     # After the first stage the second concept and its class are not in the gallery.
+    then = drawn("stage-00/single-00-seed-0", "stage-00/single-02-seed-0")
     early = (then @ torch.cat([references[0], alikes[0]]).T).argmax(1)
     assert [list(row["concepts"]) for row in scores["identity_by_stage"]] == [["<new1>"], ["<new1>", "<new2>"]]
     assert scores["identity_by_stage"][0]["top1"] == pytest.approx(float((early < 3).float().mean()))
-    with Image.open(images / "look-alikes" / "lookalike-01-seed-0.png") as alike:
+    with Image.open(scored.images / "look-alikes" / "lookalike-01-seed-0.png") as alike:
         assert alike.info["prompt"] == "a picture of a dog"
-    how = scores["scored_with"]
-    assert how["judge_sha256"] == fingerprint(judge.model.state_dict())
-    assert how["processor"]["image_mean"] == pytest.approx(list(judge.processor.image_mean))
-    assert how["processor"]["crop_size"] == {side: judge.processor.crop_size[side] for side in ("height", "width")}
-    assert how["versions"]["torch"] == torch.__version__
-    assert "dino" not in how
 
 
 def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, tiny_judge: Path) -> None:
@@ -136,8 +169,8 @@ def test_what_is_drawn_is_not_drawn_again_and_shares_make_the_whole(run: Path, t
     before = times(run)
     assert main(command(run, tiny_judge)) == 0
     after = times(run)
-    # 2 pictures of 4 prompts and of 2 that name no concept, the latter also of the base model, 1 of 2 after stage 0, 2 of
-    # each of 2 classes.
+    # 2 pictures of 4 prompts and of 2 that name no concept, the latter also of the base model, 1 of 2 after stage 0,
+    # 2 of each of 2 classes.
     assert len(after) == 2 * 4 + 2 * 2 + 2 * 2 + 2 + 2 * 2
     assert len(before) < len(after)
     assert all(after[name] == time for name, time in before.items())

@@ -96,7 +96,11 @@ def test_a_base_model_named_by_a_relative_path_is_found_from_elsewhere(
 
 @pytest.mark.parametrize("change", ["picture", "caption"])
 def test_pictures_that_change_in_the_middle_of_a_stage_are_noticed(
-    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: str
+    tiny_base_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
 ) -> None:
     sequence, run = write_sequence(tmp_path / "photos", ["cat", "dog"]), tmp_path / "run"
     command = arguments(tiny_base_model, sequence, run, CALLBACK)

@@ -91,9 +91,7 @@ class Cluster:
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{command[0]}.out").open("wb") as output:
-            return subprocess.Popen(
-                command, env=self.environment, stdout=output, stderr=output, start_new_session=True
-            )
+            return subprocess.Popen(command, env=self.environment, stdout=output, stderr=output, start_new_session=True)
 
     def ask(self, *command: str) -> str:
         """Runs a command of SLURM's and gives what it prints."""

@@ -15,7 +15,11 @@ from tests.runs.learning import arguments, write_sequence
 from tests.runs.processes import two_processes
 from tests.runs.stop_at import CALLBACK, StopAt
 
-PROMPTS = {"single": ["a <new1> cat", "a photo of a <new2> dog"], "double": ["a <new1> cat and a <new2> dog"], "triple": []}
+PROMPTS = {
+    "single": ["a <new1> cat", "a photo of a <new2> dog"],
+    "double": ["a <new1> cat and a <new2> dog"],
+    "triple": [],
+}
 
 
 @pytest.fixture

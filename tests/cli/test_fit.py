@@ -8,15 +8,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.cli.main import main
+from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.storage import read_json
-from tests.runs.learning import arguments, learn, write_sequence
+from tests.runs.learning import arguments, write_sequence
 from tests.runs.stop_at import PLAN, StopAt
 
 
@@ -102,7 +102,10 @@ def test_usual_device_is_kept_by_name(finished: tuple[Path, Path, Path], tmp_pat
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))["settings"]["trainer.accelerator"]
     assert kept == ("gpu" if torch.cuda.is_available() else "cpu")
     assert checked_configuration(usual[1:]).trainer.accelerator == kept
-    assert main(arguments(base, sequence, tmp_path / "run", "--trainer.accelerator", "gpu" if kept == "cpu" else "cpu")) == 2
+    assert (
+        main(arguments(base, sequence, tmp_path / "run", "--trainer.accelerator", "gpu" if kept == "cpu" else "cpu"))
+        == 2
+    )
 
 
 def test_changed_configuration_is_refused(
@@ -158,7 +161,11 @@ def test_interrupted_run_with_earlier_prompts_in_the_penalty(
     tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequence = write_sequence(tmp_path / "sequence", ["cat", "dog", "cat"])
-    form = ("--trainer.callbacks+=tests.runs.stop_at.StopAt", "--model.method.init_args.regularization", "function_space")
+    form = (
+        "--trainer.callbacks+=tests.runs.stop_at.StopAt",
+        "--model.method.init_args.regularization",
+        "function_space",
+    )
     form += ("--model.method.init_args.balance_steps", "1")
     whole, other = tmp_path / "whole", tmp_path / "other"
     assert main(arguments(tiny_base_model, sequence, whole, *form)) == 0

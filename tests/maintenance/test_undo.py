@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
 from cns_lightning.cli.main import main
-from cns_lightning.runs.metrics import read_rows
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
+from cns_lightning.runs.metrics import read_rows
 from tests.runs.learning import arguments, write_sequence
 
 LEARNED = (
@@ -102,9 +102,7 @@ def test_an_undo_that_died_half_way_is_refused_and_can_be_finished(
     assert main(arguments(base, shortened(sequence, "<new2>", "two.yaml"), run)) == 0
 
 
-def test_a_rollback_without_its_checkpoint_changes_nothing(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rollback_without_its_checkpoint_changes_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "checkpoints" / "stage-0.ckpt"
     path.write_bytes(path.read_bytes()[:-1])
     assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 2
@@ -112,9 +110,7 @@ def test_a_rollback_without_its_checkpoint_changes_nothing(
     assert len(NeuronRegistry.load(run / "registry").tokens) == 3
 
 
-def test_verify_reads_everything_and_finds_damage(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_reads_everything_and_finds_damage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["concepts", "--run", str(run), "--verify"]) == 0
     assert "9 files read" in capsys.readouterr().out
     path = run / "checkpoints" / "stage-1.ckpt"
