@@ -12,14 +12,23 @@ from lightning.pytorch import Callback
 from cns_lightning.errors import UserError
 from cns_lightning.module import continual
 from cns_lightning.neurons.selector import REFERENCE_CLASSES, NeuronSelector, Positions, SelectionRules
+from cns_lightning.progress import ProgressDisplay
 from cns_lightning.ranges import Share
+from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.calibration import read_calibration_prompts
 from cns_lightning.sequences.sequence import KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lightning.pytorch import LightningModule, Trainer
 
     from cns_lightning.module import ContinualPersonalization
+    from cns_lightning.neurons.mask import NeuronMask
+    from cns_lightning.registry.record import ConceptRecord
+
+STRONG = 0.5
+"""Overlap (IoU) of two concepts from which on a run says so; the paper's mean is 0.24 (supplement 9.3)."""
 
 
 class ImportanceScoring(Callback):
@@ -99,7 +108,10 @@ class ImportanceScoring(Callback):
             general, facts = selector.general(module.calibration_prompts, registry.rare_words)
             registry.set_general(general, key, facts, write=trainer.is_global_zero)
         own = module.tokens.identifiers(concept.token)
-        module.concept_neurons[concept.token] = selector.concept(concept, own, general)
+        mask = module.concept_neurons[concept.token] = selector.concept(concept, own, general)
+        if trainer.is_global_zero:
+            for sentence in strong_overlaps(concept.token, mask, registry.records[: trainer.current_epoch]):
+                ProgressDisplay(RunFolder(trainer.default_root_dir).log).event(sentence)
 
     def _fingerprint(self, module: ContinualPersonalization) -> str:
         rules = {each.name: str(getattr(self.rules, each.name)) for each in fields(self.rules)}
@@ -108,3 +120,22 @@ class ImportanceScoring(Callback):
         facts = [module.registry.base_fingerprint, list(module.calibration_prompts), settings, words, templates]
         text = json.dumps(facts)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def strong_overlaps(token: str, mask: NeuronMask, earlier: Iterable[ConceptRecord]) -> list[str]:
+    """Returns a sentence for every earlier concept whose neurons are much the same as those of a new one.
+
+    Args:
+        token: token of the new concept.
+        mask: its neurons.
+        earlier: the concepts learned before.
+    """
+    found = []
+    for record in earlier:
+        overlap = mask.iou(record.mask) if record.mask is not None else 0.0
+        if overlap >= STRONG:
+            found.append(
+                f"{token} has much the same neurons as {record.token} (IoU {overlap:.2f}): learning it moves what "
+                f"{record.token} is made of; other rare words (model.rare_words) or class words tell them apart"
+            )
+    return found

@@ -17,6 +17,7 @@ COMMANDS = {
     "test": ("cns_lightning.cli.test", "draw every evaluation prompt and score the pictures"),
     "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
     "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
+    "analyze": ("cns_lightning.cli.analyze", "what concepts move, have in common and leave free"),
     "compare": ("cns_lightning.cli.compare", "several methods on the same sequences: a table of quality and cost"),
     "search": ("cns_lightning.cli.search", "try settings of several methods, as many of each"),
     "launch": ("cns_lightning.cli.launch", "run fit as a job of SLURM, or an array of them"),

@@ -89,7 +89,16 @@ class NeuronSelector:
 
     def active(self, concept: Concept, own: Sequence[int]) -> dict[str, Tensor]:
         """Returns the base neurons of a concept, bool by parameter name; ``own`` are the ids of its token."""
-        norms = self._norms(scoring_prompts(concept, self.templates), own)
+        return self.base_neurons(scoring_prompts(concept, self.templates), own)
+
+    def base_neurons(self, prompts: list[str], own: Sequence[int] = ()) -> dict[str, Tensor]:
+        """Returns the most important neurons for a set of prompts, bool by parameter name.
+
+        Args:
+            prompts: the prompts, whose norms are pooled.
+            own: ids of the token that they name, if they name one.
+        """
+        norms = self.norms(prompts, own)
         return {name: base_neurons(importance_scores(weight, norms), self.rules.share)
                 for name, weight in self.weights.items()}  # fmt: skip
 
@@ -100,7 +109,7 @@ class NeuronSelector:
             prompts: calibration prompts, about a hundred of anything.
             rare_words: in place of the tokens of the stand-ins on which ``auto`` measures the density.
         """
-        rules, norms = self.rules, torch.stack([self._norms([prompt]) for prompt in prompts])
+        rules, norms = self.rules, torch.stack([self.norms([prompt]) for prompt in prompts])
         facts = {"rule": rules.general_rule, "prompts": str(len(norms)), "share": str(rules.share)}
         if rules.general_rule == "mean":
             return NeuronMask.from_bools(mean_general_neurons(self.weights, norms, rules.share)), facts
@@ -117,8 +126,8 @@ class NeuronSelector:
         facts["threshold"] = f"{threshold:.4f}"
         return NeuronMask.from_bools(general_neurons(counts, len(norms), float(threshold))), facts
 
-    def _norms(self, prompts: list[str], own: Sequence[int] = ()) -> Tensor:
-        """Returns the feature norms of a set of prompts, shape (width,), float32, on the CPU."""
+    def norms(self, prompts: list[str], own: Sequence[int] = ()) -> Tensor:
+        """Returns the feature norms of a set of prompts, shape (width,), float32, on the CPU; ``own`` as above."""
         # Zeros, as guided SDXL reads for the empty prompt, add nothing.
         is_mixed = self.rules.include_unconditional and not self.base.zeroes_empty_prompt
         states = text_states(self.base, [*prompts, ""] if is_mixed else prompts)

@@ -90,6 +90,15 @@ class RunConfig:
         return self.whole.get("samples", {})
 
     @property
+    def selection(self) -> dict[str, Any]:
+        """Settings of the callback that selects neurons, by name; empty where the run has none."""
+        callbacks = self.whole.get("trainer", {}).get("callbacks") or []
+        for each in callbacks if isinstance(callbacks, list) else [callbacks]:
+            if each["class_path"].endswith(".ImportanceScoring"):
+                return each.get("init_args") or {}
+        return {}
+
+    @property
     def sampling(self) -> tuple[int, float]:
         """Steps and guidance of the run's own samples, which suit its base model."""
         return int(self.samples.get("steps", USUAL_STEPS)), float(self.samples.get("guidance", USUAL_GUIDANCE))

@@ -1,0 +1,153 @@
+"""``analyze``: what the neurons of concepts, or of queries, have in common, where they lie, what is left."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.cli.arguments import path_argument, source_argument
+from cns_lightning.errors import EXIT_DONE, UserError
+from cns_lightning.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from cns_lightning.analysis.analysis import Analysis
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.neurons.selector import NeuronSelector
+    from cns_lightning.registry.registry import NeuronRegistry
+
+PARTS = ("similarity", "concepts", "sensitivity")
+_EXPLANATION = """\
+similarity   queries that differ by one to ten words: do those that share words share neurons?
+concepts     share of the model that each concept moves, overlap, layers, room left
+sensitivity  the selection with other shares, thresholds, fewer calibration prompts, another order
+
+Writes analysis.json, a CSV for every table, and a PNG and an SVG for every picture.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m cns_lightning analyze",
+        description="Analyses the neurons of what a run has learned, or of a base model for queries of your own.",
+        epilog=_EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    of = made.add_mutually_exclusive_group(required=True)
+    of.add_argument("--run", type=path_argument, metavar="DIR", help="run folder; writes to its analysis/")
+    of.add_argument(
+        "--base-model", type=source_argument, metavar="MODEL",
+        help="miniature, a diffusers folder, a single-file checkpoint or a hub id; needs no run",
+    )  # fmt: skip
+    made.add_argument(
+        "--queries", type=source_argument, metavar="FILE",
+        help="one query a line, a line that starts with # begins a family and names it; default: those that ship",
+    )  # fmt: skip
+    made.add_argument(
+        "--calibration", type=source_argument, metavar="FILE", help="calibration prompts; default: those of the run"
+    )
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to analyse; default: all")
+    made.add_argument("--device", metavar="NAME", help="where texts are encoded; the graphics card where there is one")
+    made.add_argument("--out", type=path_argument, metavar="DIR", help="folder; default: analysis/ of the run")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command and returns the exit code.
+
+    Raises:
+        UserError: if the run folder holds no registry, files are missing or damaged, or there is no such model or file.
+    """
+    arguments = parser().parse_args(argv)
+    if arguments.run is None and arguments.out is None:
+        raise UserError("--out", "is missing", "Say where the analysis of a base model shall be written")
+    folder = None if arguments.run is None else RunFolder.existing(arguments.run)
+    out: Path = arguments.out if folder is None or arguments.out else folder.analysis
+    found = _analysed(folder, arguments)
+    found.write(out)
+    sys.stdout.write("\n".join([*found.lines, f"written to {out}"]) + "\n")
+    return EXIT_DONE
+
+
+def _analysed(folder: RunFolder | None, arguments: argparse.Namespace) -> Analysis:
+    # Here, so that --help does not wait for torch.
+    from cns_lightning.analysis.analysis import Analysis
+    from cns_lightning.analysis.concepts import masks_of
+    from cns_lightning.analysis.queries import read_families
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.diffusion.devices import available_device
+    from cns_lightning.diffusion.loading import MINIATURE
+    from cns_lightning.registry.registry import NeuronRegistry
+
+    registry = None if folder is None else NeuronRegistry.load(folder.registry)
+    source = arguments.base_model or (registry.base_model if registry is not None else "")
+    shipped = MINIATURE if source == MINIATURE else "stable_diffusion"
+    families = read_families(arguments.queries or shipped)
+    base = BaseModel.load(source)
+    if registry is not None:
+        registry.check_base(base.fingerprints(), source)
+    parameters = counted(base)
+    base.to(device=available_device(arguments.device))
+    selector, prompts = selection(base, folder, arguments.calibration or None, shipped)
+    found, general, facts = Analysis(), None, {}
+    found.facts["base_model"] = {"id": source, "fingerprint": base.fingerprint(), "parameters": parameters}
+    if {"similarity", "sensitivity"} & set(arguments.parts):
+        general, facts = selector.general(prompts, rare_words(base, registry))
+        found.facts["general"] = facts
+    if "similarity" in arguments.parts and general is not None:
+        found.add_similarity(selector, families, general)
+    records = list(registry.records) if registry is not None else []
+    masks = masks_of(records)
+    if "concepts" in arguments.parts and masks:
+        found.add_concepts(masks, {record.token: record.class_word for record in records}, parameters)
+    chosen = [record for record in records if (mask := record.mask) is not None and mask.count() < mask.total()]
+    if "sensitivity" in arguments.parts and chosen and "threshold" in facts:
+        found.add_sensitivity(selector, chosen, prompts, float(facts["threshold"]))
+    return found
+
+
+def counted(base: BaseModel) -> dict[str, int]:
+    """Returns how many parameters the UNet has, and the whole pipeline."""
+    parts: list[Any] = [base.unet, base.vae, *base.text_encoders]
+    sizes = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+    return {"unet": sizes[0], "pipeline": sum(sizes)}
+
+
+def selection(
+    base: BaseModel, folder: RunFolder | None, calibration: str | None, shipped: str
+) -> tuple[NeuronSelector, tuple[str, ...]]:
+    """Returns the selector with the settings of a run, and the calibration prompts; the usual ones without a run.
+
+    Args:
+        base: base model.
+        folder: run folder, or None.
+        calibration: file of calibration prompts in place of the run's.
+        shipped: name of the calibration prompts that suit the base model.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    from cns_lightning.diffusion.cross_attention import key_value_projections
+    from cns_lightning.diffusion.projections import read_weights
+    from cns_lightning.neurons.selector import NeuronSelector, SelectionRules
+    from cns_lightning.runs.config import RunConfig
+    from cns_lightning.sequences.calibration import read_calibration_prompts
+    from cns_lightning.sequences.templates import DEFAULT_TEMPLATES
+
+    kept = None if folder is None else RunConfig.find(folder)
+    given = {} if kept is None else dict(kept.selection)
+    prompts = read_calibration_prompts(calibration or given.pop("calibration", shipped))
+    known = {name: value for name, value in given.items() if name != "calibration" and value is not None}
+    rules, templates = SelectionRules(**known), DEFAULT_TEMPLATES if kept is None else kept.templates
+    return NeuronSelector(base, read_weights(key_value_projections(base.unet)), rules, templates), prompts
+
+
+def rare_words(base: BaseModel, registry: NeuronRegistry | None) -> tuple[str, ...]:
+    """Returns the rare words of a run, else candidates of the base model: what stand-ins are named by."""
+    from cns_lightning.diffusion.rare_words import rare_word_candidates
+
+    if registry is not None and registry.rare_words:
+        return registry.rare_words
+    return tuple(rare_word_candidates(base))
