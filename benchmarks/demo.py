@@ -10,7 +10,6 @@ import random
 import sys
 from pathlib import Path
 
-import yaml
 from PIL import Image
 
 from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
@@ -18,6 +17,7 @@ from benchmarks.scoring import Judge, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.miniature.world import sampling
+from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.sequences.templates import class_prompt
@@ -70,7 +70,7 @@ def measure(run: Path, sequence: Sequence, pictures: int, prompts: int) -> str:
 def seconds(folder: RunFolder) -> str:
     """Says how long the run took, from what it noted itself."""
     stages = read_json(folder.timings)["stages"].values()
-    steps = yaml.safe_load(folder.config.read_text("utf-8"))["whole"]["data"]["steps"]
+    steps = RunConfig.read(folder).data["steps"]
     training = sum(stage["seconds"]["training"] for stage in stages)
     whole = sum(sum(stage["seconds"].values()) for stage in stages)
     return (

@@ -39,13 +39,10 @@ class ConceptCheckpoint(Checkpoint):
         """Saves when it is time, unless the stage is about to end or gradients are half accumulated."""
         module = continual(pl_module)
         if module.is_step_end and not module.is_stage_end and trainer.global_step % self.every_steps == 0:
-            self.save_now(trainer)
+            trainer.save_checkpoint(RunFolder(trainer.default_root_dir).last_checkpoint)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves after everything else of the stage is on disk."""
-        trainer.save_checkpoint(RunFolder(trainer.default_root_dir).stage_checkpoint(continual(pl_module).stage))
-        self.save_now(trainer)
-
-    def save_now(self, trainer: Trainer) -> None:
-        """Writes ``last.ckpt``; every rank must call it."""
-        trainer.save_checkpoint(RunFolder(trainer.default_root_dir).last_checkpoint)
+        folder = RunFolder(trainer.default_root_dir)
+        trainer.save_checkpoint(folder.stage_checkpoint(continual(pl_module).stage))
+        trainer.save_checkpoint(folder.last_checkpoint)

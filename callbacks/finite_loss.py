@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 
 from cns_lightning.errors import RunStopped
 from cns_lightning.module import continual
+from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -45,9 +46,7 @@ class FiniteLoss(Callback):
             if not notice.is_finite:
                 self.complaint = self.complaint or _complaint(module, notice)
         if self.complaint and not module.is_stage_end:
-            checkpoint = trainer.checkpoint_callback
-            if checkpoint is not None:
-                checkpoint.save_now(trainer)  # type: ignore[attr-defined]
+            trainer.save_checkpoint(RunFolder(trainer.default_root_dir).last_checkpoint)
             self._stop(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

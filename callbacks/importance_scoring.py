@@ -32,7 +32,7 @@ STRONG = 0.5
 
 
 class ImportanceScoring(Callback):
-    """Selects the concept neurons of every stage and enters their mask in the module's registry of masks.
+    """Selects the concept neurons of every stage and hands their mask to the module (`concept_neurons`).
 
     Acts in ``on_train_epoch_start``, before `MaskFreezing` arms the stage with the mask and the module starts it. A
     continued stage keeps the mask of its checkpoint. Every rank computes the same masks; rank 0 writes

@@ -94,9 +94,7 @@ class StopSignals(Callback):
         for notice in module.recent_notices:
             asked = [number for number, count in zip(SIGNALS, notice.signals, strict=False) if count]
             if asked:
-                checkpoint = trainer.checkpoint_callback
-                if checkpoint is not None:
-                    checkpoint.save_now(trainer)  # type: ignore[attr-defined]
+                trainer.save_checkpoint(RunFolder(trainer.default_root_dir).last_checkpoint)
                 self._leave(trainer, asked[0])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

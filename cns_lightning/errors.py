@@ -1,4 +1,4 @@
-"""What to tell a user whose input is wrong: where, what, and how to mend it."""
+"""What to tell a user whose input is wrong: where, what, and how to fix it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
 from cns_lightning.training.opening import open_registry
-from cns_lightning.training.optimizer import falling_rates, stage_optimizer
+from cns_lightning.training.optimizer import falling_rates, resume_rates, stage_optimizer
 from cns_lightning.training.position import Position
 from cns_lightning.training.run_context import run_context
 from cns_lightning.training.step import PlainStep
@@ -112,7 +112,14 @@ class ContinualPersonalization(LightningModule):
         return self.sequence.concepts[self.stage]
 
     def configure_model(self) -> None:
-        """Loads the base model and opens the registry; does nothing when called again."""
+        """Loads the base model and opens the registry; does nothing when called again.
+
+        Raises:
+            UserError: if the module has been trained by another trainer before.
+        """
+        if self._base is not None and self._trainer_of_base is not self.trainer:
+            remedy = "Make module, data module and trainer anew; a run goes on from its folder"
+            raise UserError("ContinualPersonalization", "has been trained by another trainer", remedy)
         if self._base is None:
             # Lightning makes the GPU the default device here; what is drawn is drawn on the CPU, and moves afterwards.
             with torch.device("cpu"):
@@ -122,7 +129,7 @@ class ContinualPersonalization(LightningModule):
         base = BaseModel.load(self.base_model)
         if self.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
-        self._base, self.unet, self.vae = base, base.unet, base.vae
+        self._base, self.unet, self.vae, self._trainer_of_base = base, base.unet, base.vae, self.trainer
         self.text_encoders = nn.ModuleList(base.text_encoders)
         self.projections = self.method.projections(base)
         self.base_weights = read_weights(self.projections)
@@ -356,6 +363,8 @@ class ContinualPersonalization(LightningModule):
             self.data.check_pictures_of(self.stage, position.pictures, self.step)
             self.armed = position.mask
             self._create_stage(self.stage)
+            if self.method.learning_rate_falls:
+                resume_rates(checkpoint, self.step, self.data.steps_of(self.stage))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads the running stage's state; the names must match exactly, whatever ``strict`` says."""

@@ -50,17 +50,17 @@ def load_pipeline(
     base = BaseModel.load(source)
     registry.check_base(base.fingerprints(), source)
     pipe = base.pipeline()
-    if registry.fused_by is None or not registry.tokens:
-        pretrained = {name: projection.weight.detach() for name, projection in key_value_projections(base.unet).items()}
-        registry.apply(pipe, upto, base=pretrained)
-    else:
-        registry.apply_tokens(pipe, upto)
+    registry.apply_tokens(pipe, upto)
+    count = len(registry.tokens) if upto is None else registry.tokens.index(upto) + 1
+    method, projections = None, key_value_projections(base.unet)
+    if registry.fused_by is not None and count:
         kind, settings = RunConfig.read(folder).method()
         method = kind(**settings)
-        pretrained = read_weights(method.projections(base))
+        projections = method.projections(base)
+    if count:
+        pretrained = read_weights(projections)
         # A fusion that is not kept is made on the device: it may take minutes.
         base.to(device=device)
-        count = registry.tokens.index(upto) + 1 if upto is not None else len(registry.tokens)
         write_weights(pipe, weights_after(count, folder, registry, method, base, pretrained, snapshot is None))
     base.to(dtype=dtype, device=device)
     return pipe

@@ -173,10 +173,11 @@ def tensors_from_bytes(data: bytes, source: str) -> tuple[dict[str, Tensor], dic
     try:
         tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = dict(header.get("__metadata__") or {})
+        facts = json.loads(metadata[FACTS]) if metadata.keys() == {FACTS} else metadata
     except (SafetensorError, ValueError) as error:
         raise UserError(source, f"is damaged or not a safetensors file ({error})", "Restore it from a copy") from error
-    metadata = dict(header.get("__metadata__") or {})
-    return tensors, json.loads(metadata[FACTS]) if metadata.keys() == {FACTS} else metadata
+    return tensors, facts
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

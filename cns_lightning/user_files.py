@@ -63,7 +63,7 @@ def read_yaml(path: Path, remedy: str) -> Any:
         remedy: what to give in its place where it cannot be read at all.
 
     Raises:
-        UserError: if it cannot be read, is not UTF-8 text or no valid YAML, or gives a key twice; naming the line.
+        UserError: if it cannot be read, is not UTF-8 text or not valid YAML, or has a key twice; naming the line.
     """
     text = read_text(path, remedy)
     try:

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help="a box, in fractions of the picture, that listens to a prompt of its own; may be given several times",
     )
     made.add_argument("--n", type=at_least(1), default=4, help="pictures of each prompt (4)")
-    made.add_argument("--seed", type=int, default=0, help="of the first picture; the next have the next numbers (0)")
+    made.add_argument("--seed", type=int, default=0, help="seed of the first picture; the next ones count up (0)")
     made.add_argument("--upto", type=composed, metavar="TOKEN", help="the model as it was right after this concept")
     made.add_argument(
         "--out",
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--folder", type=path_argument, metavar="DIR", help="write every picture to a file of its own in here"
     )
-    made.add_argument("--steps", type=at_least(1), help="of the sampler (those of the run's own samples)")
+    made.add_argument("--steps", type=at_least(1), help="steps of the sampler for a picture (as in the run's samples)")
     made.add_argument(
         "--guidance", type=finite_number, help="how closely prompts are followed (as in the run's samples)"
     )

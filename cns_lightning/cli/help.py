@@ -12,7 +12,7 @@ Learns a sequence of concepts. The same command continues a run where it stopped
   --data.batch_size N          pictures a step on each device
   --model.base_model MODEL     miniature, a diffusers folder, a single-file checkpoint or a hub id
   --model.method CLASS         what is trained; its settings are --model.method.init_args.NAME
-  --seed_everything N          of every draw
+  --seed_everything N          base random seed of noise, timesteps and order
   --trainer.accelerator NAME   cpu, gpu or auto
   --trainer.devices N          processes side by side
   --trainer.precision NAME     32-true, bf16-mixed or 16-mixed

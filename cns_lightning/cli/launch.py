@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cpus", type=int, default=4, metavar="N", help="processor cores of each process (4)")
     made.add_argument("--partition", metavar="P")
     made.add_argument("--time", metavar="T", help="limit of one turn, as sbatch takes it: 30, 2:00:00, 1-12")
-    made.add_argument("--memory", metavar="M", help="of each machine, as 64G")
+    made.add_argument("--memory", metavar="M", help="main memory of each machine, such as 64G")
     made.add_argument("--account", metavar="A")
     made.add_argument(
         "--signal-seconds", type=int, default=120, metavar="S", help="save this long before the limit (120)"

@@ -29,17 +29,16 @@ On several machines or devices: give each a share, as --share 0/8 ... 7/8 --devi
 """
 
 
-def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
     made = argparse.ArgumentParser(
         prog="python -m cns_lightning test",
         description="Draws every evaluation prompt with what a run has learned, and scores the pictures.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=exit_on_error,
     )
     made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
-    made.add_argument("--pictures", type=at_least(1), metavar="N", help="of every prompt (4)")
+    made.add_argument("--pictures", type=at_least(1), metavar="N", help="number of pictures of every prompt (4)")
     made.add_argument("--matrix-pictures", type=at_least(0), metavar="N", help="after each earlier stage; 0: none (1)")
     made.add_argument(
         "--look-alikes",
@@ -50,7 +49,9 @@ def parser(exit_on_error: bool = True) -> argparse.ArgumentParser:
     made.add_argument(
         "--curve-pictures", type=at_least(0), metavar="N", help="with each snapshot; 0: none (1 if there are snapshots)"
     )
-    made.add_argument("--steps", type=at_least(1), metavar="N", help="of the sampler (those of the run's own samples)")
+    made.add_argument(
+        "--steps", type=at_least(1), metavar="N", help="steps of the sampler for a picture (as in the samples)"
+    )
     made.add_argument(
         "--guidance", type=finite_number, metavar="G", help="how closely prompts are followed (as in the samples)"
     )

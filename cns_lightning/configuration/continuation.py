@@ -32,8 +32,17 @@ def comparable(config: Namespace) -> dict[str, Any]:
     whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
     callbacks = whole["trainer"].get("callbacks")
     if isinstance(callbacks, list):
-        whole["trainer"]["callbacks"] = [each for each in callbacks if is_own(each["class_path"])]
-    return {key: value for key, value in _leaves(whole, "") if not key.startswith(SAFE_KEYS)}
+        whole["trainer"]["callbacks"] = [each for each in callbacks if _is_compared(each["class_path"])]
+    return {key: value for key, value in _leaves(whole, "") if not _is_safe(key)}
+
+
+def _is_safe(key: str) -> bool:
+    return any(key == safe or key.startswith((f"{safe}.", f"{safe}[")) for safe in SAFE_KEYS)
+
+
+def _is_compared(class_path: str) -> bool:
+    """Returns whether a callback touches what is learned; MaskFreezing must be there, but once was not needed."""
+    return is_own(class_path) and not class_path.endswith(".MaskFreezing")
 
 
 def is_own(class_path: str) -> bool:
@@ -51,9 +60,9 @@ def _still_compared(kept: dict[str, Any]) -> dict[str, Any]:
     others = tuple(
         key.removesuffix("class_path")
         for key, value in kept.items()
-        if re.fullmatch(r"trainer\.callbacks\[\d+\]\.class_path", key) and not is_own(value)
+        if re.fullmatch(r"trainer\.callbacks\[\d+\]\.class_path", key) and not _is_compared(value)
     )
-    return {key: value for key, value in kept.items() if not key.startswith((*SAFE_KEYS, *others))}
+    return {key: value for key, value in kept.items() if not _is_safe(key) and not key.startswith(others)}
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -116,8 +116,21 @@ def lightning_explained() -> Iterator[None]:
     except (ImportError, ValueError) as error:
         found = PROBLEM_OF_CLASS.search(str(error))
         if not found:
+            _tell_setting(error)
             raise
         raise UserError(found[1], found[2].strip().rstrip("."), "Install what is missing, or take it out") from error
+
+
+def _tell_setting(error: Exception) -> None:
+    """Turns what Lightning says of an accelerator, precision or plugin that it has not into the user's mistake.
+
+    Raises:
+        UserError: if the error comes from where the trainer's settings are looked at.
+    """
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    if "lightning" in last.parts and last.parent.name in ("connectors", "accelerators", "precision", "environments"):
+        sentence = re.sub(r"\s+", " ", str(error)).strip().rstrip(".!")
+        raise UserError("trainer", sentence, "Change the settings of the trainer, or leave them out") from error
 
 
 def _tell_callback(error: RuntimeError) -> None:

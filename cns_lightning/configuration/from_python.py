@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 
 from cns_lightning.configuration.continuation import is_own
-from cns_lightning.configuration.errors import ConfigurationMistake, explained
+from cns_lightning.configuration.errors import ConfigurationMistake, explained, lightning_explained
 from cns_lightning.configuration.parser import CheckedConfiguration, quieten, usual_accelerator
 from cns_lightning.configuration.processes import check_group, choose_strategy, process_count
 from cns_lightning.configuration.trainer import DEFAULTS, CheckedRun, ContinualTrainer
-from cns_lightning.configuration.usual_callbacks import USUAL
+from cns_lightning.configuration.usual_callbacks import USUAL, key_of
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method
@@ -45,30 +45,36 @@ def continual_trainer(run: str | Path, callbacks: Sequence[Callback] = (), **set
     Args:
         run: run folder.
         callbacks: those of the method (for CNS `ImportanceScoring`, then `MaskFreezing`) and the user's own. A callback
-            that every run has, such as `SampleGrid`, takes the place of the usual one; the order does not matter.
+            that every run has, such as `SampleGrid`, takes the place of the usual one, wherever it stands.
         settings: those of Lightning's trainer; one device, unless they say otherwise.
 
     Raises:
-        UserError: if a setting is unknown or does not go with continual learning.
+        UserError: if a setting is unknown, or a callback or strategy does not go with continual learning.
     """
     quieten()
     leave_out_tasks()
+    for name in settings.keys() - signature(Trainer).parameters.keys():
+        remedy = "Settings are those of lightning.pytorch.Trainer; concepts and steps are the data module's"
+        raise UserError("continual_trainer", f"unknown setting {name}", remedy)
+    if not isinstance(settings.get("strategy", "auto"), str):
+        problem = "is an object; one stage trains so little that every device holds it whole"
+        raise UserError("trainer.strategy", problem, "Leave it out")
     chosen = Namespace({"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto", **settings})
     if chosen.accelerator == "auto":
         chosen.accelerator = usual_accelerator()
     choose_strategy(chosen)
     check_group(process_count(chosen), chosen.num_nodes)
     settings |= {"accelerator": chosen.accelerator, "devices": chosen.devices}
-    trainer = _HandMadeTrainer(
-        **{
-            **DEFAULTS,
-            **settings,
-            "strategy": StagedDDP() if isinstance(chosen.strategy, Namespace) else "auto",
-            "default_root_dir": str(expanded(str(run)).absolute()),
-            "max_epochs": -1,  # as many as the sequence has concepts, which `fit` reads
-            "callbacks": list(callbacks),
-        }
-    )
+    given = {
+        **DEFAULTS,
+        **settings,
+        "strategy": StagedDDP() if isinstance(chosen.strategy, Namespace) else "auto",
+        "default_root_dir": str(expanded(str(run)).absolute()),
+        "max_epochs": -1,  # as many as the sequence has concepts, which `fit` reads
+        "callbacks": list(callbacks),
+    }
+    with lightning_explained():
+        trainer = _HandMadeTrainer(**given)
     trainer.described = _plain(settings)
     return trainer
 
@@ -91,14 +97,13 @@ class _HandMadeTrainer(ContinualTrainer):
         if model.seed != datamodule.seed:
             problem = f"is {datamodule.seed}, and that of the module is {model.seed}"
             raise UserError("seed of the data module", problem, "Give both the same")
-        keys = {kind: key for key, kind in USUAL.items()}
         callbacks: list[Callback] = self.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-        usual = {keys[type(each)]: arguments_of(each) for each in callbacks if type(each) in keys}
+        usual = {key: arguments_of(each, USUAL[key]) for each in callbacks if (key := key_of(each))}
         differing = [name for name in LINKED if usual["monitor"].pop(name) != usual["samples"][name]]
         if differing and usual["monitor"]["pictures"]:
             problem = f"has other {' and '.join(differing)} than SampleGrid"
             raise UserError("ForgettingMonitor", problem, "Give both the same: they draw the same pictures")
-        others = [each for each in callbacks if type(each) not in keys and is_own(_path(type(each)))]
+        others = [each for each in callbacks if not key_of(each) and is_own(_path(type(each)))]
         described = {
             "seed_everything": model.seed,
             "run": self.default_root_dir,
@@ -117,16 +122,20 @@ class _HandMadeTrainer(ContinualTrainer):
         return run
 
 
-def arguments_of(made: Any) -> dict[str, Any]:
+def arguments_of(made: Any, kind: type | None = None) -> dict[str, Any]:
     """Returns the arguments an object was made with, as plain values by name.
 
     They are read from its attributes of the same names.
+
+    Args:
+        made: the object.
+        kind: class whose arguments count; None takes the object's own.
 
     Raises:
         UserError: if it keeps one of them under another name.
     """
     found = {}
-    for name in signature(type(made)).parameters:
+    for name in signature(kind or type(made)).parameters:
         value = (
             made.path if isinstance(made, ConceptDataModule) and name == "sequence" else getattr(made, name, _ABSENT)
         )
@@ -152,7 +161,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items() if _is_plain(part)}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_plain(part) for part in value if _is_plain(part)]
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(vars(value))
     return str(value) if isinstance(value, Path) else value

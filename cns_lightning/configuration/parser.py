@@ -228,6 +228,8 @@ def quieten() -> None:
         # On a login node that is meant; `launch` brings srun.
         "The `srun` command is available",
         # Its state is the step in the checkpoint; Lightning looks for another kind.
+        # A first step that half precision skips: the schedule counts it, as the run does.
+        "Detected call of `lr_scheduler.step\\(\\)` before",
         "You're resuming from a checkpoint that ended before the epoch ended",
     ):
         warnings.filterwarnings("ignore", message=message)

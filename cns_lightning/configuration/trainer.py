@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from cns_lightning.callbacks.mask_freezing import MaskFreezing
 from cns_lightning.callbacks.stop_signals import handlers_kept
 from cns_lightning.configuration.errors import lightning_explained
 from cns_lightning.configuration.usual_callbacks import completed
@@ -19,6 +20,8 @@ from cns_lightning.training.position import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lightning.pytorch import Callback
 
     from cns_lightning.data.module import ConceptDataModule
     from cns_lightning.module import ContinualPersonalization
@@ -66,9 +69,9 @@ class ContinualTrainer(Trainer):
     """
 
     def __init__(self, **settings: Any) -> None:
-        settings["callbacks"] = completed(settings.get("callbacks") or [])
+        settings["callbacks"] = completed(_listed(settings.get("callbacks")))
+        settings["plugins"] = [*_listed(settings.get("plugins")), SealedCheckpointIO()]
         super().__init__(**settings)
-        cast("Any", self.strategy).checkpoint_io = SealedCheckpointIO()
         self.run: CheckedRun | None = None
 
     def fit(  # pyright: ignore[reportIncompatibleMethodOverride] - a run goes on by itself and has no other loaders
@@ -84,6 +87,11 @@ class ContinualTrainer(Trainer):
             UserError: for what the user must change, before anything slow starts.
         """
         run = self.checked_run(model, datamodule)
+        callbacks: list[Callback] = self.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if model.method.needs_neurons and not any(isinstance(each, MaskFreezing) for each in callbacks):
+            problem = f"has no MaskFreezing, which arms every stage of {type(model.method).__name__} with its neurons"
+            remedy = "Add class_path: cns_lightning.callbacks.mask_freezing.MaskFreezing behind ImportanceScoring"
+            raise UserError("trainer.callbacks", problem, remedy)
         datamodule.learned = run.learned
         checkpoint, count = newest_checkpoint(run.folder.last_checkpoint, say), len(run.sequence.concepts)
         is_finished = checkpoint is not None and _finished_stages(checkpoint) >= count
@@ -109,6 +117,10 @@ class ContinualTrainer(Trainer):
         if self.run is None:
             raise RuntimeError("this trainer has no run; make it with continual_trainer")
         return self.run
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 @contextmanager

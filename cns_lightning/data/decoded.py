@@ -28,6 +28,8 @@ class DecodedPictures:
 
     def keep(self, path: Path) -> Image.Image:
         """Decodes a picture, and keeps it if there is room; raises what `read_picture` raises."""
+        if path in self._kept:  # a folder of two concepts
+            return self._kept[path][1]
         image = read_picture(path)
         size = 3 * image.width * image.height
         if size <= self.room:

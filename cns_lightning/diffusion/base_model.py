@@ -97,7 +97,7 @@ class BaseModel:
         return base.to(dtype=dtype, device=device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> BaseModel:
-        """Moves every part; gives itself."""
+        """Moves every part; returns itself."""
         for part in (self.vae, self.unet, *self.text_encoders):
             # Not the parts' own `to`: diffusers' warns about a list of modules that is empty for these models.
             nn.Module.to(part, device=device, dtype=dtype)

@@ -22,8 +22,8 @@ def costs_of(folder: RunFolder, registry: NeuronRegistry) -> dict[str, Any]:
     """Returns what a concept of a run cost, the mean over its concepts; memory is the peak of the whole run.
 
     Numbers of the optimizer and kilobytes of the registry; seconds of selection and training, without saving and
-    samples; seconds of the last fusion, 0 where nothing is fused; megabytes on the GPU used, else resident; and
-    resident in any case: that is where a fusion keeps what it fits. What the folder does not tell is left out.
+    samples; seconds of the last fusion, 0 where nothing is fused; megabytes on the GPU, in main memory without one; and
+    megabytes of main memory in any case, where a fusion holds its matrices. What the folder does not tell is left out.
 
     Args:
         folder: folder of the run.

@@ -38,7 +38,7 @@ def with_headline(
     """Adds what is read off each run's curve to its row.
 
     Args:
-        by_run: a row a run, from `compare_table.rows_by_run`.
+        by_run: a row a run, from `table.rows_by_run`.
         runs: the same runs.
         bound: scores of the class word by set.
     """

@@ -69,7 +69,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 def curves_of(matrix: Matrix) -> Curves:
-    """Gives, after every stage: mean CLIP-I of the concepts learned so far, forgetting from best and from learned.
+    """Computes, after every stage: mean CLIP-I of the concepts learned so far, forgetting from best and from learned.
 
     The first stage has nothing to forget: 0.
     """

@@ -39,7 +39,7 @@ COLUMNS = ("method", "runs", *(name for each in QUALITY for name in (each, f"{ea
 def figures_of(scores: dict[str, Any]) -> Figures:
     """Returns the quality figures of one evaluation; ``multi`` is the mean of double and triple.
 
-    Those of the curve are there for the class word alone: a run's depend on it (`compare_curves.with_headline`).
+    Those of the curve are there for the class word alone: a run's depend on it (`curves.with_headline`).
     """
     groups, drift, identity = scores["groups"], scores.get("drift", {}), scores.get("identity", {})
     several = [groups[name] for name in ("double", "triple") if name in groups]

@@ -16,6 +16,7 @@ from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.runs.metrics import read_rows, write_rows
 from cns_lightning.storage import read_json, write_atomically, write_json
+from cns_lightning.training.position import Position
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def _running(folder: RunFolder, registry: NeuronRegistry) -> str | None:
     newest = newest_checkpoint(folder.last_checkpoint, lambda _: None) if _has_state(folder) else None
     if newest is None:
         return None
-    position = SealedCheckpointIO().load_checkpoint(newest)["continual"]
-    stage, concepts = position["stage"], _concepts(folder)
-    is_running = stage >= position["done_stages"] and stage == len(registry.tokens) < len(concepts)
+    position, concepts = Position.read(SealedCheckpointIO().load_checkpoint(newest)), _concepts(folder)
+    stage = position.stage
+    is_running = position.is_within_stage and stage == len(registry.tokens) < len(concepts)
     return concepts[stage]["token"] if is_running else None
 
 

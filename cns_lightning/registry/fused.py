@@ -35,7 +35,7 @@ def weights_after(
     count: int,
     folder: RunFolder,
     registry: NeuronRegistry,
-    method: Method,
+    method: Method | None,
     base: BaseModel,
     base_weights: Mapping[str, Tensor],
     write: bool = True,
@@ -49,7 +49,7 @@ def weights_after(
         count: how many concepts, at least one.
         folder: folder of the run.
         registry: the concepts.
-        method: that learned them, with its settings.
+        method: the method that learned them, with its settings; None where it does not fuse them.
         base: the base model, which knows the concepts' tokens.
         base_weights: pretrained, float32, on the CPU.
         write: whether this process writes files.
@@ -58,7 +58,7 @@ def weights_after(
         UserError: if files are missing, damaged or cannot be written.
     """
     entries = registry.entries[:count]
-    if not method.fuses:
+    if method is None or not method.fuses:
         return registry.weights(upto=entries[-1].token, base=base_weights)
     path = folder.fused_after(count)
     facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], fusion_facts(method)]

@@ -322,7 +322,7 @@ class NeuronRegistry:
                 self.save()
 
     def verify(self) -> int:
-        """Reads every file and compares it with its checksum and with ``registry.json``; gives how many were read.
+        """Reads every file and compares it with its checksum and with ``registry.json``; returns how many were read.
 
         Raises:
             UserError: naming every file that is missing, damaged or another concept's.

@@ -1,4 +1,4 @@
-"""What several concepts come to, one after another: weights and the union of masks.
+"""Adds up several concepts, one after another: their weights and the union of their masks.
 
 Float addition depends on its order, so records are always added in learning order, one addition per neuron and concept.
 The last result is remembered: after the 100th concept one record is added, not a hundred.

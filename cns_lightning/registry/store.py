@@ -161,7 +161,7 @@ class RecordStore:
     # ---- checking ---------------------------------------------------------------------------------------------------
 
     def verify(self, index: Index) -> int:
-        """Reads every file and compares it with what an index says; gives how many were read.
+        """Reads every file and compares it with what an index says; returns how many were read.
 
         Raises:
             UserError: naming every file that is missing, damaged or another concept's.

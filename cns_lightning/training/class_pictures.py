@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from PIL import Image
 
+    from cns_lightning.data.prior_pictures import Prior
+
 FIRST_SEED = 1_000_000
 """Far from the seeds of samples and evaluation, whose pictures must not be trained on."""
 
@@ -26,7 +28,7 @@ def class_latents(
     trainer: Trainer,
     class_word: str,
     prompt: str,
-    prior: Any,
+    prior: Prior,
     facts: tuple[list[Any], list[Any]],
     draw: Callable[[list[tuple[str, int]], int, float], list[Image.Image]],
     encode: Callable[[Tensor], Tensor],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,6 +21,24 @@ def stage_optimizer(groups: Iterable[ParameterGroup]) -> AdamW:
             for group in groups
         ]
     )
+
+
+def resume_rates(checkpoint: dict[str, Any], step: int, steps: int) -> None:
+    """Enters in a checkpoint without a schedule, of an earlier version, where the falling rates stand.
+
+    Args:
+        checkpoint: checkpoint of a running stage.
+        step: optimizer steps taken in it.
+        steps: optimizer steps of the stage.
+    """
+    if checkpoint["lr_schedulers"]:
+        return
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    for group in groups:
+        group["lr"] = group.pop("full_rate") * (1 - step / steps)
+    checkpoint["lr_schedulers"] = [
+        {"last_epoch": step, "_step_count": step + 1, "lr_lambdas": [None] * len(groups)},
+    ]
 
 
 def falling_rates(optimizer: AdamW, steps: int) -> LambdaLR:

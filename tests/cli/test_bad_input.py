@@ -173,6 +173,13 @@ def test_settings_with_members_of_an_enum_are_kept(tiny_base_model: Path, sequen
         (["--trainer.callbacks+=LearningRateMonitor"], "trainer: Cannot use `LearningRateMonitor`"),
         (["--trainer.enable_checkpointing", "false"], "trainer: Trainer was configured with"),
         (["--trainer.logger", "WandbLogger"], "WandbLogger: Requirement 'wandb"),
+        (["--trainer.accelerator", "nonsense"], "trainer: You selected an invalid accelerator name"),
+        (["--trainer.accelerator", "tpu"], "trainer: Requirement 'torch_xla"),
+        (["--trainer.callbacks+=ModelCheckpoint"], "has a ModelCheckpoint that says no dirpath"),
+        (
+            ["--trainer.callbacks+=cns_lightning.callbacks.sample_grid.SampleGrid"],
+            "has SampleGrid, and every run has one",
+        ),
     ],
 )
 def test_parts_of_lightning_that_do_not_go_together(

@@ -183,8 +183,10 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(
 ) -> None:
     base, sequence, _ = finished
     monkeypatch.setenv(PLAN, f"0:2:{name}")
+    more = ["--trainer.callbacks+=tests.runs.stop_at.StopAt", "--trainer.callbacks+=ModelCheckpoint"]
+    more += ["--trainer.callbacks.dirpath", str(tmp_path / "mine")]
     with pytest.raises(SystemExit) as stopped:
-        main(arguments(base, sequence, tmp_path / "run", "--trainer.callbacks+=tests.runs.stop_at.StopAt"))
+        main(arguments(base, sequence, tmp_path / "run", *more))
     assert stopped.value.code == 128 + signal.SIGINT
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() == saved
 

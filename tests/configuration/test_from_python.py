@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
 from cns_lightning import ConceptDataModule, ContinualPersonalization, continual_trainer
 from cns_lightning.callbacks.forgetting_monitor import ForgettingMonitor
@@ -22,6 +25,7 @@ from cns_lightning.data.prior_pictures import Prior
 from cns_lightning.errors import UserError
 from cns_lightning.methods.cns import ConceptNeuronSelection
 from cns_lightning.methods.discovery import method_configs
+from cns_lightning.methods.textual_inversion import TextualInversion
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from tests.runs.learning import arguments, write_sequence
@@ -96,3 +100,42 @@ def test_every_argument_is_kept_under_its_name(kind: type) -> None:
     assert {name: value for name, value in found.items() if isinstance(usual[name], int | float | str)} == {
         name: value for name, value in usual.items() if isinstance(value, int | float | str)
     }
+
+
+class Twice(SampleGrid):
+    """A user's own way to draw samples."""
+
+
+def test_callbacks_and_settings_that_do_not_go_with_a_run_are_refused(tmp_path: Path) -> None:
+    for wrong, said in (
+        (
+            {"callbacks": [StochasticWeightAveraging(1e-3)]},
+            "has StochasticWeightAveraging, which changes",
+        ),
+        ({"callbacks": [SampleGrid(), Twice()]}, "has Twice, and every run has one such already"),
+        ({"callbacks": [ModelCheckpoint()]}, "has a ModelCheckpoint that says no dirpath"),
+        ({"lr": 1.0}, "unknown setting lr"),
+        ({"strategy": DDPStrategy()}, r"trainer\.strategy: is an object"),
+        ({"accelerator": "nonsense"}, "trainer: .*nonsense"),
+    ):
+        with pytest.raises(UserError, match=said):
+            continual_trainer(tmp_path, **wrong)
+
+
+def test_a_derived_callback_takes_the_place_of_the_usual_one(tiny_base_model: Path, tmp_path: Path) -> None:
+    sequence = write_sequence(tmp_path, ["cat"])
+    settings = _described_method("textual_inversion").get("init_args") or {}
+    module = ContinualPersonalization(TextualInversion(**settings), base_model=str(tiny_base_model))
+    data = ConceptDataModule(str(sequence), batch_size=2, steps=1)
+    beside = ModelCheckpoint(dirpath=tmp_path / "mine", every_n_train_steps=1)
+    trainer = continual_trainer(
+        tmp_path / "run", [Twice(pictures=1, steps=2), beside], plugins=[LightningEnvironment()]
+    )
+    trainer.fit(module, data)
+    assert [type(each).__name__ for each in trainer.callbacks if isinstance(each, SampleGrid)] == ["Twice"]  # pyright: ignore
+    assert (tmp_path / "run" / "samples" / "stage-0.png").exists()
+    assert list((tmp_path / "mine").iterdir())
+    assert "0x" not in (tmp_path / "run" / "config.yaml").read_text("utf-8")
+    again = continual_trainer(tmp_path / "other", [Twice(pictures=1, steps=2)])
+    with pytest.raises(UserError, match="has been trained by another trainer"):
+        again.fit(module, data)

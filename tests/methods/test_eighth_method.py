@@ -1,5 +1,9 @@
 """A method is a class and a configuration: one in a temporary folder runs, goes on, and is undone like the others."""
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +74,24 @@ def test_it_runs_goes_on_and_is_undone(tiny_base_model: Path, tmp_path: Path, mo
     assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 0
     assert main(command) == 0
     assert (run / "registry" / "001-new2.safetensors").read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_it_is_found_and_meets_the_contract_where_its_two_files_lie(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    for name in ("cns_lightning", "callbacks", "configs", "tests"):
+        shutil.copytree(root / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    (tmp_path / "cns_lightning" / "methods" / "biggest.py").write_text(f'"""The largest weights."""\n{METHOD}', "utf-8")
+    config = (
+        "model: {method: {class_path: cns_lightning.methods.biggest.Biggest, init_args: {learning_rate: 1.0e-3}}}\n"
+    )
+    (tmp_path / "configs" / "methods" / "biggest.yaml").write_text(config, "utf-8")
+    code = (
+        "from cns_lightning.methods.discovery import display_name, method_configs\n"
+        "assert 'biggest' in method_configs() and display_name('biggest') == 'the biggest weights'\n"
+        "import pytest, sys; sys.exit(pytest.main(['tests/methods/test_contract.py', '-k', 'biggest']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"^\.{8,}", done.stdout, re.MULTILINE), done.stdout  # the eight promises
