@@ -18,7 +18,8 @@ import torch
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.projections import read_weights, write_weights
-from cns_lightning.diffusion.sampling import generate, grid
+from cns_lightning.diffusion.sampling import generate
+from cns_lightning.diffusion.sheets import grid
 from cns_lightning.methods.mix_of_show import MixOfShow
 from cns_lightning.registry.application import write_tokens
 from cns_lightning.registry.registry import NeuronRegistry

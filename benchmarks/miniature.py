@@ -18,7 +18,8 @@ from PIL import Image
 
 from benchmarks.scoring import write_section
 from cns_lightning.diffusion.cross_attention import key_value_projections
-from cns_lightning.diffusion.sampling import generate_pairs, grid
+from cns_lightning.diffusion.sampling import generate_pairs
+from cns_lightning.diffusion.sheets import grid
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import base_model_path, judge_path
 from cns_lightning.miniature.world import sampling

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -10,7 +9,8 @@ import torch
 from lightning.pytorch import Callback
 from PIL import Image
 
-from cns_lightning.diffusion.sampling import check_steps, generate_pairs, grid
+from cns_lightning.diffusion.sampling import check_steps, generate_pairs
+from cns_lightning.diffusion.sheets import grid, sheet_bytes
 from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.module import continual
 from cns_lightning.ranges import Amount, Count, NonNegative
@@ -72,9 +72,7 @@ class SampleGrid(Callback):
         rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
         labels = [f"{concept.token} {concept.class_word}" for concept in concepts] + [BASE_LABEL]
         picture = grid(rows, labels, [f"seed {seed}" for seed in range(self.pictures)])
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        write_atomically(RunFolder(trainer.default_root_dir).sample_sheet(module.stage), buffer.getvalue())
+        write_atomically(RunFolder(trainer.default_root_dir).sample_sheet(module.stage), sheet_bytes(picture))
 
 
 def gathered(share: list[Image.Image], total: int, trainer: Trainer) -> list[Image.Image]:

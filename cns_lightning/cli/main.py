@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
     "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
     "analyze": ("cns_lightning.cli.analyze", "what concepts move, have in common and leave free"),
+    "report": ("cns_lightning.cli.report", "one page: what was learned, and whether earlier concepts are still there"),
     "compare": ("cns_lightning.cli.compare", "several methods on the same sequences: a table of quality and cost"),
     "search": ("cns_lightning.cli.search", "try settings of several methods, as many of each"),
     "launch": ("cns_lightning.cli.launch", "run fit as a job of SLURM, or an array of them"),

@@ -15,6 +15,7 @@ from cns_lightning.callbacks.stop_signals import handlers_kept
 from cns_lightning.configuration.errors import lightning_explained
 from cns_lightning.configuration.usual_callbacks import completed
 from cns_lightning.errors import UserError
+from cns_lightning.report.report import write_report
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.training.position import Position
 
@@ -104,6 +105,8 @@ class ContinualTrainer(Trainer):
                 return
             with handlers_kept(), lightning_explained():
                 super().fit(model, datamodule=datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
+        if model.done_stages == count and self.is_global_zero:
+            say(f"report: {write_report(run.folder)}")
         if model.done_stages < count:
             remedy = "Take out what stops a training early, and run the same command again"
             raise UserError("trainer", f"something ended the run after {model.done_stages} of {count} concepts", remedy)

@@ -1,4 +1,4 @@
-"""Pictures for prompts and seeds, and sheets of pictures to look at."""
+"""Pictures for prompts and seeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from cns_lightning.diffusion.regions import Region, regional_attention
 from cns_lightning.errors import UserError
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from diffusers import DiffusionPipeline
-
-READABLE = 128
-"""Pictures of a sheet are enlarged by whole numbers until they are at least this wide, in pixels."""
-INK, PAPER = (40, 40, 46), (255, 255, 255)
 
 
 def check_steps(scheduler: Any, steps: int, where: str) -> None:
@@ -113,65 +109,3 @@ def _draw(pipe: Any, pairs: list[tuple[str, int]], steps: int, guidance: float) 
         guidance_scale=guidance,
     )
     return output.images
-
-
-def grid(rows: list[list[Image.Image]], row_labels: list[str], column_labels: list[str]) -> Image.Image:
-    """Lays pictures out on a sheet with labels at the left and on top.
-
-    Args:
-        rows: pictures of one size; rows may be of different lengths.
-        row_labels: one a row, wrapped; no room is left for them when all are empty.
-        column_labels: at most one a column, wrapped; likewise.
-
-    Returns:
-        The sheet, RGB; small pictures are enlarged.
-    """
-    first = next((picture for row in rows for picture in row), Image.new("RGB", (READABLE, READABLE), PAPER))
-    scale = max(1, -(-READABLE // first.width))
-    width, height = first.width * scale, first.height * scale
-    gap, text_size = max(4, width // 24), max(13, width // 11)
-    font = ImageFont.load_default(text_size)
-    sides = [_wrapped(label, font, max(width, 10 * text_size)) for label in row_labels]
-    tops = [_wrapped(label, font, width) for label in column_labels]
-    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = max((_extent(measure, text, font)[0] for text in sides), default=0)
-    top = max((_extent(measure, text, font)[1] for text in tops), default=0)
-    left, top = gap + (left + gap if left else 0), gap + (top + gap if top else 0)
-    row_height = max([height, *(_extent(measure, text, font)[1] for text in sides)]) + gap
-    columns = max((len(row) for row in rows), default=0)
-    sheet = Image.new("RGB", (left + columns * (width + gap), top + len(rows) * row_height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, text in enumerate(tops[:columns]):
-        centre = left + column * (width + gap) + width // 2
-        draw.multiline_text((centre, top - gap), text, INK, font, anchor="md", align="center")
-    for number, row in enumerate(rows):
-        middle = top + number * row_height + height // 2
-        if number < len(sides):
-            draw.multiline_text((gap, middle), sides[number], INK, font, anchor="lm")
-        for column, picture in enumerate(row):
-            cell = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-            sheet.paste(cell, (left + column * (width + gap), top + number * row_height))
-    return sheet
-
-
-def _extent(draw: ImageDraw.ImageDraw, text: str, font: Any) -> tuple[int, int]:
-    if not text:
-        return 0, 0
-    left, top, right, bottom = draw.multiline_textbbox((0, 0), text, font)
-    return int(right - left) + 1, int(bottom - top) + 1
-
-
-def _wrapped(text: str, font: Any, width: int) -> str:
-    """Breaks a text into lines of at most a width, between words where it can."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-            continue
-        if lines[-1]:
-            lines.append("")
-        for letter in word:
-            if lines[-1] and font.getlength(lines[-1] + letter) > width:
-                lines.append("")
-            lines[-1] += letter
-    return "\n".join(lines)

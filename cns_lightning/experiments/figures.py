@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from cns_lightning.data.images import read_concept_pictures
-from cns_lightning.diffusion.sampling import grid
+from cns_lightning.diffusion.sheets import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS

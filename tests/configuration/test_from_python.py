@@ -107,7 +107,7 @@ class Twice(SampleGrid):
 
 
 def test_callbacks_and_settings_that_do_not_go_with_a_run_are_refused(tmp_path: Path) -> None:
-    for wrong, said in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         (
             {"callbacks": [StochasticWeightAveraging(1e-3)]},
             "has StochasticWeightAveraging, which changes",
@@ -117,7 +117,8 @@ def test_callbacks_and_settings_that_do_not_go_with_a_run_are_refused(tmp_path: 
         ({"lr": 1.0}, "unknown setting lr"),
         ({"strategy": DDPStrategy()}, r"trainer\.strategy: is an object"),
         ({"accelerator": "nonsense"}, "trainer: .*nonsense"),
-    ):
+    )
+    for wrong, said in refused:
         with pytest.raises(UserError, match=said):
             continual_trainer(tmp_path, **wrong)
 

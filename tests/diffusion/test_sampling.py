@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageColor
 
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.sampling import generate, grid
+from cns_lightning.diffusion.sampling import generate
+from cns_lightning.diffusion.sheets import grid
 
 PROMPTS = ["a photo of a cat", "a red car at night", "a boat"]
 

@@ -145,7 +145,7 @@ def test_the_loss_of_the_class_counts_as_published(
         return totals[-1]
 
     own_step = ContinualPersonalization.training_step
-    monkeypatch.setattr("cns_lightning.module.denoising_loss", recorded)
+    monkeypatch.setattr("cns_lightning.training.step.denoising_loss", recorded)
     monkeypatch.setattr(ContinualPersonalization, "training_step", step)
     learn("custom_diffusion", tiny_base_model, tmp_path, *FAST, "--model.method.prior_weight", "2")
     assert len(parts) == 2 * len(totals) == 8

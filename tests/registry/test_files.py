@@ -70,7 +70,7 @@ def test_anyone_can_read_the_file(make_record: MakeRecord, tmp_path) -> None:
     record = make_record(3)
     path.write_bytes(encode_record(record))
     with safe_open(path, "pt") as file:
-        facts = file.metadata()
+        facts = json.loads(file.metadata()["facts"])
         assert facts["token"] == "<new3>"
         assert facts["class_word"] == "cat"
         assert facts["kind"] == "animal"

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cns_lightning.callbacks.stop_signals import StopSignals
-from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.module import continual
 
 CALLBACK = "--trainer.callbacks+=tests.runs.stop_at.StopAt"
 PLAN = "TEST_STOP_AT"
@@ -35,9 +35,9 @@ class StopAt(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets a rank see other neurons, as another processor or another version might."""
         if os.environ.get(PLAN) == f"{trainer.global_rank}:0:DISAGREE":
-            selected: dict[str, NeuronMask] = pl_module.concept_neurons  # type: ignore[assignment]
-            for token, mask in selected.items():
-                selected[token] = mask - mask
+            module = continual(pl_module)
+            assert module.armed is not None
+            module.arm(module.armed - module.armed)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sends the signal before the step that is to be the last."""

@@ -1,0 +1,35 @@
+"""``report``: one page that shows what a run has learned, and whether earlier concepts were forgotten."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cns_lightning.cli.arguments import path_argument
+from cns_lightning.errors import EXIT_DONE
+from cns_lightning.runs.folder import RunFolder
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m cns_lightning report",
+        description="Writes report.html of a run: one file with everything inside, for any browser, without a network.",
+    )
+    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command and returns the exit code.
+
+    Raises:
+        UserError: if the folder holds no run, or files are damaged.
+    """
+    arguments = parser().parse_args(argv)
+    folder = RunFolder.existing(arguments.run)
+    # Here, so that --help does not wait for torch.
+    from cns_lightning.report.report import write_report
+
+    sys.stdout.write(f"report: {write_report(folder)}\n")
+    return EXIT_DONE

@@ -1,0 +1,114 @@
+"""The charts of the page as SVG that takes its ink from the page, so that it reads on light and dark and in print."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from cns_lightning.report.facts import smoothed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+INK = "#010203"
+"""Stands for the page's own text colour while a chart is drawn."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's colours, which colour-blind readers tell apart; of a middling lightness, for any paper."""
+LOOKS = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-.")
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """Returns a figure as an SVG element; equal figures give equal text.
+
+    Args:
+        figure: drawn in `INK`.
+        name: unique on the page; what it defines is named after it.
+    """
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    body = text.getvalue()
+    body = body[body.index("<svg") :].replace(INK, "currentColor")
+    # A style of its own would hold for the whole page.
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    return body.replace("<svg", '<svg stroke-linejoin="round"', 1)
+
+
+def _panel(width: float = 7.2, height: float = 3.2) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panel: Any = figure.subplots()
+    panel.tick_params(colors=INK)
+    panel.xaxis.label.set_color(INK)
+    panel.yaxis.label.set_color(INK)
+    for side, spine in panel.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+    panel.grid(color=INK, alpha=0.12, linewidth=0.8)
+    panel.set_axisbelow(True)
+    return figure, panel
+
+
+def _legend(panel: Any) -> None:
+    legend = panel.legend(frameon=False, fontsize=8, labelcolor=INK)
+    legend.set_zorder(5)
+
+
+def losses(rows: Sequence[Mapping[str, str]]) -> str:
+    """Draws the losses of all stages, raw and smoothed within each stage."""
+    figure, panel = _panel()
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    for number, stage in enumerate(stages):
+        own = [row for row in rows if row["stage"] == stage and row["loss"]]
+        steps, values = [int(row["step"]) for row in own], [float(row["loss"]) for row in own]
+        if not own:
+            continue
+        colour = PALETTE[number % len(PALETTE)]
+        panel.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
+        panel.plot(steps, smoothed(values), color=colour, linewidth=1.8, label=own[0]["concept"])
+        panel.axvline(steps[-1], color=INK, alpha=0.15, linewidth=0.8)
+    panel.set_xlabel("optimizer step of the run")
+    panel.set_ylabel("loss (thin: raw, thick: smoothed)")
+    if len(stages) <= 2 * len(PALETTE):
+        legend = panel.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=4, loc="upper right")
+        legend.set_zorder(5)
+    return as_svg(figure, "losses")
+
+
+def forgetting(matrix: Sequence[Sequence[float | None]], tokens: Sequence[str]) -> str:
+    """Draws CLIP-I of every concept from the stage on in which it was learned."""
+    figure, panel = _panel()
+    for number, token in enumerate(tokens):
+        points = [(stage + 1, row[number]) for stage, row in enumerate(matrix) if number < len(row)]
+        known = [(stage, value) for stage, value in points if value is not None]
+        if known:
+            look, colour = LOOKS[number % len(LOOKS)], PALETTE[number % len(PALETTE)]
+            panel.plot(*zip(*known, strict=True), look, color=colour, markersize=5, linewidth=1.4, label=token)
+    panel.set_xlabel("concepts learned")
+    panel.set_ylabel("CLIP-I")
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    _legend(panel)
+    return as_svg(figure, "forgetting")
+
+
+def room(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Draws what no concept has moved yet, and how much of every concept was new."""
+    figure, panel = _panel()
+    lines = (
+        ("untouched", "weights that no concept has moved"),
+        ("fullest_row", "the same, in the row with the least left"),
+        ("new", "neurons of the concept that nobody had moved"),
+    )
+    numbers = range(1, len(rows) + 1)
+    for number, (name, label) in enumerate(lines):
+        colour, look = PALETTE[number], LOOKS[number]
+        panel.plot(numbers, [row[name] for row in rows], look, color=colour, markersize=5, label=label)
+    panel.set_xlabel("concepts learned")
+    panel.set_ylabel("share")
+    panel.set_ylim(0, 1.02)
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    _legend(panel)
+    return as_svg(figure, "room")

@@ -1,0 +1,192 @@
+"""What a run folder knows about the run, gathered for its page; what is not there is left out."""
+
+from __future__ import annotations
+
+import base64
+import io
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps
+
+from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.diffusion.sheets import pictures_of
+from cns_lightning.errors import UserError
+from cns_lightning.methods.discovery import display_name
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.config import RunConfig
+from cns_lightning.runs.metrics import read_rows
+from cns_lightning.storage import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cns_lightning.runs.folder import RunFolder
+    from cns_lightning.sequences.sequence import Concept
+
+PHOTOS = 3
+"""Photos of a concept that are shown."""
+WIDTH = 192
+"""Width of the pictures on the page, in pixels; twice what a phone shows."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One concept from stage to stage.
+
+    Attributes:
+        token: its token.
+        class_word: its class word.
+        kind: its kind.
+        photos: the user's pictures, as data URLs; empty where they are gone.
+        stages: one picture after every stage, from one seed; None before it was learned and where none was drawn.
+    """
+
+    token: str
+    class_word: str
+    kind: str
+    photos: list[str]
+    stages: list[str | None]
+
+
+@dataclass
+class RunFacts:
+    """All that the page shows.
+
+    Attributes:
+        name: name of the sequence.
+        method: the method, as people write it.
+        base_model: name or place of the base model.
+        concepts: token and class word, in learning order.
+        strips: concepts from stage to stage.
+        untouched: prompts that name no concept: what was drawn after the first stage and after the last.
+        rows: rows of ``metrics.csv``.
+        scores: ``scores.json`` of the evaluation, or None.
+        monitor: stages of the monitor, or None.
+        listing: what was kept of every concept.
+        timings: seconds and peak memory by stage.
+        settings: settings of the run.
+        command: a command that goes on with the run.
+    """
+
+    name: str
+    method: str
+    base_model: str
+    concepts: list[tuple[str, str]]
+    strips: list[Strip]
+    untouched: list[tuple[str, str, str]]
+    rows: list[dict[str, str]]
+    scores: dict[str, Any] | None
+    monitor: list[dict[str, Any]] | None
+    listing: list[dict[str, Any]]
+    timings: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def data_url(picture: Image.Image, width: int = WIDTH) -> str:
+    """Returns a picture as a data URL: small drawn pictures as they are, as PNG; larger ones reduced, as WebP."""
+    buffer = io.BytesIO()
+    if picture.width <= width:
+        picture.save(buffer, "PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    height = max(1, round(picture.height * width / picture.width))
+    picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0).save(buffer, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def gather(folder: RunFolder) -> RunFacts:
+    """Gathers what a run folder knows.
+
+    Raises:
+        UserError: if it holds no run, or files are damaged.
+    """
+    config, registry = RunConfig.read(folder), NeuronRegistry.load(folder.registry)
+    kind, _ = config.method()
+    concepts = list(config.read_sequence().concepts)
+    learned = [concept for concept in concepts if concept.token in registry.tokens]
+    sheets = [
+        pictures_of(path) if (path := folder.sample_sheet(stage)).exists() else {} for stage in range(len(learned))
+    ]
+    monitor = folder.evaluation / "monitor.json"
+    scores = folder.evaluation / "scores.json"
+    return RunFacts(
+        name=config.sequence["name"],
+        method=kind.display_name or display_name(kind.__module__.rsplit(".", 1)[-1]),
+        base_model=registry.base_model,
+        concepts=[(concept.token, concept.class_word) for concept in learned],
+        strips=[_strip(concept, sheets) for concept in learned],
+        untouched=_untouched(config, sheets),
+        rows=read_rows(folder.metrics),
+        scores=read_json(scores) if scores.exists() else None,
+        monitor=read_json(monitor)["stages"] if monitor.exists() else None,
+        listing=[
+            {"token": entry.token, "class_word": entry.class_word, "kind": entry.kind, "bytes": entry.bytes,
+             **entry.counts}
+            for entry in registry.entries
+        ],
+        timings=read_json(folder.timings)["stages"] if folder.timings.exists() else {},
+        settings=config.settings,
+    )  # fmt: skip
+
+
+def _strip(concept: Concept, sheets: Sequence[dict[str, list[Image.Image]]]) -> Strip:
+    label = f"{concept.token} {concept.class_word}"
+    drawn = [sheet[label][0] if sheet.get(label) else None for sheet in sheets]
+    try:
+        photos = [picture.image for picture in read_concept_pictures(concept)[:PHOTOS]]
+    except UserError:  # moved or taken away since; the page is about what was learned
+        photos = []
+    return Strip(
+        concept.token,
+        concept.class_word,
+        concept.kind,
+        [data_url(ImageOps.fit(photo, (WIDTH, WIDTH))) for photo in photos],
+        [None if picture is None else data_url(picture) for picture in drawn],
+    )
+
+
+def _untouched(config: RunConfig, sheets: Sequence[dict[str, list[Image.Image]]]) -> list[tuple[str, str, str]]:
+    """Returns prompts that name no concept, with what was drawn of each after the first stage and after the last."""
+    prompts, whole = config.samples.get("base_prompts") or [], [sheet.get("untouched", []) for sheet in sheets]
+    if len(whole) < 2:
+        return []
+    return [
+        (prompt, data_url(first), data_url(last))
+        for prompt, first, last in zip(prompts, whole[0], whole[-1], strict=False)
+    ]
+
+
+def smoothed(values: Sequence[float], share: float = 0.1) -> list[float]:
+    """Returns the exponential moving average, corrected for its start.
+
+    Args:
+        values: in order.
+        share: weight of the newest value.
+    """
+    found, mean, weight = [], 0.0, 0.0
+    for value in values:
+        mean, weight = (1 - share) * mean + share * value, (1 - share) * weight + share
+        found.append(mean / weight)
+    return found
+
+
+def verdict(facts: RunFacts) -> str:
+    """Returns the sentence a reader should take away: what was learned, and whether it is still there."""
+    names = ", ".join(f"{token} {word}" for token, word in facts.concepts)
+    count = len(facts.concepts)
+    said = f"{facts.method} learned {count} {'concept' if count == 1 else 'concepts'}: {names}."
+    scores = facts.scores or {}
+    matrix = scores.get("matrix") or [row["clip_i"] for row in facts.monitor or []]
+    if len(matrix) == count > 1 and all(value is not None for row in matrix for value in row):
+        then, now = matrix[0][0], matrix[-1][0]
+        lost = statistics.fmean(matrix[stage][stage] - matrix[-1][stage] for stage in range(count - 1))
+        said += (
+            f" The first, {facts.concepts[0][0]}, was drawn with a CLIP-I of {then:.3f} when it was learned and of "
+            f"{now:.3f} at the end; on average the earlier concepts lost {lost:.3f}."
+        )
+    identity = scores.get("identity") or (facts.monitor[-1]["identity"] if facts.monitor else None)
+    if identity and identity.get("top1") is not None:
+        said += f" {identity['top1']:.0%} of the pictures look most like the concept that was asked for."
+    return said

@@ -1,0 +1,126 @@
+"""Writes the page of a run: one file with everything inside, that needs no network and no account."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from cns_lightning.analysis.concepts import capacity, masks_of
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.report import charts
+from cns_lightning.report.facts import PHOTOS, RunFacts, gather, verdict
+from cns_lightning.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cns_lightning.runs.folder import RunFolder
+
+    Matrix = list[list[float | None]]
+
+LIBRARIES = ("cns-lightning", "torch", "lightning", "diffusers", "transformers", "safetensors")
+HEADINGS = (
+    "concept",
+    "neurons",
+    "kB kept",
+    "selection (s)",
+    "training (s)",
+    "rest of the stage (s)",
+    "peak memory (MB)",
+)
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Writes ``report.html`` of a run, and returns its path.
+
+    Raises:
+        UserError: if the folder holds no run, files are damaged, or it cannot be written to.
+    """
+    write_atomically(folder.report, page(folder).encode())
+    return folder.report
+
+
+def page(folder: RunFolder) -> str:
+    """Returns the page of a run; raises what `gather` raises."""
+    facts = gather(folder)
+    matrix, confusion = matrix_of(facts), ((facts.scores or {}).get("identity") or {}).get("confusion") or {}
+    tokens = [token for token, _ in facts.concepts]
+    known = [value for row in matrix for value in row if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = made.from_string((files("cns_lightning.report") / "page.html").read_text("utf-8"))
+    seconds = sum(sum(stage["seconds"].values()) for stage in facts.timings.values())
+    return template.render(
+        facts=facts,
+        verdict=verdict(facts),
+        seconds=f"{seconds / 60:.1f} minutes in all" if seconds else "",
+        photos=max((len(strip.photos) for strip in facts.strips), default=0) and PHOTOS,
+        matrix=matrix,
+        number=lambda value: "" if value is None else f"{value:.3f}",
+        shade=lambda value: 0 if value is None else round(5 + 50 * (value - low) / max(high - low, 1e-9)),
+        confusion=confusion,
+        labels=list(dict.fromkeys(label for shares in confusion.values() for label in shares)),
+        charts={
+            "losses": charts.losses(facts.rows) if facts.rows else "",
+            "forgetting": charts.forgetting(matrix, tokens) if len(matrix) > 1 else "",
+            "room": _room(folder),
+        },
+        costs={"headings": HEADINGS, "rows": costs(facts)},
+        commands=commands(folder),
+        settings=yaml.safe_dump(facts.settings, sort_keys=False, allow_unicode=True),
+        versions="\n".join(f"{name} {version(name)}" for name in LIBRARIES),
+    )
+
+
+def matrix_of(facts: RunFacts) -> Matrix:
+    """Returns CLIP-I of concept i after stage t, from the evaluation, else from the monitor; empty without either."""
+    matrix = (facts.scores or {}).get("matrix")
+    return matrix or [row["clip_i"] for row in facts.monitor or []]
+
+
+def _room(folder: RunFolder) -> str:
+    masks = masks_of(NeuronRegistry.load(folder.registry).records)
+    chosen = {token: mask for token, mask in masks.items() if mask.count() < mask.total()}
+    return charts.room(capacity(chosen)) if chosen else ""
+
+
+def costs(facts: RunFacts) -> list[list[tuple[str, Any]]]:
+    """Returns a row for every concept: what is shown in each column, and the value by which it is sorted."""
+    rows = []
+    for stage, kept in enumerate(facts.listing):
+        timing = facts.timings.get(str(stage), {})
+        spent, memory = timing.get("seconds", {}), timing.get("peak_memory_bytes", {})
+        peak = memory.get("gpu", memory.get("resident"))
+        numbers = [
+            (f"{kept['neurons']:,}", kept["neurons"]),
+            (f"{kept['bytes'] / 1e3:,.1f}", kept["bytes"]),
+            *((f"{value:,.1f}", value) if (value := spent.get(phase)) is not None else ("", "")
+              for phase in ("selection", "training", "finish")),
+            (f"{peak / 1e6:,.0f}", peak) if peak else ("", ""),
+        ]  # fmt: skip
+        rows.append([(f"{kept['token']} {kept['class_word']}", kept["token"]), *numbers])
+    return rows
+
+
+def commands(folder: RunFolder) -> str:
+    """Returns the commands that go on with the run, draw with it, score it, and write its page anew."""
+    run, token = folder.path, _first_token(folder)
+    return "\n".join(
+        [
+            f"python -m cns_lightning generate --run {run} --prompt {json.dumps(f'a photo of {token}')} --n 4",
+            f"python -m cns_lightning test --run {run}",
+            f"python -m cns_lightning analyze --run {run}",
+            f"python -m cns_lightning report --run {run}",
+        ]
+    )
+
+
+def _first_token(folder: RunFolder) -> str:
+    entries: Sequence[Any] = NeuronRegistry.load(folder.registry).entries
+    return f"a {entries[0].token} {entries[0].class_word}".removeprefix("a ") if entries else "a cat"

@@ -1,0 +1,130 @@
+"""The page of a run: whole in itself, with every picture readable, and true to what the run wrote."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cns_lightning.cli.main import main
+from cns_lightning.evaluation.forgetting import forgetting_from_learned
+from cns_lightning.report.facts import gather, smoothed, verdict
+from cns_lightning.report.report import page
+from cns_lightning.runs.folder import RunFolder
+from cns_lightning.storage import read_json, write_json
+from tests.runs.learning import learn
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and the texts of its tables by identifier."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._table: list[list[str]] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Notes references, images, tables, rows and cells."""
+        given = dict(attrs)
+        self.references += [value for name, value in attrs if value and name in ("src", "href", "xlink:href", "action")]
+        if tag == "img":
+            self.images.append(given)
+        if tag == "table":
+            self._table = self.tables.setdefault(given.get("id") or "", [])
+        if tag == "tr" and self._table is not None:
+            self._table.append([])
+        if tag in ("td", "th") and self._table:
+            self._table[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Ends the table."""
+        if tag == "table":
+            self._table = None
+
+    def handle_data(self, data: str) -> None:
+        """Adds text to the cell."""
+        if self._table and self._table[-1]:
+            self._table[-1][-1] += data.strip()
+
+
+@pytest.fixture(scope="module")
+def run(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run of two concepts."""
+    return learn(
+        "cns", tiny_base_model, tmp_path_factory.mktemp("report"), "--samples.base_prompts", "[a house, a boat]"
+    )
+
+
+def test_fit_ends_with_the_page(run: Path) -> None:
+    found = Page((run / "report.html").read_text("utf-8"))
+    # Nothing is fetched: all it refers to is inside.
+    assert all(each.startswith(("data:", "#")) for each in found.references), found.references
+    text = (run / "report.html").read_text("utf-8")
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", text)
+    assert "<script src" not in text
+    for image in found.images:
+        assert image["alt"]
+        content = base64.b64decode((image["src"] or "").split(",", 1)[1])
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+
+
+def test_the_strip_has_a_row_a_concept_and_a_picture_a_stage(run: Path) -> None:
+    facts = gather(RunFolder(run))
+    assert [(strip.token, len(strip.photos)) for strip in facts.strips] == [("<new1>", 3), ("<new2>", 3)]
+    drawn = [[picture is not None for picture in strip.stages] for strip in facts.strips]
+    assert drawn == [[True, True], [False, True]]
+    assert [prompt for prompt, _, _ in facts.untouched] == ["a house", "a boat"]
+    assert facts.strips[0].stages[0] != facts.strips[0].stages[1]
+
+
+def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(run)
+    assert verdict(gather(folder)) == "CNS learned 2 concepts: <new1> cat, <new2> dog."
+    matrix = [[0.6], [0.55, 0.7]]
+    write_json(folder.evaluation / "scores.json", {"matrix": matrix, "identity": {"top1": 0.75, "confusion": {
+        "<new1>": {"<new1>": 0.5, "any cat": 0.5}, "<new2>": {"<new2>": 1.0},
+    }}})  # fmt: skip
+    try:
+        said, found = verdict(gather(folder)), Page(page(folder))
+    finally:
+        (folder.evaluation / "scores.json").unlink()
+    lost = forgetting_from_learned(matrix)
+    assert "with a CLIP-I of 0.600 when it was learned and of 0.550 at the end" in said
+    assert f"on average the earlier concepts lost {lost:.3f}." in said
+    assert "75% of the pictures look most like the concept that was asked for." in said
+    assert found.tables["matrix"][1:] == [["<new1>", "0.600"], ["<new2>", "0.550", "0.700"]]
+    assert found.tables["confusion"] == [
+        ["asked for", "<new1>", "any cat", "<new2>"], ["<new1>", "0.50", "0.50", ""], ["<new2>", "", "", "1.00"],
+    ]  # fmt: skip
+
+
+def test_costs_are_those_of_the_run(run: Path) -> None:
+    stages = read_json(run / "timings.json")["stages"]
+    rows = Page((run / "report.html").read_text("utf-8")).tables["costs"][1:]
+    assert [row[0] for row in rows] == ["<new1> cat", "<new2> dog"]
+    assert [row[4] for row in rows] == [f"{stages[stage]['seconds']['training']:,.1f}" for stage in ("0", "1")]
+
+
+def test_a_run_without_samples_has_a_page_too(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = learn("textual_inversion", tiny_base_model, tmp_path, "--samples.pictures", "0")
+    capsys.readouterr()
+    assert main(["report", "--run", str(run)]) == 0
+    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
+    assert main(["report", "--run", str(tmp_path / "nowhere")]) == 2
+
+
+def test_smoothing_is_a_weighted_mean_of_what_came_before() -> None:
+    values = [1.0, 3.0, 2.0]
+    weights = [0.9**2 * 0.1, 0.9 * 0.1, 0.1]
+    expected = sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+    assert smoothed(values)[0] == pytest.approx(1.0)
+    assert smoothed(values)[-1] == pytest.approx(expected)
