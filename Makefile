@@ -26,7 +26,7 @@ demo: $(STAMP) ## learn seven concepts on the model that ships with the project
 	$(BIN)/python -m cns_lightning concepts --run runs/demo
 	$(BIN)/python -m cns_lightning generate --run runs/demo --prompt "a <new1> bird next to a <new3> rabbit" \
 		--n 4 --out runs/demo/generated.png
-	@echo "what was learned, stage by stage: runs/demo/samples/    new pictures: runs/demo/generated.png"
+	@echo "new pictures: runs/demo/generated.png    what was learned, stage by stage: runs/demo/report.html"
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from cns_lightning.errors import Faults
+from cns_lightning.errors import Problems
 from cns_lightning.module import continual
 from cns_lightning.ranges import Count
 from cns_lightning.registry.registry import NeuronRegistry
@@ -87,12 +87,12 @@ def check_snapshots(steps: list[int] | None, stage_steps: int) -> None:
     Raises:
         UserError: naming every one that is not smaller than a stage.
     """
-    faults = Faults()
+    problems = Problems()
     for each in (each for each in steps or () if each >= stage_steps):
         remedy = "Use smaller ones; what a finished stage learned is kept anyway"
-        faults.add(
+        problems.add(
             "--snapshots.steps",
             f"has {each}, and a stage has {stage_steps} steps (data.steps, data.steps_per_picture)",
             remedy,
         )
-    faults.raise_if_any()
+    problems.raise_if_any()

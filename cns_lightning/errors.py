@@ -12,8 +12,8 @@ class UserError(Exception):
 
     Args:
         where: file and key, or flag.
-        problem: what was found against what is needed.
-        remedy: what to do.
+        problem: found against needed, a phrase that follows ``where``.
+        remedy: what the user can do, a sentence without its full stop.
     """
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
@@ -26,28 +26,28 @@ class RunStopped(Exception):
 
 
 class SeveralUserErrors(UserError):
-    """All faults of one input, a line each."""
+    """All problems of one input, a line each."""
 
-    def __init__(self, faults: list[UserError]) -> None:
-        super().__init__(faults[0].where, faults[0].problem, faults[0].remedy)
-        self.faults = faults
+    def __init__(self, problems: list[UserError]) -> None:
+        super().__init__(problems[0].where, problems[0].problem, problems[0].remedy)
+        self.problems = problems
 
     def __str__(self) -> str:
-        return "\n".join(str(fault) for fault in self.faults)
+        return "\n".join(str(problem) for problem in self.problems)
 
 
-class Faults:
-    """Collects the faults of one input, so that all of them are said at once."""
+class Problems:
+    """Collects the problems of one input, so that all of them are said at once."""
 
     def __init__(self) -> None:
         self.found: list[UserError] = []
 
     def add(self, where: str, problem: str, remedy: str) -> None:
-        """Notes one fault."""
+        """Notes one problem."""
         self.found.append(UserError(where, problem, remedy))
 
     def raise_if_any(self) -> None:
-        """Stops if a fault was noted.
+        """Stops if a problem was noted.
 
         Raises:
             UserError: one that lists them all.

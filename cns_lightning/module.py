@@ -50,15 +50,15 @@ class ContinualPersonalization(LightningModule):
         stage: the stage that was started last, -1 before the first.
         step: optimizer steps applied in that stage.
         done_stages: finished stages; their concepts are in ``registry`` and folded into the UNet.
-        registry: what is kept per concept; on disk in the run folder.
+        registry: the kept concepts; on disk in the run folder.
         base_weights: pretrained weights of the method's projections by parameter name, float32, on the CPU.
-        weights: the same after the last finished stage.
+        weights: the same weights after the last finished stage.
         concept_neurons: the mask of the running stage's concept by token, once it is selected.
         armed: the mask that the next stage trains, once `MaskFreezing` has armed it.
         notices, recent_notices: what the running step tells the host; what has come of it since the step before.
 
     Args:
-        method: what is trained and kept.
+        method: method of the run.
         base_model: ``miniature``, a diffusers folder, a single-file checkpoint or a hub id.
         seed: base random seed.
         base_dtype: precision in which the frozen base model is loaded.

@@ -21,7 +21,7 @@ class ProgressDisplay:
     Args:
         log: file that gets every plain line, with the time of day; None for none.
         seconds: at least this long between two plain lines about the same thing.
-        stream: where the display goes; standard error when not given.
+        stream: stream of the display; standard error when not given.
     """
 
     def __init__(self, log: Path | None = None, seconds: float = 10.0, stream: TextIO | None = None) -> None:

@@ -146,7 +146,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     """Packs tensors and facts into the safetensors format; equal content gives equal bytes.
 
     Args:
-        tensors: by name, any device and layout.
+        tensors: tensors by name, any device and layout.
         metadata: kept in the header, as one JSON text under `FACTS`.
 
     Raises:

@@ -41,7 +41,7 @@ def read_text(path: Path, remedy: str) -> str:
 
     Args:
         path: path of the file.
-        remedy: what to give in its place where it cannot be read at all.
+        remedy: remedy for a file that cannot be read at all.
 
     Raises:
         UserError: if it cannot be read or is not UTF-8 text; naming the line.

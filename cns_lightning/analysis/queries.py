@@ -16,7 +16,7 @@ class Family:
     """Queries that are compared with each other.
 
     Attributes:
-        name: what they are about.
+        name: subject of the queries.
         queries: the queries, in order.
     """
 

@@ -67,7 +67,7 @@ def of_thresholds(
         weights: key and value weights by parameter name.
         concept_norms: feature norms of the concepts, shape (concepts, columns).
         votes: votes by name, from `vote_counts`.
-        prompts: how many voted.
+        prompts: number of prompts that voted.
         share: share of each row.
     """
     rows = []

@@ -29,29 +29,31 @@ Writes analysis.json, a CSV for every table, and a PNG and an SVG for every pict
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning analyze",
         description="Analyses the neurons of what a run has learned, or of a base model for queries of your own.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    of = made.add_mutually_exclusive_group(required=True)
+    of = options.add_mutually_exclusive_group(required=True)
     of.add_argument("--run", type=path_argument, metavar="DIR", help="run folder; writes to its analysis/")
     of.add_argument(
         "--base-model", type=source_argument, metavar="MODEL",
         help="miniature, a diffusers folder, a single-file checkpoint or a hub id; needs no run",
     )  # fmt: skip
-    made.add_argument(
+    options.add_argument(
         "--queries", type=source_argument, metavar="FILE",
         help="one query a line, a line that starts with # begins a family and names it; default: those that ship",
     )  # fmt: skip
-    made.add_argument(
+    options.add_argument(
         "--calibration", type=source_argument, metavar="FILE", help="calibration prompts; default: those of the run"
     )
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to analyse; default: all")
-    made.add_argument("--device", metavar="NAME", help="where texts are encoded; the graphics card where there is one")
-    made.add_argument("--out", type=path_argument, metavar="DIR", help="folder; default: analysis/ of the run")
-    return made
+    options.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to analyse; default: all")
+    options.add_argument(
+        "--device", metavar="NAME", help="where texts are encoded; the graphics card where there is one"
+    )
+    options.add_argument("--out", type=path_argument, metavar="DIR", help="folder; default: analysis/ of the run")
+    return options
 
 
 def run(argv: list[str]) -> int:

@@ -19,25 +19,25 @@ DIR/confusion.csv what pictures of a concept are taken for; docs/comparison.md n
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning compare",
         description="Learns the same sequences with several methods, scores them alike, and writes a table.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--config", type=path_argument, required=True, metavar="FILE", help="what is compared")
-    made.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of everything")
-    made.add_argument(
+    options.add_argument("--config", type=path_argument, required=True, metavar="FILE", help="what is compared")
+    options.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of everything")
+    options.add_argument(
         "--set",
         action="append",
         dest="sets",
         metavar="FILE",
         help="a sequence file, in place of the sets in the config",
     )
-    made.add_argument(
+    options.add_argument(
         "--jobs", type=at_least(1), default=0, metavar="N", help="runs side by side (one a GPU, or one a core)"
     )
-    return made
+    return options
 
 
 def run(argv: list[str]) -> int:

@@ -36,15 +36,15 @@ COMPARED = 20
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning concepts",
         description="Lists the concepts that a run has learned, checks their files, or takes concepts out exactly.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
-    made.add_argument("--json", action="store_true", help="print JSON instead of text")
-    action = made.add_mutually_exclusive_group()
+    options.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
+    options.add_argument("--json", action="store_true", help="print JSON instead of text")
+    action = options.add_mutually_exclusive_group()
     action.add_argument(
         "--remove", type=composed, metavar="TOKEN", help="take one concept out, keep those learned after it"
     )
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     action.add_argument(
         "--verify", action="store_true", help="check every file, and every weight against the base model"
     )
-    return made
+    return options
 
 
 def run(argv: list[str]) -> int:

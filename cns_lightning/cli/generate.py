@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
-from cns_lightning.errors import EXIT_DONE, Faults, UserError
+from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
 from cns_lightning.sequences.sequence import TOKEN
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning generate", description="Draws pictures with the concepts that a run has learned."
     )
-    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
-    made.add_argument(
+    options.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
+    options.add_argument(
         "--prompt",
         type=composed,
         action="append",
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="what to draw; may be given several times",
     )
-    made.add_argument(
+    options.add_argument(
         "--region",
         type=composed,
         action="append",
@@ -47,31 +47,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="X0,Y0,X1,Y1:TEXT",
         help="a box, in fractions of the picture, that listens to a prompt of its own; may be given several times",
     )
-    made.add_argument("--n", type=at_least(1), default=4, help="pictures of each prompt (4)")
-    made.add_argument("--seed", type=int, default=0, help="seed of the first picture; the next ones count up (0)")
-    made.add_argument("--upto", type=composed, metavar="TOKEN", help="the model as it was right after this concept")
-    made.add_argument(
+    options.add_argument("--n", type=at_least(1), default=4, help="pictures of each prompt (4)")
+    options.add_argument("--seed", type=int, default=0, help="seed of the first picture; the next ones count up (0)")
+    options.add_argument("--upto", type=composed, metavar="TOKEN", help="the model as it was right after this concept")
+    options.add_argument(
         "--out",
         type=path_argument,
         metavar="FILE.png",
         help="one picture, or all on one sheet (DIR/generated/PROMPT.png)",
     )
-    made.add_argument(
+    options.add_argument(
         "--folder", type=path_argument, metavar="DIR", help="write every picture to a file of its own in here"
     )
-    made.add_argument("--steps", type=at_least(1), help="steps of the sampler for a picture (as in the run's samples)")
-    made.add_argument(
+    options.add_argument(
+        "--steps", type=at_least(1), help="steps of the sampler for a picture (as in the run's samples)"
+    )
+    options.add_argument(
         "--guidance", type=finite_number, help="how closely prompts are followed (as in the run's samples)"
     )
-    made.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
-    made.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
-    made.add_argument(
+    options.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
+    options.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
+    options.add_argument(
         "--base-model",
         type=source_argument,
         metavar="SOURCE",
         help="where the run's base model is now, if it was moved",
     )
-    return made
+    return options
 
 
 def run(argv: list[str]) -> int:
@@ -160,13 +162,13 @@ def read_regions(given: Sequence[str]) -> list[Region]:
     """
     from cns_lightning.diffusion.regions import Region
 
-    regions, faults = [], Faults()
+    regions, problems = [], Problems()
     for text in given:
         try:
             regions.append(Region.read(text))
         except UserError as error:
-            faults.add(error.where, error.problem, error.remedy)
-    faults.raise_if_any()
+            problems.add(error.where, error.problem, error.remedy)
+    problems.raise_if_any()
     return regions
 
 
@@ -174,8 +176,8 @@ def check_prompts(asked: Sequence[tuple[str, str]], tokens: Sequence[str], upto:
     """Refuses prompts that name what was not learned: the model would read such a token as noise.
 
     Args:
-        asked: where each prompt stands, and the prompt.
-        tokens: what was learned, in learning order.
+        asked: pairs of where a prompt stands, and the prompt.
+        tokens: learned tokens, in learning order.
         upto: the last concept that counts; None takes all.
 
     Raises:
@@ -186,16 +188,16 @@ def check_prompts(asked: Sequence[tuple[str, str]], tokens: Sequence[str], upto:
     learned = list(tokens) if upto is None else list(tokens[: tokens.index(upto) + 1])
     # CLIP reads lower case alone.
     lowered = {token.lower() for token in learned}
-    faults = Faults()
+    problems = Problems()
     for where, prompt in asked:
         for token in dict.fromkeys(TOKEN.findall(prompt)):
             if token.lower() in lowered:
                 continue
             if token in tokens:
-                faults.add(where, f"names {token}, which was learned after {upto}", "Leave --upto out")
+                problems.add(where, f"names {token}, which was learned after {upto}", "Leave --upto out")
             else:
-                faults.add(where, f"names {token}, which was not learned", _known(token, learned))
-    faults.raise_if_any()
+                problems.add(where, f"names {token}, which was not learned", _known(token, learned))
+    problems.raise_if_any()
 
 
 def without_brackets(tokenizer: CLIPTokenizer, prompts: Sequence[str], tokens: Sequence[str]) -> list[str]:

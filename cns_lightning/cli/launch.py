@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cns_lightning.cli.arguments import path_argument
-from cns_lightning.errors import EXIT_DONE, Faults, UserError
+from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.slurm.script import BatchJob, Task
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")
@@ -28,22 +28,22 @@ The job saves itself before its time limit and goes back into the queue; docs/sl
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's own arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning launch",
         description="Writes a SLURM batch script that runs fit on a configuration, and submits it.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--config", action="append", required=True, metavar="FILE", help="as for fit; may be repeated")
-    made.add_argument(
+    options.add_argument("--config", action="append", required=True, metavar="FILE", help="as for fit; may be repeated")
+    options.add_argument(
         "--run",
         type=path_argument,
         required=True,
         metavar="DIR",
         help="run folder; of an array: its folder of run folders",
     )
-    made.add_argument(
+    options.add_argument(
         "--array",
         nargs="+",
         type=path_argument,
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="one run for each of these configurations, stacked on top; in DIR/NAME",
     )
-    made.add_argument(
+    options.add_argument(
         "--seeds",
         nargs="+",
         type=int,
@@ -59,32 +59,32 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="one run for each seed; in DIR/seed-N, with --array in DIR/NAME-seed-N",
     )
-    made.add_argument("--nodes", type=int, metavar="N", help="machines of a run (trainer.num_nodes)")
-    made.add_argument("--devices", type=int, metavar="M", help="devices on each, one process each (trainer.devices)")
-    made.add_argument("--cpus", type=int, default=4, metavar="N", help="processor cores of each process (4)")
-    made.add_argument("--partition", metavar="P")
-    made.add_argument("--time", metavar="T", help="limit of one turn, as sbatch takes it: 30, 2:00:00, 1-12")
-    made.add_argument("--memory", metavar="M", help="main memory of each machine, such as 64G")
-    made.add_argument("--account", metavar="A")
-    made.add_argument(
+    options.add_argument("--nodes", type=int, metavar="N", help="machines of a run (trainer.num_nodes)")
+    options.add_argument("--devices", type=int, metavar="M", help="devices on each, one process each (trainer.devices)")
+    options.add_argument("--cpus", type=int, default=4, metavar="N", help="processor cores of each process (4)")
+    options.add_argument("--partition", metavar="P")
+    options.add_argument("--time", metavar="T", help="limit of one turn, as sbatch takes it: 30, 2:00:00, 1-12")
+    options.add_argument("--memory", metavar="M", help="main memory of each machine, such as 64G")
+    options.add_argument("--account", metavar="A")
+    options.add_argument(
         "--signal-seconds", type=int, default=120, metavar="S", help="save this long before the limit (120)"
     )
-    made.add_argument(
+    options.add_argument(
         "--setup",
         action="append",
         default=[],
         metavar="LINE",
         help="shell line before fit, as 'module load cuda'; may be repeated",
     )
-    made.add_argument(
+    options.add_argument(
         "--sbatch",
         action="append",
         default=[],
         metavar="OPTION",
         help="further option of sbatch, as --sbatch=--exclusive; may be repeated",
     )
-    made.add_argument("--dry-run", action="store_true", help="show the script, write and submit nothing")
-    return made
+    options.add_argument("--dry-run", action="store_true", help="show the script, write and submit nothing")
+    return options
 
 
 def run(argv: list[str]) -> int:
@@ -135,23 +135,23 @@ def check(known: argparse.Namespace, rest: list[str]) -> None:
     Raises:
         UserError: naming every one of them.
     """
-    faults = Faults()
+    problems = Problems()
     for name in ("nodes", "devices", "cpus", "signal_seconds"):
         value = getattr(known, name)
         if value is not None and value < 1:
-            faults.add(f"--{name.replace('_', '-')}", f"is {value}, at least 1 is needed", "Correct it")
+            problems.add(f"--{name.replace('_', '-')}", f"is {value}, at least 1 is needed", "Correct it")
     for key, flag in _SET_HERE.items():
         if any(word == key or word.startswith(f"{key}=") for word in rest):
-            faults.add(key, "is what the job is made for", f"Use {flag}")
+            problems.add(key, "is what the job is made for", f"Use {flag}")
     limit = seconds_of(known.time) if known.time else None
     if known.time and limit is None:
-        faults.add("--time", f"is {known.time}", "Write it as sbatch takes it: 30 (minutes), 2:00:00, 1-12")
+        problems.add("--time", f"is {known.time}", "Write it as sbatch takes it: 30 (minutes), 2:00:00, 1-12")
     elif limit is not None and limit <= known.signal_seconds:
         problem = (
             f"is {known.time}, over before the signal comes that is to save the run {known.signal_seconds} s early"
         )
-        faults.add("--time", problem, "Give more time, or less --signal-seconds")
-    faults.raise_if_any()
+        problems.add("--time", problem, "Give more time, or less --signal-seconds")
+    problems.raise_if_any()
 
 
 def seconds_of(time: str) -> int | None:

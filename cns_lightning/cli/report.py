@@ -12,12 +12,12 @@ from cns_lightning.runs.folder import RunFolder
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning report",
         description="Writes report.html of a run: one file with everything inside, for any browser, without a network.",
     )
-    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
-    return made
+    options.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
+    return options
 
 
 def run(argv: list[str]) -> int:

@@ -23,18 +23,18 @@ setting, DIR/best/METHOD.yaml the best setting, to be stacked on the method's fi
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning search",
         description="Tries settings of several methods, as many of each, and says which is best.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--config", type=path_argument, required=True, metavar="FILE", help="what is tried")
-    made.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of everything")
-    made.add_argument(
+    options.add_argument("--config", type=path_argument, required=True, metavar="FILE", help="what is tried")
+    options.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of everything")
+    options.add_argument(
         "--jobs", type=at_least(1), default=0, metavar="N", help="runs side by side (one a GPU, or one a core)"
     )
-    return made
+    return options
 
 
 def run(argv: list[str]) -> int:
@@ -92,9 +92,9 @@ def write_results(
     """Writes the tables and the best settings so far; returns the rows, and the table as text.
 
     Args:
-        search: what was tried.
+        search: finished search.
         runs: finished ones, each with the number of its setting.
-        starts: from `starts_of`.
+        starts: figures of the class word, from `starts_of`.
         out: folder of everything.
 
     Raises:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
-from cns_lightning.errors import EXIT_DONE, Faults, RunStopped, UserError
+from cns_lightning.errors import EXIT_DONE, Problems, RunStopped, UserError
 from cns_lightning.experiments.child_processes import ChildProcesses
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
@@ -31,58 +31,60 @@ On several machines or devices: give each a share, as --share 0/8 ... 7/8 --devi
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command's arguments."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m cns_lightning test",
         description="Draws every evaluation prompt with what a run has learned, and scores the pictures.",
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
-    made.add_argument("--pictures", type=at_least(1), metavar="N", help="number of pictures of every prompt (4)")
-    made.add_argument("--matrix-pictures", type=at_least(0), metavar="N", help="after each earlier stage; 0: none (1)")
-    made.add_argument(
+    options.add_argument("--run", type=path_argument, required=True, metavar="DIR", help="run folder")
+    options.add_argument("--pictures", type=at_least(1), metavar="N", help="number of pictures of every prompt (4)")
+    options.add_argument(
+        "--matrix-pictures", type=at_least(0), metavar="N", help="after each earlier stage; 0: none (1)"
+    )
+    options.add_argument(
         "--look-alikes",
         type=at_least(0),
         metavar="N",
         help="pictures of every class in the gallery of identity; 0: none (8)",
     )
-    made.add_argument(
+    options.add_argument(
         "--curve-pictures", type=at_least(0), metavar="N", help="with each snapshot; 0: none (1 if there are snapshots)"
     )
-    made.add_argument(
+    options.add_argument(
         "--steps", type=at_least(1), metavar="N", help="steps of the sampler for a picture (as in the samples)"
     )
-    made.add_argument(
+    options.add_argument(
         "--guidance", type=finite_number, metavar="G", help="how closely prompts are followed (as in the samples)"
     )
-    made.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures drawn at once (8)")
-    made.add_argument(
+    options.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures drawn at once (8)")
+    options.add_argument(
         "--judge",
         type=source_argument,
         metavar="CLIP",
         help=f"a CLIPModel folder or hub id (the miniature's own, else {_USUAL_JUDGE})",
     )
-    made.add_argument(
+    options.add_argument(
         "--dino", type=source_argument, metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)"
     )
-    made.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
-    made.add_argument(
+    options.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
+    options.add_argument(
         "--devices", type=at_least(1), default=1, metavar="N", help="processes that draw, one a device (1)"
     )
-    made.add_argument("--share", type=_share, metavar="I/N", help="draw the I-th of N shares only, score nothing")
-    made.add_argument(
+    options.add_argument("--share", type=_share, metavar="I/N", help="draw the I-th of N shares only, score nothing")
+    options.add_argument(
         "--sequence",
         type=source_argument,
         metavar="FILE",
         help="take the prompts from here (those the run was started with)",
     )
-    made.add_argument(
+    options.add_argument(
         "--base-model",
         type=source_argument,
         metavar="SOURCE",
         help="where the run's base model is now, if it was moved",
     )
-    return made
+    return options
 
 
 def run(argv: list[str]) -> int:
@@ -174,13 +176,13 @@ def asked(folder: RunFolder, arguments: argparse.Namespace) -> tuple[Any, Evalua
 
     kept, path = RunConfig.read(folder), arguments.sequence
     sequence = Sequence.read(sequence_path(path)) if path else kept.read_sequence()
-    faults = Faults()
+    problems = Problems()
     for key in PROMPT_KEYS:
         for number, prompt in enumerate(getattr(sequence.prompts, key)):
             # The run may be older than the rule.
             where = f"{path or folder.config}: prompts.{key}[{number}]"
-            check_place(faults, where, key, prompt, "Correct it in a sequence file and give it: --sequence FILE")
-    faults.raise_if_any()
+            check_place(problems, where, key, prompt, "Correct it in a sequence file and give it: --sequence FILE")
+    problems.raise_if_any()
     if not sequence.prompts.all():
         remedy = "Write prompts into a sequence file and give it: --sequence FILE"
         raise UserError(path or str(folder.config), "the sequence has no evaluation prompts", remedy)
@@ -253,8 +255,10 @@ def as_text(scores: dict[str, Any]) -> str:
             label = f"{name} (several)" if part == "kinds_of_several" else name
             lines.append(f"{label:<18}" + "".join(f"{value:>8.3f}" for value in shown))
     for point in scores.get("curve", ()):
-        told = [f"{name} {point[name]['clip_i']:.3f} / {point[name]['clip_t']:.3f}" for name in GROUPS if name in point]
-        lines.append(f"after {point['steps']} steps of every stage, CLIP-I / CLIP-T: {', '.join(told)}")
+        figures = [
+            f"{name} {point[name]['clip_i']:.3f} / {point[name]['clip_t']:.3f}" for name in GROUPS if name in point
+        ]
+        lines.append(f"after {point['steps']} steps of every stage, CLIP-I / CLIP-T: {', '.join(figures)}")
     for token, row in scores["same_class"].items():
         own, *others = row
         alike = ", ".join(f"{row[each]:.3f} like those of {each}" for each in others)

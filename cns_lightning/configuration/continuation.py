@@ -83,8 +83,8 @@ def check_unchanged(
 
     Args:
         folder: run folder, which may be new.
-        settings: that it must share, from `comparable`.
-        sequence: that is to be learned.
+        settings: settings that it must share, from `comparable`.
+        sequence: sequence that is to be learned.
         but_for: beginnings of keys that may differ.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.user_files import read_yaml
 
 if TYPE_CHECKING:
@@ -154,27 +154,27 @@ def check_trainer(trainer: Any) -> None:
     Raises:
         UserError: naming every one of them.
     """
-    faults = Faults()
+    problems = Problems()
     for name, whole in CUTTING.items():
         given = trainer.get(name)
         if given != whole and not (name == "limit_train_batches" and isinstance(given, float) and given == 1.0):
             problem = f"is {given}, which ends a stage before its concept is learned"
-            faults.add(
+            problems.add(
                 f"trainer.{name}", problem, "Set the length of a stage with --steps; a stopped run goes on by itself"
             )
     for name, least in LEAST.items():
         given = str(trainer.get(name))
         is_all = name == "devices" and given == "-1"
         if _is_number(given) and not float(given) >= least and not is_all:
-            faults.add(f"trainer.{name}", f"is {given}, at least {least} is needed", "Write a larger number")
+            problems.add(f"trainer.{name}", f"is {given}, at least {least} is needed", "Write a larger number")
     for path in (each.class_path for each in trainer.get("callbacks") or [] if hasattr(each, "class_path")):
         if path.rsplit(".", 1)[-1] in UNFIT:
             problem = f"has {path.rsplit('.', 1)[-1]}, which changes what a step is or what it trains"
-            faults.add("trainer.callbacks", problem, "Take it out")
+            problems.add("trainer.callbacks", problem, "Take it out")
     for name, needed in NEEDED.items():
         if trainer.get(name) != needed:
-            faults.add(f"trainer.{name}", f"is {trainer.get(name)}, {needed} is needed", "Leave it out")
-    faults.raise_if_any()
+            problems.add(f"trainer.{name}", f"is {trainer.get(name)}, {needed} is needed", "Leave it out")
+    problems.raise_if_any()
 
 
 def check_seed(seed: int | bool) -> None:
@@ -191,7 +191,7 @@ def explained(mistake: ConfigurationMistake, arguments: list[str]) -> UserError:
     """Returns the user's mistake.
 
     Args:
-        mistake: what a parser said.
+        mistake: message of a parser.
         arguments: the command line, which names the YAML files.
     """
     message = str(mistake)
@@ -244,9 +244,9 @@ def _wrong_value(message: str, arguments: list[str]) -> UserError:
         needed = TYPES.get(expected.group(1), expected.group(1))
     else:
         lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-        told = [line for line in lines if ("Expected" in line and "NoneType" not in line) or "No module" in line]
-        told = next(iter(told), lines[-1])
-        return UserError(where, re.sub(r"\s+", " ", told).rstrip("."), SEE)
+        telling = [line for line in lines if ("Expected" in line and "NoneType" not in line) or "No module" in line]
+        sentence = next(iter(telling), lines[-1])
+        return UserError(where, re.sub(r"\s+", " ", sentence).rstrip("."), SEE)
     words = f", or {' or '.join(choices)}," if choices else ""
     return UserError(where, f"is {value}, {needed}{words} is needed", SEE)
 

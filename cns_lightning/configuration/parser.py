@@ -29,9 +29,9 @@ from cns_lightning.configuration.trainer import DEFAULTS, CheckedRun, ContinualT
 from cns_lightning.configuration.usual_callbacks import USUAL
 from cns_lightning.data.augmentation import Augmentation
 from cns_lightning.data.module import ConceptDataModule, steps_of_stage
-from cns_lightning.data.prior_pictures import Prior
+from cns_lightning.data.prior_pictures import PriorPictures
 from cns_lightning.diffusion.loading import MINIATURE
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
 from cns_lightning.runs.config import RunConfig
@@ -187,19 +187,19 @@ def check_nulls(config: Namespace) -> None:
         UserError: naming every one of them.
     """
     groups: list[tuple[str, Any, Any]] = [("model", ContinualPersonalization, config.model)]
-    groups += [("data", ConceptDataModule, config.data), ("data.prior", Prior, config.data.prior)]
+    groups += [("data", ConceptDataModule, config.data), ("data.prior", PriorPictures, config.data.prior)]
     groups += [("data.augmentation", Augmentation, config.data.augmentation)]
     groups += [(key, kind, config.get(key, Namespace())) for key, kind in USUAL.items()]
     classes = [("model.method", config.model.method)]
     classes += [("trainer.callbacks", each) for each in _listed(config.trainer.callbacks)]
     groups += [(key, _class(each.class_path), each.get("init_args", Namespace())) for key, each in classes]
-    faults = Faults()
+    problems = Problems()
     for where, kind, values in groups:
         values = values or Namespace()  # a group that is null as a whole is named by the group above it
         for name, parameter in signature(kind).parameters.items():
             if parameter.default not in (None, parameter.empty) and values.get(name, parameter.default) is None:
-                faults.add(f"{where}: {name}", "has no value", f"Write one, such as {parameter.default}")
-    faults.raise_if_any()
+                problems.add(f"{where}: {name}", "has no value", f"Write one, such as {parameter.default}")
+    problems.raise_if_any()
 
 
 def _class(path: str) -> Any:

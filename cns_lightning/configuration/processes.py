@@ -51,8 +51,8 @@ def check_group(processes: int, nodes: int) -> None:
     """Refuses processes that do not know of each other, and forgets what an earlier group has left in the shell.
 
     Args:
-        processes: how many processes the run has, over all machines.
-        nodes: how many machines it has.
+        processes: number of processes of the run, over all machines.
+        nodes: number of machines.
 
     Raises:
         UserError: if torchrun has started another number of processes, or nothing says which machine this is.

@@ -48,7 +48,7 @@ class CheckedRun:
 
     Attributes:
         folder: run folder.
-        sequence: what shall be learned.
+        sequence: sequence that is to be learned.
         learned: tokens that the folder has learned, whose pictures are not needed any more.
         config: what goes to ``config.yaml``.
     """
@@ -63,7 +63,7 @@ class ContinualTrainer(Trainer):
     """Lightning's trainer, whose epochs are the stages of a sequence; with the callbacks that every run has, in order.
 
     Attributes:
-        run: what `fit` learns, and where.
+        run: checked run that `fit` learns.
 
     Args:
         settings: those of Lightning's trainer.

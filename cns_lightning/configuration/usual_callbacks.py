@@ -17,7 +17,7 @@ from cns_lightning.callbacks.snapshots import Snapshots
 from cns_lightning.callbacks.stage_end import StageEnd
 from cns_lightning.callbacks.stop_signals import StopSignals
 from cns_lightning.configuration.errors import UNFIT
-from cns_lightning.errors import Faults
+from cns_lightning.errors import Problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,19 +65,19 @@ def completed(callbacks: Sequence[Callback]) -> list[Callback]:
     Raises:
         UserError: if one cannot be had in a run, or a usual one stands there twice.
     """
-    faults, seen = Faults(), set()
+    problems, seen = Problems(), set()
     for callback in callbacks:
         name, key = type(callback).__name__, key_of(callback)
         if name in UNFIT:
-            faults.add(
+            problems.add(
                 "trainer.callbacks", f"has {name}, which changes what a step is or what it trains", "Take it out"
             )
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             problem = "has a ModelCheckpoint that says no dirpath; it would write among the run's own checkpoints"
-            faults.add("trainer.callbacks", problem, "Give it a folder of its own")
+            problems.add("trainer.callbacks", problem, "Give it a folder of its own")
         if key in seen:
             problem = f"has {name}, and every run has one such already"
-            faults.add("trainer.callbacks", problem, f"Change its settings by the key {key}, or take one out")
+            problems.add("trainer.callbacks", problem, f"Change its settings by the key {key}, or take one out")
         seen.add(key or callback)
-    faults.raise_if_any()
+    problems.raise_if_any()
     return in_order([*callbacks, *(kind() for key, kind in USUAL.items() if key not in seen)])

@@ -53,7 +53,7 @@ class Augmented:
     Attributes:
         pixels: shape (3, side, side), float32, -1 to 1.
         valid: shape (1, side, side), float32: 1 where the picture is, 0 where the canvas is.
-        prefix: what the prompt shall say before anything else.
+        prefix: words in front of the prompt.
     """
 
     pixels: Tensor
@@ -69,9 +69,9 @@ def augment(
     Args:
         image: RGB.
         side: side of the square result, in pixels.
-        settings: how to vary.
+        settings: augmentation settings.
         seed: base random seed.
-        key: what the variant is for.
+        key: names of the variant, from which its random numbers follow.
         resize: overrides ``settings.resize``.
     """
     if uniform(seed, "flip", *key) < settings.flip:

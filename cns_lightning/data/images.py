@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.sequences.sequence import TOKEN, captions_beside, picture_files, register_heif
 from cns_lightning.user_files import composed
 
@@ -146,13 +146,13 @@ def read_concept_pictures(concept: Concept, read: Callable[[Path], Image.Image] 
     if not files:
         remedy = "Put them back, or say in a sequence file where they are now"
         raise UserError(str(concept.images), f"holds no pictures of {concept.token} any more", remedy)
-    faults, pictures = Faults(), []
+    problems, pictures = Problems(), []
     for path in files:
         try:
             pictures.append(Picture(path, read(path), _caption(path, concept.token)))
         except UserError as error:
-            faults.add(error.where, error.problem, error.remedy)
-    faults.raise_if_any()
+            problems.add(error.where, error.problem, error.remedy)
+    problems.raise_if_any()
     return pictures
 
 

@@ -15,12 +15,12 @@ from cns_lightning.data.augmentation import CLOSE_UP, FAR_AWAY, Augmentation, au
 from cns_lightning.data.decoded import DecodedPictures
 from cns_lightning.data.images import read_captions, read_concept_pictures
 from cns_lightning.data.order import Key, StepSampler, sample_for
-from cns_lightning.data.prior_pictures import Prior
+from cns_lightning.data.prior_pictures import PriorPictures
 from cns_lightning.data.stage_latents import RunContext, StageLatents
 from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.sampling import check_steps
 from cns_lightning.diffusion.text import reads_token
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.ranges import Count, NonNegative
 from cns_lightning.sequences.sequence import (
     AVIF_SUFFIXES,
@@ -82,7 +82,7 @@ class ConceptDataModule(LightningDataModule):
         steps_per_picture: Count | None = None,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         templates: PromptTemplates = PromptTemplates(),  # noqa: B008 - frozen
-        prior: Prior = Prior(),  # noqa: B008 - frozen
+        prior: PriorPictures = PriorPictures(),  # noqa: B008 - frozen
         noise_offset: NonNegative = 0.0,
         seed: int = 0,
     ) -> None:
@@ -170,15 +170,15 @@ class ConceptDataModule(LightningDataModule):
         """
         if self.prior.pictures:
             check_steps(base.noise_scheduler, self.prior.steps, "data.prior.steps")
-        faults = Faults()
+        problems = Problems()
         prefixes = ("", *FAR_AWAY, *CLOSE_UP) if self.augmentation.prefixes else ("",)
         for concept in self.sequence.concepts[first:]:
             for path, caption in read_captions(concept).items():
                 prompts = [training_prompt(concept, self.templates, prefix, caption) for prefix in prefixes]
                 if not all(reads_token(base, prompt, concept.token) for prompt in prompts):
                     problem = f"is so long that {concept.token} stands behind what the text encoder reads"
-                    faults.add(str(captions_beside(path)[0]), problem, f"Put {concept.token} further in front")
-        faults.raise_if_any()
+                    problems.add(str(captions_beside(path)[0]), problem, f"Put {concept.token} further in front")
+        problems.raise_if_any()
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
         """Returns the training prompt of a picture in the words of the method; see `training_prompt`."""
@@ -197,7 +197,7 @@ class ConceptDataModule(LightningDataModule):
         """Refuses to go on with a stage whose pictures or captions are others than when it began.
 
         Args:
-            stage: that is continued.
+            stage: stage that is continued.
             checksum: checksum of its pictures when its state was saved; None in states that do not have it.
             step: optimizer step that the stage had reached.
 

@@ -22,7 +22,7 @@ def sample_for(
         seed: base random seed.
         stage: stage of the sequence.
         step: optimizer step of the stage.
-        sample: within the step, over all ranks and accumulated batches.
+        sample: number within the step, over all ranks and accumulated batches.
         pictures: number of pictures of the concept.
         variants: number of variants of each picture.
         per_step: samples a step.
@@ -42,7 +42,7 @@ class StepSampler:
         steps: number of steps of the whole stage.
         batch_size: samples of one rank in one batch.
         rank: this process.
-        ranks: how many there are.
+        ranks: number of processes.
         accumulate: batches a step.
     """
 

@@ -8,7 +8,7 @@ from cns_lightning.ranges import Amount, Count, NonNegative
 
 
 @dataclass(frozen=True)
-class Prior:
+class PriorPictures:
     """How many pictures of the class a method with prior preservation gets; others draw none.
 
     Attributes:

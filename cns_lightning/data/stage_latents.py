@@ -54,7 +54,7 @@ class StageLatents:
     Attributes:
         latents: shape (pictures, variants, channels, height, width), float32, scaled.
         valid: shape (pictures, variants, 1, height, width), float32.
-        prompts: by picture and variant.
+        prompts: prompts by picture and variant.
         paths: files of the pictures.
         prior: encoded pictures of the class, as ``latents`` without variants; None without prior preservation.
         prior_prompt: prompt of all of them.

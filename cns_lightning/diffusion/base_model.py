@@ -27,7 +27,7 @@ class BaseModel:
     One text encoder is Stable Diffusion 1.x or 2.x, two are SDXL; widths and sizes come from the parts themselves.
 
     Attributes:
-        source: what was given to load it.
+        source: folder, file or name that it was loaded from.
         tokenizers: one a text encoder.
         text_encoders: one, or two for SDXL.
         vae: the autoencoder.

@@ -56,7 +56,7 @@ class WeightOverrides:
     forward pass again during the backward pass, and must find the same tensors.
 
     Args:
-        projections: by name, from `key_value_projections`.
+        projections: projections by name, from `key_value_projections`.
         detach_first_token: let no gradient pass through keys and values of the first text position, overridden or not.
     """
 

@@ -30,7 +30,7 @@ def model_fingerprints(base: BaseModel) -> tuple[str, str]:
     autoencoder: a sum, since hashing the ten gigabytes of SDXL would take longer than reading them.
 
     Args:
-        base: with its weights as they were read, in float32; added tokens do not count.
+        base: base model with its weights as they were read, in float32; added tokens do not count.
     """
     tensors = {name: each.weight.detach().float() for name, each in key_value_projections(base.unet).items()}
     for number, rows in enumerate(base.vocabulary_sizes):

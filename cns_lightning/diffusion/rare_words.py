@@ -48,7 +48,7 @@ def rare_word_candidates(base: BaseModel, count: int = CANDIDATES) -> list[str]:
 
     Args:
         base: the model.
-        count: how many at most.
+        count: largest number of candidates.
     """
     tokenizer = base.tokenizers[0]
     common = sorted({word for prompt in shipped_prompts() for word in re.findall(r"[a-z]+", prompt.lower())})

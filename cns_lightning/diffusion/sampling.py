@@ -23,7 +23,7 @@ def check_steps(scheduler: Any, steps: int, where: str) -> None:
     Args:
         scheduler: the base model's scheduler.
         steps: sampling steps asked for.
-        where: what named the steps, for the message.
+        where: setting that named the steps, for the message.
 
     Raises:
         UserError: if there are too many.

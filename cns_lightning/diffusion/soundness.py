@@ -32,7 +32,7 @@ def check_sound(pipeline: DiffusionPipeline, where: str, stored: Mapping[str, It
 
     Args:
         pipeline: on the CPU.
-        where: what it was loaded from, for the message.
+        where: folder, file or name that it was loaded from, for the message.
         stored: names of the tensors in the files of each part; None where that is not known.
 
     Raises:

@@ -39,12 +39,12 @@ def base_model_scores(
     should exceed; with the concepts' descriptions it is what a user could have had without learning anything.
 
     Args:
-        folder: for the pictures.
+        folder: folder for the pictures.
         sequence: whose prompts are drawn.
         base: the base model.
-        settings: as for the runs.
-        judge: the same.
-        dino: the same; None leaves DINO out.
+        settings: settings of the runs' own evaluation.
+        judge: judge of the runs.
+        dino: DINO model of the runs; None leaves DINO out.
         curve_pictures: pictures of every prompt for ``curve_start``, where the runs' curves start, and for what is
             read off a curve that stays there; 0 leaves both out.
         in_words: whether the concepts' descriptions stand in place of their tokens, or their class words.

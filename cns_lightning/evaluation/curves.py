@@ -188,7 +188,7 @@ class Curve:
 
     Args:
         evaluation: evaluation of the finished run.
-        snapshots: from `complete_snapshots`.
+        snapshots: numbers of steps, from `complete_snapshots`.
         steps: optimizer steps of a stage, the last point.
         pictures: how many are drawn for every prompt and point; the seeds are 0, 1, ...
     """
@@ -239,7 +239,7 @@ class Curve:
         Args:
             load: returns the pipeline of a snapshot by its steps, and for None that of the finished run.
             share: number of this process, and how many there are.
-            progress: told how it stands.
+            progress: called with a line that says how far the drawing is.
 
         Raises:
             UserError: if pictures cannot be written.
@@ -261,7 +261,7 @@ class Curve:
         """Scores the pictures, all of which must be there.
 
         Args:
-            judge: for CLIP-I and CLIP-T.
+            judge: model behind CLIP-I and CLIP-T.
             references: its vectors of the user's pictures by token, each (pictures, width).
 
         Returns:

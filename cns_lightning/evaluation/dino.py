@@ -25,7 +25,7 @@ class DinoEncoder:
 
     Args:
         source: a folder of transformers that holds a ViT or DINO model, or a hub id, such as ``facebook/dino-vits16``.
-        device: where to compute.
+        device: device of the model.
 
     Raises:
         OSError: if there is no model.

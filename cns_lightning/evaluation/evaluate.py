@@ -44,10 +44,10 @@ class Evaluation:
     """The evaluation of one run.
 
     Args:
-        folder: for the pictures.
-        sequence: what was to be learned.
-        registry: what was learned.
-        settings: how much is drawn and how.
+        folder: folder for the pictures.
+        sequence: sequence of the run.
+        registry: learned concepts.
+        settings: number of pictures and how they are drawn.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Evaluation:
         Args:
             load: gives the pipeline of a state; called only where something is missing.
             share: number of this process, and how many there are.
-            progress: told how it stands.
+            progress: called with a line that says how far the drawing is.
 
         Raises:
             UserError: if pictures cannot be written.
@@ -153,9 +153,9 @@ class Evaluation:
         """Scores the pictures; all must be there. CLIP-I, CLIP-T and DINO by group, kind, concept; matrix, drift.
 
         Args:
-            judge: for CLIP-I and CLIP-T.
-            dino: for DINO; None leaves it out.
-            references: from `references`.
+            judge: model behind CLIP-I and CLIP-T.
+            dino: model behind DINO; None leaves it out.
+            references: vectors of the user's pictures, from `references`.
         """
         table = ScoreTable({concept.token: concept.kind for concept in self.sequence.concepts})
         # The matrix may ask for more pictures than these figures are of.

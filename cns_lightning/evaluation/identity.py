@@ -138,9 +138,9 @@ def within_class(
     """Computes identity among the photos of concepts that share their class word: whether these are told apart.
 
     Args:
-        class_words: by token, of the sequence.
-        pairs: as of `identity_scores`.
-        vectors: as of `identity_scores`.
+        class_words: class words of the sequence by token.
+        pairs: questions and seeds, as for `identity_scores`.
+        vectors: vectors of the pictures, as for `identity_scores`.
         references: vectors of the user's photos by token, each (photos, width); tokens that are missing do not count.
 
     Returns:
@@ -190,9 +190,9 @@ def confusion(
     """Computes what pictures of one concept are taken for: the label of the nearest picture of a gallery.
 
     Args:
-        pairs: as of `identity_scores`.
-        vectors: as of `identity_scores`.
-        gallery: as of `identity_scores`.
+        pairs: questions and seeds, as for `identity_scores`.
+        vectors: vectors of the pictures, as for `identity_scores`.
+        gallery: gallery, as for `identity_scores`.
 
     Returns:
         By token of the asked concept, the share of its queries for every label of the gallery, in the gallery's order;

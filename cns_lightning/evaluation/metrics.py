@@ -24,7 +24,7 @@ class ClipEncoder:
 
     Args:
         source: a CLIPModel folder of transformers, or a hub id.
-        device: where to compute.
+        device: device of the model.
     """
 
     def __init__(self, source: str | Path, device: torch.device | str = "cpu") -> None:

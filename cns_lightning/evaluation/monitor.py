@@ -26,7 +26,7 @@ class StageScores:
         evaluation: evaluation of the run, as far as it is learned.
         judge: name of the judge.
         encoder: the judge.
-        judged_by: what ``scored_with`` says of it.
+        judged_by: facts for ``scored_with``.
     """
 
     path: Path

@@ -26,7 +26,7 @@ class PictureFolder:
     """The pictures of one state of a model.
 
     Args:
-        folder: where they are.
+        folder: folder of the pictures.
         model: fingerprint of the state.
         steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.

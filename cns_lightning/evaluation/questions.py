@@ -31,9 +31,9 @@ class Question:
     Attributes:
         group: ``single``, ``double``, ``triple``; ``untouched`` for one that names no concept, ``lookalike`` for one
             that names a class.
-        number: within its group, from 0.
-        prompt: as the model gets it.
-        text: as the judge gets it.
+        number: number within its group, from 0.
+        prompt: prompt for the model.
+        text: text for the judge.
         tokens: tokens of the concepts it names.
     """
 

@@ -28,7 +28,7 @@ def likeness(token: str, pairs: Sequence[Pair], vectors: Tensor | None, referenc
 
     Args:
         token: token of the concept.
-        pairs: what was drawn.
+        pairs: questions and seeds of the drawn pictures.
         vectors: vectors of the drawn pictures, (pairs, width).
         references: references of the pictures to compare with, (pictures, width).
     """
@@ -47,7 +47,7 @@ def likeness_within_class(
 
     Args:
         concepts: concepts of the sequence.
-        pairs: what was drawn; single prompts count.
+        pairs: questions and seeds of the drawn pictures; single prompts count.
         vectors: the judge's, of the drawn pictures, (pairs, width).
         references: the judge's, of the user's pictures by token, each (pictures, width); tokens that are missing are
             not learned and do not count.
@@ -76,7 +76,7 @@ class ScoreTable:
     Kinds and concepts by themselves are scored on single prompts alone.
 
     Args:
-        kinds: by token.
+        kinds: kind of each concept by token.
     """
 
     def __init__(self, kinds: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ class EvaluationSettings:
         guidance: scale of classifier-free guidance.
         batch_size: pictures drawn at once.
         names_class_word: whether the method's prompts say what a concept is.
-        fusion: what the fused weights depend on besides the concepts; empty where nothing is fused.
+        fusion: facts that the fused weights depend on besides the concepts; empty where nothing is fused.
         look_alikes: pictures of every class of a learned concept, for the gallery of `identity_scores`; 0 leaves a
             gallery of the user's photos alone.
         templates: training templates of the run, from which the prompts of the classes are made.

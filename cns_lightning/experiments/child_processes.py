@@ -27,7 +27,7 @@ class ChildProcesses:
     nohup, is left alone.
 
     Args:
-        say: told what a signal does.
+        say: called with a line when a signal arrives.
 
     Attributes:
         is_stopping: a signal has come; nothing new is started.

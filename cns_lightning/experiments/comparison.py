@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.experiments.experiment_file import ExperimentFile
 from cns_lightning.experiments.scoring_options import ScoringOptions, read_scoring_options
 from cns_lightning.methods.discovery import method_configs
@@ -46,8 +46,8 @@ class Comparison:
 
     Attributes:
         stack: configuration files under every method: base model, hardware.
-        methods: by name, the files on top.
-        values: by name, values by configuration key, on top of the files.
+        methods: files on top of the stack, by name.
+        values: values by configuration key on top of the files, by name.
         alone: name of the method with which each concept is also trained by itself, which forgets nothing; None leaves
             this bound out.
         sets: sequence files.
@@ -102,7 +102,7 @@ class Comparison:
         alone = given.get("alone")
         if alone is not None and alone not in methods:
             file.add("alone", f"is {alone}, none of the methods", f"Use one of {', '.join(methods)}")
-        file.faults.raise_if_any()
+        file.problems.raise_if_any()
         return cls(stack, methods, alone, sets, seeds or (0,), fit, test, values or {})
 
 
@@ -177,24 +177,24 @@ def sequences_of(comparison: Comparison) -> list[tuple[Path, Sequence]]:
     """
     if not comparison.sets:
         raise UserError("sets", "no sequence is named", "Name sequence files there, or give --set FILE")
-    faults, found = Faults(), []
+    problems, found = Problems(), []
     for given in comparison.sets:
         path = sequence_path(given)
         sequence = Sequence.read(path)
         named = [[concept.token for concept in sequence.concepts if concept.token in prompt]
                  for prompt in sequence.prompts.single]  # fmt: skip
         if not named:
-            faults.add(
+            problems.add(
                 f"{path}: prompts.single", "is empty, a comparison scores prompts", "Write some, as in README.md"
             )
         for concept in sequence.concepts if named and comparison.alone else ():
             if [concept.token] not in named:
                 problem = f"no prompt names {concept.token}, which is also trained alone"
-                faults.add(f"{path}: prompts.single", problem, "Write one")
+                problems.add(f"{path}: prompts.single", problem, "Write one")
         if path.stem in [other.stem for other, _ in found]:
-            faults.add(str(path), "has the name of another set", "Rename it: folders are called by it")
+            problems.add(str(path), "has the name of another set", "Rename it: folders are called by it")
         found.append((path, sequence))
-    faults.raise_if_any()
+    problems.raise_if_any()
     return found
 
 

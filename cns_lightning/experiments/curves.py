@@ -74,7 +74,7 @@ def mean_points(rows: Iterable[Mapping[str, Any]], group: str) -> dict[str, list
     """Returns steps, mean CLIP-T and mean CLIP-I by method, in ascending steps; of the steps that all its runs have.
 
     Args:
-        rows: from `rows_of_curves`.
+        rows: points of the curves, from `rows_of_curves`.
         group: ``single`` or ``several``.
     """
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
@@ -97,7 +97,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Draws CLIP-I against CLIP-T, a panel for one concept and one for several, a line a method; a PNG.
 
     Args:
-        rows: from `rows_of_curves`, of one group or both.
+        rows: points of the curves, from `rows_of_curves`, of one group or both.
     """
     groups = [name for name in GROUPS if any(row["group"] == name for row in rows)]
     figure = Figure(figsize=(5.2 * len(groups), 5.0), layout="constrained")

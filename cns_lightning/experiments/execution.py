@@ -46,7 +46,7 @@ def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> 
 
     Args:
         jobs: runs side by side; 0 stands for one a GPU, or one a core where there is none.
-        gpus: that this process sees.
+        gpus: GPUs that this process sees.
         cores: number of cores of this machine.
         given: environment of this process: the GPUs it may use by name, and threads, which win over ours.
     """
@@ -71,9 +71,9 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
     """Runs everything, some side by side; what a run prints goes to ``output.txt`` in its folder.
 
     Args:
-        runs: what is run.
+        runs: runs to start.
         places: environment of each of those that run side by side; see `environments`.
-        say: told what is done.
+        say: called with a line for every run that starts or ends.
 
     Raises:
         RunStopped: naming the runs that failed; the others are carried out all the same. Or after a signal, which the
@@ -101,12 +101,12 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
 
     with children.told_to_stop(), ThreadPoolExecutor(len(places)) as pool:
         list(pool.map(carry_out_one, runs))
-    told = f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}"
+    problem = f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}"
     if children.is_stopping:
         state = "at once, without saving" if children.is_cut_off else "and saved"
-        raise RunStopped(f"stopped {state}; the same command goes on" + (f". {told}" if failed else ""))
+        raise RunStopped(f"stopped {state}; the same command goes on" + (f". {problem}" if failed else ""))
     if failed:
-        raise RunStopped(told)
+        raise RunStopped(problem)
 
 
 def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses) -> tuple[bool, bool]:

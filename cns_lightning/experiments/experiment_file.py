@@ -1,11 +1,11 @@
-"""Reads the YAML files that describe experiments; all faults of a file are said at once."""
+"""Reads the YAML files that describe experiments; all problems of a file are said at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.user_files import read_yaml
 
 
@@ -22,7 +22,7 @@ class ExperimentFile:
     """
 
     def __init__(self, path: Path, keys: tuple[str, ...], example: str) -> None:
-        self.path, self.example, self.faults = path, example, Faults()
+        self.path, self.example, self.problems = path, example, Problems()
         content = read_yaml(path, f"Give a file such as {example}")
         if not isinstance(content, dict):
             raise UserError(str(path), "holds no keys", f"Give {', '.join(keys)}")
@@ -31,7 +31,7 @@ class ExperimentFile:
 
     def add(self, key: str, problem: str, remedy: str = "") -> None:
         """Notes a fault."""
-        self.faults.add(f"{self.path}: {key}", problem, remedy or f"See {self.example}")
+        self.problems.add(f"{self.path}: {key}", problem, remedy or f"See {self.example}")
 
     def known(self, key: str, entry: dict[Any, Any], keys: tuple[str, ...]) -> None:
         """Notes every key of an entry that is none of the known ones."""

@@ -30,7 +30,7 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         runs: all of them.
 
     Raises:
-        UserError: naming all faults of the first run that would be refused.
+        UserError: naming all problems of the first run that would be refused.
     """
     judges: set[tuple[str, str | None]] = set()
     parsed: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Any]] = {}
@@ -58,9 +58,9 @@ def new_configuration(path: Path, run: Run) -> Any:
     try:
         return checked_configuration(elsewhere.fit_arguments())
     except UserError as error:
-        faults: list[UserError] = getattr(error, "faults", [error])
+        problems: list[UserError] = getattr(error, "problems", [error])
         raise SeveralUserErrors(
-            [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in faults]
+            [UserError(f"{path}: {run.method}: {each.where}", each.problem, each.remedy) for each in problems]
         ) from error
 
 
@@ -85,7 +85,7 @@ def check_goes_on(run: Run, settings: dict[str, Any]) -> None:
 
     Args:
         run: may be a new one.
-        settings: that a continued run must share, but for its seed.
+        settings: settings that a continued run must share, but for its seed.
 
     Raises:
         UserError: naming every difference.

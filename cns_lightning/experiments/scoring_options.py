@@ -37,7 +37,7 @@ class ScoringOptions(BaseModel):
 
 
 def read_scoring_options(file: ExperimentFile, given: Any) -> ScoringOptions:
-    """Reads the options from an experiment file; notes faults there."""
+    """Reads the options from an experiment file; notes problems there."""
     options = {} if given is None else file.settings("test", given)
     try:
         return ScoringOptions(**options)

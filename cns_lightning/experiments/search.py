@@ -90,8 +90,8 @@ class Search:
             grids[name] = grid
             settings[name] = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         if len(counts := {len(tried) for tried in settings.values()}) > 1:
-            told = ", ".join(f"{name} {len(tried)}" for name, tried in settings.items())
-            file.add("methods", f"try different numbers of settings ({told})", f"Let all try {max(counts)}")
+            counted = ", ".join(f"{name} {len(tried)}" for name, tried in settings.items())
+            file.add("methods", f"try different numbers of settings ({counted})", f"Let all try {max(counts)}")
         comparison, ends = Comparison.of(file, files), tuple({len(tried) for tried in settings.values()})
         return cls(comparison, settings, grids, widen, per_round, ends)
 
@@ -104,7 +104,7 @@ def runs_of(search: Search, out: Path, first: int = 0) -> list[tuple[int, Run]]:
     """Lists the runs, each with the number of its setting.
 
     Args:
-        search: what is tried.
+        search: search of settings.
         out: folder of everything.
         first: number of the first setting whose runs are listed.
 
@@ -148,9 +148,9 @@ def rows_of(
     """Returns a row a setting, the best of each method first; figures are means over sets and seeds.
 
     Args:
-        search: what was tried.
+        search: finished search.
         runs: finished ones, each with the number of its setting.
-        starts: by set, the class word's figures, where the curves start; None compares without curves.
+        starts: figures of the class word by set, where the curves start; None compares without curves.
     """
     found: dict[tuple[str, int], list[dict[str, float | None]]] = {}
     curves: dict[tuple[str, int], list[tuple[Any, Mapping[str, Any]]]] = {}
@@ -194,7 +194,7 @@ def widened(search: Search, rows: Iterable[dict[str, Any]]) -> Search | None:
 
     Args:
         search: whose settings are all scored.
-        rows: from `rows_of`.
+        rows: rows of the search, from `rows_of`.
     """
     best = best_of(search, rows)
     is_at_edge = any(edges_of(search.grids[name], search.settings[name], setting) for name, setting in best.items())
@@ -245,10 +245,10 @@ def as_text(rows: list[dict[str, Any]], is_on_curves: bool = False) -> str:
     """Returns the rows for a terminal and for Markdown, and says what the objective is.
 
     Args:
-        rows: from `rows_of`.
+        rows: rows of the search, from `rows_of`.
         is_on_curves: whether the objective was read off curves.
     """
-    told = (
+    heading = (
         "objective: CLIP-I where 90 % of the class word's CLIP-T are left, mean of one concept and of several"
         if is_on_curves
         else "objective: CLIP-I at the end, mean of one concept and of several; the runs have no snapshots"
@@ -261,4 +261,4 @@ def as_text(rows: list[dict[str, Any]], is_on_curves: bool = False) -> str:
             for value in cells.values()
         ]
         lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join([told, "", *lines, ""])
+    return "\n".join([heading, "", *lines, ""])

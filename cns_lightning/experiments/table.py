@@ -67,8 +67,8 @@ def row(method: str, quality: Sequence[Figures], costs: Sequence[Figures]) -> di
     for name in COSTS:
         values = [each for each in (figures.get(name) for figures in costs) if each is not None]
         # A mean of a GPU's seconds and a processor's would say nothing.
-        is_told = bool(values) and (has_one_device or name not in OF_A_DEVICE)
-        cells[name] = statistics.fmean(values) if is_told else None
+        is_comparable = bool(values) and (has_one_device or name not in OF_A_DEVICE)
+        cells[name] = statistics.fmean(values) if is_comparable else None
     return cells
 
 
@@ -164,7 +164,7 @@ def rows_of(
     """Returns the rows of the table: methods in order, then the bounds.
 
     Args:
-        by_run: from `rows_by_run`.
+        by_run: rows of the runs, from `rows_by_run`.
         class_word: scores of the class word on the base model, one a set.
         in_words: scores of the concepts' descriptions on the base model, one a set that has them.
     """
@@ -188,12 +188,12 @@ def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> byte
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """Returns the table in Markdown, spreads behind a plus-minus sign."""
-    told = [name for name in QUALITY if any(cells[name] is not None for cells in rows)]
-    names = ("method", "runs", *told, *COSTS)
+    known = [name for name in QUALITY if any(cells[name] is not None for cells in rows)]
+    names = ("method", "runs", *known, *COSTS)
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     for cells in rows:
         shown = [str(cells["method"]), str(cells["runs"])]
-        for name in told:
+        for name in known:
             spread = cells[f"{name}_spread"]
             shown.append("" if cells[name] is None else f"{cells[name]:.3f}" + (f" ± {spread:.3f}" if spread else ""))
         shown += ["" if cells[name] is None else f"{cells[name]:.4g}" for name in COSTS]

@@ -76,7 +76,7 @@ def edges_of(grid: Grid, tried: Sequence[Setting], best: Setting) -> list[tuple[
     """Lists where a setting lies at the edge of what was tried and values go on: key, and the next value.
 
     Args:
-        grid: what was tried at first, by key.
+        grid: values of the first grid by key.
         tried: all settings so far.
         best: one of them.
     """
@@ -111,7 +111,7 @@ def next_settings(grid: Grid, tried: Sequence[Setting], best: Setting, count: in
     geometric means of the best one's value and its neighbours.
 
     Args:
-        grid: what was tried at first, by key.
+        grid: values of the first grid by key.
         tried: all settings so far.
         best: the best of them.
         count: how many are wanted; fewer are returned where rounding leaves no others.

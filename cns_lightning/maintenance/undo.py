@@ -20,7 +20,7 @@ from cns_lightning.training.position import Position
 
 
 @dataclass(frozen=True)
-class Undone:
+class UndoResult:
     """What was taken out of a run.
 
     Attributes:
@@ -34,7 +34,7 @@ class Undone:
     restarted: str | None
 
 
-def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
+def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoResult:
     """Brings a run folder to the state right after a concept was learned; `fit` goes on from there.
 
     Raises:
@@ -50,10 +50,10 @@ def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
             folder.sample_sheet(stage).unlink(missing_ok=True)
         _follow(folder, registry, [])
         _go_back(folder, state, count)
-    return Undone(removed, [], restarted)
+    return UndoResult(removed, [], restarted)
 
 
-def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
+def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoResult:
     """Takes one concept out of a run folder; later ones keep what they learned and move up by one stage.
 
     The sheets of pictures stay as they were drawn.
@@ -72,7 +72,7 @@ def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> Undone:
     if _has_state(folder):
         _follow(folder, registry, ahead)
         _go_back(folder, state, count)
-    return Undone([token], later, restarted)
+    return UndoResult([token], later, restarted)
 
 
 def _follow(folder: RunFolder, registry: NeuronRegistry, ahead: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import TEXT_PREFIX
-from cns_lightning.errors import Faults
+from cns_lightning.errors import Problems
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO
@@ -76,14 +76,14 @@ def _verify_snapshots(folder: RunFolder) -> int:
 
 
 def _verify_checkpoints(folder: RunFolder) -> int:
-    faults, read = Faults(), 0
+    problems, read = Problems(), 0
     for path in sorted(folder.checkpoints.glob("*.ckpt")):
         try:
             SealedCheckpointIO().load_checkpoint(path)
         except (DamagedCheckpoint, OSError):
-            faults.add(str(path), "is not what was written", f"{REMEDY}, or delete it: fit takes the one before")
+            problems.add(str(path), "is not what was written", f"{REMEDY}, or delete it: fit takes the one before")
         read += 1
-    faults.raise_if_any()
+    problems.raise_if_any()
     return read
 
 

@@ -41,7 +41,7 @@ class StageContext:
 
     Attributes:
         stage: number of the stage, from 0.
-        concept: what is learned.
+        concept: concept of the stage.
         base: the base model; its projections hold the weights after the previous stage.
         tokens: the learned tokens; the concept's own is there already, at its initial embedding.
         registry: the concepts learned before.

@@ -64,7 +64,7 @@ def plain_two_anchor_regularization(values: Tensor, earlier_shift: Tensor, prior
 
     Args:
         values: displacement from the weights after the previous stage, shape (entries,).
-        earlier_shift: what earlier stages moved these entries by, same shape.
+        earlier_shift: shift of these entries by earlier stages, same shape.
         prior: strength of the tie to the weights after the previous stage.
         pretrained: strength of the tie to the pretrained weights.
 
@@ -112,7 +112,7 @@ def prompts_in_context(concept: ConceptEntry, others: Sequence[str], count: int)
     Args:
         concept: token, class word and kind.
         others: calibration prompts; the shortest are taken, so that the token is not cut off.
-        count: how many prompts.
+        count: number of prompts.
     """
     name = f"{concept.token} {concept.class_word}"
     ending = {"scene": f"in the {name}", "style": f"in {name}"}.get(concept.kind, f"next to a {name}")

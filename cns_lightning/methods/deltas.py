@@ -98,7 +98,7 @@ class LowRankDelta(nn.Module):
         downs: each (rank, columns): parameters, random at the start, or what was given.
 
     Args:
-        weights: where the matrices stand, by parameter name.
+        weights: weights that the delta starts from, by parameter name.
         rank: rank of the products.
         seeds: random seeds of the run, and number of the stage.
         device: device of everything.

@@ -31,7 +31,7 @@ class LayerFusion(ABC):
 
     Args:
         weight: pretrained, shape (rows, columns), float32.
-        device: where to compute; that of the weight if not given.
+        device: device of the computation; that of the weight if not given.
     """
 
     def __init__(self, weight: Tensor, device: torch.device | None = None) -> None:
@@ -44,7 +44,7 @@ class LayerFusion(ABC):
 
         Args:
             inputs: shape (places, columns), any float dtype and device.
-            delta: what the concept adds to the weight, shape (rows, columns), float32.
+            delta: change of the weight by the concept, shape (rows, columns), float32.
         """
 
     @abstractmethod
@@ -61,7 +61,7 @@ class GramFusion(LayerFusion):
     Args:
         weight: pretrained, shape (rows, columns), float32.
         ridge: mu, as a share of the mean of the sum's diagonal. Below 1e-6 the rounding of single precision decides.
-        device: where to compute; that of the weight if not given.
+        device: device of the computation; that of the weight if not given.
     """
 
     def __init__(self, weight: Tensor, ridge: float = RIDGE, device: torch.device | None = None) -> None:
@@ -91,7 +91,7 @@ class IterativeFusion(LayerFusion):
     Args:
         weight: pretrained, shape (rows, columns), float32.
         iterations: at most.
-        device: where to compute; that of the weight if not given.
+        device: device of the computation; that of the weight if not given.
     """
 
     def __init__(self, weight: Tensor, iterations: int, device: torch.device | None = None) -> None:
@@ -140,7 +140,7 @@ def recorded_inputs(projections: Mapping[str, nn.Linear], take: Callable[[str, T
     """Hands every input of projections to a function, while the context lasts.
 
     Args:
-        projections: by name.
+        projections: projections by name.
         take: called with the name and the input, shape (batch, places, columns).
     """
     hooks = [

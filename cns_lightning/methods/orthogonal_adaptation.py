@@ -45,7 +45,7 @@ def chosen_columns(width: int, rank: int, seed: int, token: str, taken: Sequence
 
     Args:
         width: width of the basis.
-        rank: how many.
+        rank: number of directions.
         seed: random seed of the basis, so that all runs of a token have the same columns.
         token: the concept's, which picks the columns.
         taken: columns that are not to be chosen.

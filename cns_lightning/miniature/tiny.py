@@ -36,7 +36,7 @@ def tiny_base_model(folder: Path, seed: int = 0) -> Path:
     left as it was.
 
     Args:
-        folder: where to; made when missing.
+        folder: folder of the model; made when missing.
         seed: random seed of the weights.
 
     Returns:
@@ -164,7 +164,7 @@ def write_tiny_judge(folder: Path, seed: int = 0) -> Path:
     """Writes a random CLIPModel folder with its tokenizer and picture processor.
 
     Args:
-        folder: where to; made when missing.
+        folder: folder of the model; made when missing.
         seed: random seed of the weights.
 
     Returns:

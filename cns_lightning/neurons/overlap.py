@@ -85,7 +85,7 @@ def overlap_of(masks: Mapping[str, NeuronMask]) -> dict[str, Any]:
     """Returns how much the neurons of several concepts have in common.
 
     Args:
-        masks: by token.
+        masks: masks by token.
 
     Returns:
         ``tokens``; ``pairwise``, a table of IoUs in their order; ``mean_pairwise``; ``joint``, the IoU of all at once;

@@ -109,7 +109,7 @@ def general_neurons(counts: Mapping[str, Tensor], prompts: int, threshold: float
 
     Args:
         counts: votes by name, from `vote_counts`.
-        prompts: how many voted.
+        prompts: number of prompts that voted.
         threshold: the share, above 0; 1.0 is the strict intersection.
 
     Returns:
@@ -130,7 +130,7 @@ def mean_general_neurons(weights: Mapping[str, Tensor], prompt_norms: Tensor, sh
     """Marks the base neurons of all prompts pooled, the alternative to a vote.
 
     Args:
-        weights: by parameter name, each (rows, columns).
+        weights: weights by parameter name, each (rows, columns).
         prompt_norms: feature norms of single prompts, shape (prompts, columns).
         share: share of each row's entries, see `base_neurons`.
 
@@ -155,7 +155,7 @@ def automatic_threshold(
     Args:
         counts: votes by name, from `vote_counts`.
         base_masks: base neurons of one or more concepts, each by name, bool.
-        prompts: how many voted.
+        prompts: number of prompts that voted.
         band: lowest and highest density wanted.
 
     Returns:

@@ -63,7 +63,7 @@ class NeuronSelector:
     Args:
         base: base model; the concepts' tokens are in its tokenizers.
         weights: pretrained key and value weights by parameter name, float32, on the CPU.
-        rules: how neurons are selected.
+        rules: rules of the selection.
         templates: prompts by kind of concept.
     """
 
@@ -107,7 +107,7 @@ class NeuronSelector:
 
         Args:
             prompts: calibration prompts, about a hundred of anything.
-            rare_words: in place of the tokens of the stand-ins on which ``auto`` measures the density.
+            rare_words: words in place of the tokens of the stand-ins on which ``auto`` measures the density.
         """
         rules, norms = self.rules, torch.stack([self.norms([prompt]) for prompt in prompts])
         facts = {"rule": rules.general_rule, "prompts": str(len(norms)), "share": str(rules.share)}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.storage import read_bytes, read_json, tensor_bytes, tensors_from_bytes, write_json
@@ -99,7 +99,7 @@ class Index:
     """The content of ``registry.json``.
 
     Attributes:
-        base_model: where the base model comes from.
+        base_model: name or place of the base model.
         base_fingerprint: fingerprint of its weights.
         unet_parameters: number of parameters of the base model's UNet, if it was told.
         fused_by: class path of the method that makes one model of the concepts; None where they simply add up.
@@ -268,14 +268,14 @@ def check_files(folder: Path, index: Index) -> None:
     Raises:
         UserError: naming every file that is not.
     """
-    faults = Faults()
+    problems = Problems()
     for entry in index.entries():
         file = folder / entry.file
         if not file.exists():
-            faults.add(str(file), f"is missing, {INDEX} names it", remedy_for(entry))
+            problems.add(str(file), f"is missing, {INDEX} names it", remedy_for(entry))
         elif file.stat().st_size != entry.bytes:
-            faults.add(str(file), f"has {file.stat().st_size} bytes instead of {entry.bytes}", remedy_for(entry))
-    faults.raise_if_any()
+            problems.add(str(file), f"has {file.stat().st_size} bytes instead of {entry.bytes}", remedy_for(entry))
+    problems.raise_if_any()
 
 
 def remedy_for(entry: ConceptEntry | GeneralEntry) -> str:

@@ -46,7 +46,7 @@ def weights_after(
     they are missing or stale.
 
     Args:
-        count: how many concepts, at least one.
+        count: number of concepts, at least one.
         folder: folder of the run.
         registry: the concepts.
         method: the method that learned them, with its settings; None where it does not fuse them.

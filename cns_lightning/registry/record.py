@@ -32,7 +32,7 @@ class ConceptRecord:
 
     Attributes:
         token: the word used in prompts.
-        class_word: what it is.
+        class_word: class word, such as cat.
         kind: animal, object, scene or style.
         prompt: the prompt that stands for it.
         mask: the neurons it moves; None for a method that moves none.
@@ -109,7 +109,7 @@ class ConceptRecord:
         machine, and what is added must be the same bits everywhere.
 
         Args:
-            weights: by parameter name, float32, contiguous, on the CPU.
+            weights: weights by parameter name, float32, contiguous, on the CPU.
 
         Raises:
             ValueError: if the mask is not of these weights; then nothing was added.

@@ -58,7 +58,7 @@ class NeuronRegistry:
         """Makes an empty registry; nothing is written before the first concept or the general neurons are.
 
         Args:
-            folder: where it is kept; None keeps it in memory.
+            folder: folder of the registry; None keeps it in memory.
             base_model: name or place of the base model, from which it can be loaded again.
             base_fingerprint: fingerprint of the base model's weights.
             weights: the base model's key and value weights; without them they are loaded when they are needed.
@@ -208,7 +208,7 @@ class NeuronRegistry:
         """Appends a concept; the last one, or one with equal content, is replaced in its place.
 
         Args:
-            record: what is kept of it.
+            record: record of the concept.
             write: whether this process writes files.
 
         Raises:
@@ -244,7 +244,7 @@ class NeuronRegistry:
         """Forgets all but the first concepts, in memory; files follow with the next change that is written.
 
         Args:
-            count: how many to keep.
+            count: number of concepts to keep.
 
         Raises:
             UserError: if there are fewer.

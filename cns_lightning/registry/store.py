@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.registry import files
 from cns_lightning.registry.files import ConceptEntry, GeneralEntry, GeneralNeurons, Index
 from cns_lightning.storage import remove_partial_files, sha256_of, write_atomically
@@ -29,7 +29,7 @@ class RecordStore:
     """Reads and writes the files of one registry; knows no order and no meaning.
 
     Args:
-        folder: where the files are; None keeps everything in memory.
+        folder: folder of the files; None keeps everything in memory.
         written: what ``registry.json`` says now, None if it is not known.
     """
 
@@ -168,13 +168,13 @@ class RecordStore:
         """
         if self.folder is None:
             return 0
-        faults = Faults()
+        problems = Problems()
         for entry in index.entries():
             try:
                 self._verify(entry, files.read_checked(self.folder, entry))
             except UserError as error:
-                faults.add(error.where, error.problem, error.remedy)
-        faults.raise_if_any()
+                problems.add(error.where, error.problem, error.remedy)
+        problems.raise_if_any()
         return len(index.entries())
 
     def _verify(self, entry: ConceptEntry | GeneralEntry, data: bytes) -> None:

@@ -162,7 +162,7 @@ def smoothed(values: Sequence[float], share: float = 0.1) -> list[float]:
     """Returns the exponential moving average, corrected for its start.
 
     Args:
-        values: in order.
+        values: values in order.
         share: weight of the newest value.
     """
     found, mean, weight = [], 0.0, 0.0

@@ -130,7 +130,7 @@ def make_folder(path: Path, where: str) -> None:
 
     Args:
         path: path of the folder; missing ones above it are made too.
-        where: what named it, for the message.
+        where: argument that named it, for the message.
 
     Raises:
         UserError: if it cannot be made or written to.

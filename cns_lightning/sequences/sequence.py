@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.errors import Faults, UserError
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.user_files import composed, expanded, read_yaml
 
 if TYPE_CHECKING:
@@ -88,21 +88,21 @@ class Sequence:
         Raises:
             UserError: listing every fault of the file.
         """
-        faults = Faults()
+        problems = Problems()
         content = _read_mapping(path)
-        _check_keys(faults, f"{path}: ", content, SEQUENCE_KEYS, ("concepts",))
+        _check_keys(problems, f"{path}: ", content, SEQUENCE_KEYS, ("concepts",))
         listed = content.get("concepts")
         if not isinstance(listed, list) or not listed:
-            faults.add(f"{path}: concepts", "holds no list of concepts", "List at least one concept")
-            faults.raise_if_any()
+            problems.add(f"{path}: concepts", "holds no list of concepts", "List at least one concept")
+            problems.raise_if_any()
         assert isinstance(listed, list)
-        concepts = [_concept(faults, path, number, entry, learned) for number, entry in enumerate(listed)]
+        concepts = [_concept(problems, path, number, entry, learned) for number, entry in enumerate(listed)]
         known = [concept for concept in concepts if concept is not None]
-        _check_tokens(faults, path, concepts)
+        _check_tokens(problems, path, concepts)
         # Where a concept could not be read, its token would be called unknown in every prompt.
         tokens = {concept.token for concept in known} if len(known) == len(listed) else None
-        prompts = _prompts(faults, path, content.get("prompts") or {}, tokens)
-        faults.raise_if_any()
+        prompts = _prompts(problems, path, content.get("prompts") or {}, tokens)
+        problems.raise_if_any()
         return cls(str(content.get("name") or path.stem), tuple(known), prompts, path)
 
     @classmethod
@@ -215,62 +215,62 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _check_keys(
-    faults: Faults, where: str, entry: dict[str, Any], known: tuple[str, ...], needed: tuple[str, ...]
+    problems: Problems, where: str, entry: dict[str, Any], known: tuple[str, ...], needed: tuple[str, ...]
 ) -> None:
     for key in entry:
         if key not in known:
-            faults.add(f"{where}{key}", "is an unknown key", unknown_word(str(key), known))
+            problems.add(f"{where}{key}", "is an unknown key", unknown_word(str(key), known))
     for key in needed:
         if key not in entry:
-            faults.add(f"{where}{key}", "is missing", f"Add the key {key}")
+            problems.add(f"{where}{key}", "is missing", f"Add the key {key}")
 
 
-def _concept(faults: Faults, path: Path, number: int, entry: Any, learned: Collection[str]) -> Concept | None:
+def _concept(problems: Problems, path: Path, number: int, entry: Any, learned: Collection[str]) -> Concept | None:
     where = f"{path}: concepts[{number}]"
     if not isinstance(entry, dict):
-        faults.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
+        problems.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
         return None
-    _check_keys(faults, f"{where}.", entry, CONCEPT_KEYS + OPTIONAL_KEYS, CONCEPT_KEYS)
+    _check_keys(problems, f"{where}.", entry, CONCEPT_KEYS + OPTIONAL_KEYS, CONCEPT_KEYS)
     for key in CONCEPT_KEYS + OPTIONAL_KEYS:
         if key in entry and (not isinstance(entry[key], str) or not entry[key].strip()):
-            faults.add(f"{where}.{key}", f"is {entry[key]!r}, a word is needed", f'Write {key}: "..."')
+            problems.add(f"{where}.{key}", f"is {entry[key]!r}, a word is needed", f'Write {key}: "..."')
             return None
     if any(key not in entry for key in CONCEPT_KEYS):
         return None
     if entry["kind"] not in KINDS:
-        faults.add(f"{where}.kind", f"is {entry['kind']}, no kind of concept", unknown_word(entry["kind"], KINDS))
+        problems.add(f"{where}.kind", f"is {entry['kind']}, no kind of concept", unknown_word(entry["kind"], KINDS))
     if not TOKEN.fullmatch(entry["token"]):
         problem = f"is {entry['token']}, a token is a word in angle brackets"
-        faults.add(f"{where}.token", problem, 'Write it like "<new1>", without spaces')
+        problems.add(f"{where}.token", problem, 'Write it like "<new1>", without spaces')
     elif len(entry["token"]) > LONGEST_TOKEN:
         problem = f"has {len(entry['token'])} characters, and files are named after it"
-        faults.add(f"{where}.token", problem, f"Take one of at most {LONGEST_TOKEN}")
+        problems.add(f"{where}.token", problem, f"Take one of at most {LONGEST_TOKEN}")
     images = (path.parent / expanded(entry["images"])).absolute()
     token, class_word = composed(entry["token"]), composed(entry["class_word"].strip())
     if token not in learned:
-        _check_pictures(faults, f"{where}.images", images)
+        _check_pictures(problems, f"{where}.images", images)
     description = composed(entry.get("description", "").strip())
     if named := TOKEN.findall(description):
-        faults.add(f"{where}.description", f"names {named[0]}", "Say it in words that the base model knows")
+        problems.add(f"{where}.description", f"names {named[0]}", "Say it in words that the base model knows")
     return Concept(token, class_word, entry["kind"], images, description)
 
 
-def _check_pictures(faults: Faults, where: str, folder: Path) -> None:
+def _check_pictures(problems: Problems, where: str, folder: Path) -> None:
     if not folder.is_dir():
-        faults.add(where, f"{folder} is not a folder", "Give the folder of the pictures, relative to this file")
+        problems.add(where, f"{folder} is not a folder", "Give the folder of the pictures, relative to this file")
         return
     count = len(picture_files(folder))
     if count < FEWEST_PICTURES:
         beside = left_out(folder)
         problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
         problem += f"; left out: {beside}" if beside else ""
-        faults.add(where, problem, "Add pictures, or remove the concept")
+        problems.add(where, problem, "Add pictures, or remove the concept")
     elif count > MOST_PICTURES:
         problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
-        faults.add(where, problem, "Move the less telling ones to another folder")
+        problems.add(where, problem, "Move the less telling ones to another folder")
 
 
-def _check_tokens(faults: Faults, path: Path, concepts: list[Concept | None]) -> None:
+def _check_tokens(problems: Problems, path: Path, concepts: list[Concept | None]) -> None:
     seen: dict[str, int] = {}
     for number, concept in enumerate(concepts):
         if concept is None:
@@ -279,37 +279,37 @@ def _check_tokens(faults: Faults, path: Path, concepts: list[Concept | None]) ->
         key = concept.token.lower()
         if key in seen:
             problem = f"{concept.token} is the token of concepts[{seen[key]}] already"
-            faults.add(f"{path}: concepts[{number}].token", problem, "Give every concept a token of its own")
+            problems.add(f"{path}: concepts[{number}].token", problem, "Give every concept a token of its own")
         seen.setdefault(key, number)
 
 
-def check_place(faults: Faults, where: str, key: str, prompt: str, remedy: str = "") -> None:
+def check_place(problems: Problems, where: str, key: str, prompt: str, remedy: str = "") -> None:
     """Notes a prompt that names more or fewer concepts than those of its list."""
     named, needed = len(set(TOKEN.findall(prompt))), PROMPT_KEYS[key]
     if named != needed:
         problem = f"names {named} {'concept' if named == 1 else 'concepts'}, a {key} prompt names {needed}"
         usual = "Move it to the list for as many; prompts that name none belong in samples.base_prompts"
-        faults.add(where, problem, remedy or usual)
+        problems.add(where, problem, remedy or usual)
 
 
-def _prompts(faults: Faults, path: Path, entry: Any, tokens: set[str] | None) -> EvaluationPrompts:
+def _prompts(problems: Problems, path: Path, entry: Any, tokens: set[str] | None) -> EvaluationPrompts:
     where = f"{path}: prompts"
     if not isinstance(entry, dict):
-        faults.add(where, f"is {entry!r}", f"Give lists under {', '.join(PROMPT_KEYS)}")
+        problems.add(where, f"is {entry!r}", f"Give lists under {', '.join(PROMPT_KEYS)}")
         return EvaluationPrompts()
-    _check_keys(faults, f"{where}.", entry, tuple(PROMPT_KEYS), ())
+    _check_keys(problems, f"{where}.", entry, tuple(PROMPT_KEYS), ())
     lists: dict[str, tuple[str, ...]] = {}
     for key in PROMPT_KEYS:
         prompts = entry.get(key) or []
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-            faults.add(f"{where}.{key}", "is not a list of texts", "Write one prompt a line, each after a dash")
+            problems.add(f"{where}.{key}", "is not a list of texts", "Write one prompt a line, each after a dash")
             continue
         prompts = [composed(prompt) for prompt in prompts]
         for number, prompt in enumerate(prompts):
-            check_place(faults, f"{where}.{key}[{number}]", key, prompt)
+            check_place(problems, f"{where}.{key}[{number}]", key, prompt)
             for token in TOKEN.findall(prompt):
                 if tokens is not None and token not in tokens:
                     problem = f"names {token}, and no concept has this token"
-                    faults.add(f"{where}.{key}[{number}]", problem, unknown_word(token, sorted(tokens)))
+                    problems.add(f"{where}.{key}[{number}]", problem, unknown_word(token, sorted(tokens)))
         lists[key] = tuple(prompts)
     return EvaluationPrompts(**lists)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from string import Formatter
 from typing import TYPE_CHECKING
 
-from cns_lightning.errors import Faults
+from cns_lightning.errors import Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,20 +38,20 @@ def check_templates(templates: PromptTemplates) -> None:
     Raises:
         UserError: naming every one of them.
     """
-    faults = Faults()
+    problems = Problems()
     for kind, template in asdict(templates).items():
         where = f"data.templates.{kind}"
         try:
             named = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
         except ValueError as error:
-            faults.add(where, f"is {template!r} ({error})", "Close every brace")
+            problems.add(where, f"is {template!r} ({error})", "Close every brace")
             continue
         if unknown := [name for name in named if name not in PLACEHOLDERS]:
             names = ", ".join(f"{{{name}}}" for name in unknown)
-            faults.add(where, f"names {names}", f"Use {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}")
+            problems.add(where, f"names {names}", f"Use {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}")
         elif "token" not in named:
-            faults.add(where, f"is {template!r}, without the token", "Write {token} where the concept stands")
-    faults.raise_if_any()
+            problems.add(where, f"is {template!r}, without the token", "Write {token} where the concept stands")
+    problems.raise_if_any()
 
 
 def training_prompt(

@@ -27,15 +27,15 @@ class BatchJob:
     Attributes:
         name: shown in the queue.
         tasks: runs; more than one makes an array.
-        folder: where SLURM writes what the job prints, absolute.
-        directory: in which ``fit`` is started, absolute.
+        folder: folder of what the job prints, absolute.
+        directory: folder in which ``fit`` is started, absolute.
         python: the interpreter, absolute.
         nodes: machines of a run.
         devices: processes on each of them, one a device.
         cpus: processor cores of each process.
         uses_gpu: whether to ask for GPUs.
         partition, time, memory, account: as sbatch takes them; None leaves it to the cluster.
-        signal_seconds: how long before the time limit the run is told to save and make way.
+        signal_seconds: seconds before the time limit at which the run is asked to save and make way.
         setup: shell lines before ``fit`` starts, as ``module load cuda``.
         extra: further options of sbatch, as ``--exclusive``.
     """

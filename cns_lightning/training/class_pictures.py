@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from PIL import Image
 
-    from cns_lightning.data.prior_pictures import Prior
+    from cns_lightning.data.prior_pictures import PriorPictures
 
 FIRST_SEED = 1_000_000
 """Far from the seeds of samples and evaluation, whose pictures must not be trained on."""
@@ -28,7 +28,7 @@ def class_latents(
     trainer: Trainer,
     class_word: str,
     prompt: str,
-    prior: Prior,
+    prior: PriorPictures,
     facts: tuple[list[Any], list[Any]],
     draw: Callable[[list[tuple[str, int]], int, float], list[Image.Image]],
     encode: Callable[[Tensor], Tensor],
@@ -41,8 +41,8 @@ def class_latents(
         trainer: trainer of the run.
         class_word: class word, part of the file's name.
         prompt: prompt of all pictures.
-        prior: how many pictures, and how they are drawn; see `data.prior_pictures.Prior`.
-        facts: what else the pictures follow from, before and behind the settings; others make another file.
+        prior: how many pictures, and how they are drawn; see `data.prior_pictures.PriorPictures`.
+        facts: further facts that the pictures follow from, before and behind the settings; others make another file.
         draw: pictures for prompts and seeds, steps and guidance.
         encode: pixels in [-1, 1], shape (pictures, 3, height, width), to scaled latents on the CPU.
 

@@ -48,8 +48,8 @@ class StepNotices:
 
     Args:
         samples: number of samples of a step, over all ranks and accumulated batches.
-        ranks: how many processes there are.
-        device: where the steps are computed.
+        ranks: number of processes.
+        device: device of the steps.
     """
 
     def __init__(self, samples: int, ranks: int = 1, device: torch.device | str = "cpu") -> None:
@@ -68,7 +68,7 @@ class StepNotices:
 
         Args:
             losses: shape (batch,).
-            penalty: what the method adds, a scalar.
+            penalty: penalty of the method, a scalar.
             first: number of the batch's first sample within the step.
             share: share of this batch in its rank's part of the step.
         """

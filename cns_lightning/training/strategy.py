@@ -53,7 +53,7 @@ class StagedDDP(DDPStrategy):
         """Stops the run on every rank where the ranks do not see the same; every rank must ask.
 
         Args:
-            facts: what this rank sees, by what it is.
+            facts: what this rank sees, by name.
 
         Raises:
             UserError: naming the first fact on which a rank differs from rank 0.

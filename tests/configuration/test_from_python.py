@@ -21,7 +21,7 @@ from cns_lightning.cli.main import main
 from cns_lightning.configuration.from_python import arguments_of
 from cns_lightning.configuration.trainer import ContinualTrainer
 from cns_lightning.configuration.usual_callbacks import USUAL
-from cns_lightning.data.prior_pictures import Prior
+from cns_lightning.data.prior_pictures import PriorPictures
 from cns_lightning.errors import UserError
 from cns_lightning.methods.cns import ConceptNeuronSelection
 from cns_lightning.methods.discovery import method_configs
@@ -38,7 +38,7 @@ def _described_method(name: str) -> dict[str, Any]:
 def _made(run: Path, base: Path, sequence: Path, *callbacks: Callback, **changed: Any) -> Any:
     settings = _described_method("cns")["init_args"]
     module = ContinualPersonalization(ConceptNeuronSelection(**settings), base_model=str(base))
-    data = ConceptDataModule(str(sequence), batch_size=2, steps=3, **{"prior": Prior(steps=2), **changed})
+    data = ConceptDataModule(str(sequence), batch_size=2, steps=3, **{"prior": PriorPictures(steps=2), **changed})
     selection = yaml.safe_load(method_configs()["cns"].read_text("utf-8"))["trainer"]["callbacks"][0]["init_args"]
     trainer = continual_trainer(
         run,

@@ -99,7 +99,7 @@ def contrast(logits: Tensor, texts: list[str]) -> Tensor:
 
     Args:
         logits: shape (pictures, texts), the first texts being the pictures' own.
-        texts: the same one may stand there twice; every equal one counts as right.
+        texts: vectors of the captions; of equal captions every one counts as right.
     """
     pictures = len(logits)
     ids = {text: number for number, text in enumerate(dict.fromkeys(texts))}

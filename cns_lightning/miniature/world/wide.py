@@ -168,8 +168,8 @@ def wide_caption(picture: Picture, random: Random, saying: float = SAYING) -> st
     """Say what a wide picture shows, in no more words than a prompt holds, leaving parts out now and then.
 
     Args:
-        picture: what is shown.
-        random: for what is left out and how the rest is put.
+        picture: record of the picture.
+        random: source of what is left out and how the rest is put.
         saying: probability with which each part is said, lowered until the caption is short enough.
     """
     while True:
