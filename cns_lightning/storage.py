@@ -6,8 +6,10 @@ their checksums.
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -22,7 +24,7 @@ from torch import Tensor
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 PARTIAL = ".partial"
@@ -126,6 +128,21 @@ def read_json(path: Path) -> Any:
         return json.loads(read_bytes(path))
     except ValueError as error:
         raise UserError(str(path), f"is not valid JSON ({error})", "Restore the file from a copy") from error
+
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> bytes:
+    """Returns rows as CSV with a heading, UTF-8; what a row lacks stays empty.
+
+    Args:
+        rows: values by column.
+        columns: columns in order; None takes those of the rows as they come up.
+    """
+    names = columns if columns is not None else list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def sha256_of(path: Path) -> str:

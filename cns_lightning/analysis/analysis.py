@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.selection import general_neurons, vote_counts
 from cns_lightning.sequences.sequence import Concept
 from cns_lightning.sequences.templates import scoring_prompts
-from cns_lightning.storage import write_atomically, write_json
+from cns_lightning.storage import csv_bytes, write_atomically, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +47,7 @@ class Analysis:
         """Writes ``analysis.json``, the tables and the pictures; raises what `write_atomically` raises."""
         write_json(folder / "analysis.json", self.facts)
         for name, rows in self.tables.items():
-            write_atomically(folder / f"{name}.csv", as_csv(rows))
+            write_atomically(folder / f"{name}.csv", csv_bytes(rows))
         for name, figure in self.figures.items():
             for file, content in plots.files_of(name, figure).items():
                 write_atomically(folder / file, content)
@@ -188,13 +186,3 @@ def concept_norms(selector: NeuronSelector, record: ConceptRecord) -> torch.Tens
     word = record.rare_words[0] if record.rare_words else record.class_word
     stand_in = Concept(word, record.class_word, record.kind, Path())
     return selector.norms(scoring_prompts(stand_in, selector.templates), token_ids(selector.base.tokenizers[0], word))
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Returns rows as CSV, with a heading; keys that a row lacks stay empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

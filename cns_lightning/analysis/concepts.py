@@ -6,7 +6,7 @@ from functools import reduce
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.neurons.overlap import joint_iou, pairwise_iou, updated_share
+from cns_lightning.neurons.overlap import PAPER, joint_iou, pairwise_iou, updated_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cns_lightning.registry.record import ConceptRecord
 
 ALL = "all together"
-PAPER = {"key_value_share": 0.05, "unet_share": 0.0013, "mean_pairwise": 0.24, "joint": 0.02}
-"""What the supplement of CNS (arXiv 2510.02296) reports of Stable Diffusion in 9.2 and 9.3."""
 
 
 def shares(masks: Mapping[str, NeuronMask], parameters: Mapping[str, int]) -> list[dict[str, Any]]:

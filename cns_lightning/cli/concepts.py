@@ -28,8 +28,6 @@ neurons      key and value weights that the concept moves
 mean shift   by how much they moved: the mean absolute value of the delta
 seen before  percentage of them that an earlier concept had moved already
 """
-_PAPER = {"key_value_share": 0.05, "mean_pairwise": 0.24, "joint": 0.02}
-"""What the supplement of CNS (arXiv 2510.02296) reports of Stable Diffusion in 9.2 and 9.3."""
 COMPARED = 20
 """Concepts whose overlap is listed, the first ones: a hundred would take a minute at Stable Diffusion's size."""
 
@@ -215,18 +213,18 @@ def _beside_the_paper(rows: list[dict[str, Any]], overlap: dict[str, float]) -> 
     shares = [row["key_value_share"] for row in rows if row["key_value_share"] not in (None, 1)]
     if not shares:  # no or all weights move: nothing was selected
         return []
+    from cns_lightning.neurons.overlap import PAPER
+
     mean = sum(shares) / len(shares)
-    lines = [
-        f"share of the key and value weights: {mean:.1%} on average (paper: about {_PAPER['key_value_share']:.0%})"
-    ]
+    lines = [f"share of the key and value weights: {mean:.1%} on average (paper: about {PAPER['key_value_share']:.0%})"]
     if overlap:
         within = overlap.get("mean_within_class")
         alike = "" if within is None else f"; two of one class {within:.2f}"
         lines += [
             f"overlap (IoU) of two concepts: {overlap['mean_pairwise']:.2f} on average (paper: "
-            f"{_PAPER['mean_pairwise']}){alike}",
+            f"{PAPER['mean_pairwise']}){alike}",
             f"overlap (IoU) of {overlap['concepts']:.0f} together: {overlap['joint']:.3f} "
-            f"(paper, of seven: {_PAPER['joint']})",
+            f"(paper, of seven: {PAPER['joint']})",
         ]
     return lines
 

@@ -100,12 +100,12 @@ def write_results(
     Raises:
         UserError: if files cannot be written.
     """
-    from cns_lightning.experiments.search import BEST, as_csv, as_text, as_yaml, best_of, rows_of
-    from cns_lightning.storage import write_atomically
+    from cns_lightning.experiments.search import BEST, as_text, as_yaml, best_of, rows_of
+    from cns_lightning.storage import csv_bytes, write_atomically
 
     rows = rows_of(search, runs, starts)
     text = as_text(rows, starts is not None)
-    write_atomically(out / "search.csv", as_csv(rows))
+    write_atomically(out / "search.csv", csv_bytes(rows))
     write_atomically(out / "search.md", text.encode())
     for method, setting in best_of(search, rows).items():
         write_atomically(out / BEST / f"{method}.yaml", as_yaml(setting))

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from cns_lightning.evaluation.curves import GROUPS, SHARE, headline, share_of
 from cns_lightning.experiments.comparison import CLASS_WORD
 from cns_lightning.experiments.figures import LINES, MARKERS, PALETTE, as_png, readable
-from cns_lightning.experiments.table import as_csv, scores_of
-from cns_lightning.storage import write_atomically
+from cns_lightning.experiments.table import scores_of
+from cns_lightning.storage import csv_bytes, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -148,7 +148,7 @@ def write_curves(runs: Iterable[Run], bound: Mapping[str, Scores], out: Path) ->
         UserError: if files cannot be written.
     """
     rows = rows_of_curves(runs, bound)
-    write_atomically(out / "curves.csv", as_csv(rows, COLUMNS))
+    write_atomically(out / "curves.csv", csv_bytes(rows, COLUMNS))
     if rows:
         write_atomically(out / "curves.png", draw(rows))
     else:  # of an earlier call, with other settings of `fit` or `test`

@@ -16,7 +16,7 @@ from cns_lightning.experiments.figures import (
     draw_grid,
     draw_table,
 )
-from cns_lightning.storage import write_atomically
+from cns_lightning.storage import csv_bytes, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,16 +29,16 @@ def write_results(runs: list[Run], out: Path) -> str:
     bounds = {name: bounds_of(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
     bound = {name: class_word for name, (class_word, _) in bounds.items()}
     by_run = curves.with_headline(table.rows_by_run(runs), runs, bound)
-    write_atomically(out / "runs.csv", table.as_csv(by_run, table.RUN_COLUMNS))
-    write_atomically(out / "kinds.csv", table.as_csv(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
+    write_atomically(out / "runs.csv", csv_bytes(by_run, table.RUN_COLUMNS))
+    write_atomically(out / "kinds.csv", csv_bytes(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
     write_atomically(
-        out / "same_class.csv", table.as_csv(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
+        out / "same_class.csv", csv_bytes(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
     )
     write_confusion(table.rows_of_confusion(runs, bound.items()), out)
     in_words = [scores for _, scores in bounds.values() if scores is not None]
     rows = table.rows_of(by_run, list(bound.values()), in_words)
     text = table.as_markdown(rows)
-    write_atomically(out / "table.csv", table.as_csv(rows))
+    write_atomically(out / "table.csv", csv_bytes(rows, table.COLUMNS))
     write_atomically(out / "table.md", text.encode())
     write_atomically(out / "table.png", draw_table(rows))
     curves.write_curves(runs, bound, out)
@@ -54,7 +54,7 @@ def write_results(runs: list[Run], out: Path) -> str:
 
 def write_confusion(rows: list[dict[str, Any]], out: Path) -> None:
     """Writes what pictures of concepts are taken for: a table, and a sheet of heat maps for each set."""
-    write_atomically(out / "confusion.csv", table.as_csv(rows, table.CONFUSION_COLUMNS))
+    write_atomically(out / "confusion.csv", csv_bytes(rows, table.CONFUSION_COLUMNS))
     for name in dict.fromkeys(row["set"] for row in rows):
         drawn = draw_confusion([row for row in rows if row["set"] == name])
         write_atomically(out / f"confusion-{name}.png", drawn)

@@ -6,8 +6,6 @@ be widened: every method then tries as many neighbours of its best setting, roun
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
@@ -230,15 +228,6 @@ def as_yaml(setting: Setting) -> bytes:
             place = place.setdefault(name, {})
         place[last] = value
     return yaml.safe_dump(tree, sort_keys=False).encode()
-
-
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
-    """Returns the rows as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def as_text(rows: list[dict[str, Any]], is_on_curves: bool = False) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -175,15 +173,6 @@ def rows_of(
     rows = [row(name, of_method[name], of_method[name]) for name in names]
     rows.append(row(CLASS_WORD, [figures_of(scores) for scores in class_word], []))
     return rows if not in_words else [*rows, row(IN_WORDS, [figures_of(scores) for scores in in_words], [])]
-
-
-def as_csv(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
-    """Returns the table, or with `RUN_COLUMNS` the rows by run, as CSV; what does not exist is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:

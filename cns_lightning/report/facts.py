@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
@@ -14,7 +14,6 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sheets import pictures_of
 from cns_lightning.errors import UserError
 from cns_lightning.methods.discovery import display_name
-from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.metrics import read_rows
 from cns_lightning.storage import read_json
@@ -22,11 +21,14 @@ from cns_lightning.storage import read_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Concept
 
 PHOTOS = 3
 """Photos of a concept that are shown."""
+COLUMNS = 12
+"""Stages that are shown at most: the page of a hundred concepts would have five thousand pictures."""
 WIDTH = 192
 """Width of the pictures on the page, in pixels; twice what a phone shows."""
 
@@ -40,7 +42,8 @@ class Strip:
         class_word: its class word.
         kind: its kind.
         photos: the user's pictures, as data URLs; empty where they are gone.
-        stages: one picture after every stage, from one seed; None before it was learned and where none was drawn.
+        stages: one picture after each of the shown stages, from one seed; None before it was learned and where none
+            was drawn.
     """
 
     token: str
@@ -59,6 +62,7 @@ class RunFacts:
         method: the method, as people write it.
         base_model: name or place of the base model.
         concepts: token and class word, in learning order.
+        shown: stages of the strips: all, or of many some, the first and the last among them.
         strips: concepts from stage to stage.
         untouched: prompts that name no concept: what was drawn after the first stage and after the last.
         rows: rows of ``metrics.csv``.
@@ -67,13 +71,13 @@ class RunFacts:
         listing: what was kept of every concept.
         timings: seconds and peak memory by stage.
         settings: settings of the run.
-        command: a command that goes on with the run.
     """
 
     name: str
     method: str
     base_model: str
     concepts: list[tuple[str, str]]
+    shown: list[int]
     strips: list[Strip]
     untouched: list[tuple[str, str, str]]
     rows: list[dict[str, str]]
@@ -82,7 +86,6 @@ class RunFacts:
     listing: list[dict[str, Any]]
     timings: dict[str, Any]
     settings: dict[str, Any]
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 def data_url(picture: Image.Image, width: int = WIDTH) -> str:
@@ -96,19 +99,29 @@ def data_url(picture: Image.Image, width: int = WIDTH) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def gather(folder: RunFolder) -> RunFacts:
+def shown_stages(count: int) -> list[int]:
+    """Returns the stages of the strips, evenly spread, the first and the last among them."""
+    if count <= COLUMNS:
+        return list(range(count))
+    return [round(number * (count - 1) / (COLUMNS - 1)) for number in range(COLUMNS)]
+
+
+def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
     """Gathers what a run folder knows.
+
+    Args:
+        folder: folder of the run.
+        registry: learned concepts.
 
     Raises:
         UserError: if it holds no run, or files are damaged.
     """
-    config, registry = RunConfig.read(folder), NeuronRegistry.load(folder.registry)
+    config = RunConfig.read(folder)
     kind, _ = config.method()
     concepts = list(config.read_sequence().concepts)
     learned = [concept for concept in concepts if concept.token in registry.tokens]
-    sheets = [
-        pictures_of(path) if (path := folder.sample_sheet(stage)).exists() else {} for stage in range(len(learned))
-    ]
+    shown = shown_stages(len(learned))
+    sheets = [pictures_of(path) if (path := folder.sample_sheet(stage)).exists() else {} for stage in shown]
     monitor = folder.evaluation / "monitor.json"
     scores = folder.evaluation / "scores.json"
     return RunFacts(
@@ -116,6 +129,7 @@ def gather(folder: RunFolder) -> RunFacts:
         method=kind.display_name or display_name(kind.__module__.rsplit(".", 1)[-1]),
         base_model=registry.base_model,
         concepts=[(concept.token, concept.class_word) for concept in learned],
+        shown=shown,
         strips=[_strip(concept, sheets) for concept in learned],
         untouched=_untouched(config, sheets),
         rows=read_rows(folder.metrics),

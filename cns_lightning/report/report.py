@@ -17,7 +17,6 @@ from cns_lightning.report.facts import PHOTOS, RunFacts, gather, verdict
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from cns_lightning.runs.folder import RunFolder
@@ -48,7 +47,8 @@ def write_report(folder: RunFolder) -> Path:
 
 def page(folder: RunFolder) -> str:
     """Returns the page of a run; raises what `gather` raises."""
-    facts = gather(folder)
+    registry = NeuronRegistry.load(folder.registry)
+    facts = gather(folder, registry)
     matrix, confusion = matrix_of(facts), ((facts.scores or {}).get("identity") or {}).get("confusion") or {}
     tokens = [token for token, _ in facts.concepts]
     known = [value for row in matrix for value in row if value is not None]
@@ -69,10 +69,10 @@ def page(folder: RunFolder) -> str:
         charts={
             "losses": charts.losses(facts.rows) if facts.rows else "",
             "forgetting": charts.forgetting(matrix, tokens) if len(matrix) > 1 else "",
-            "room": _room(folder),
+            "room": _room(registry),
         },
         costs={"headings": HEADINGS, "rows": costs(facts)},
-        commands=commands(folder),
+        commands=commands(folder, registry),
         settings=yaml.safe_dump(facts.settings, sort_keys=False, allow_unicode=True),
         versions="\n".join(f"{name} {version(name)}" for name in LIBRARIES),
     )
@@ -84,8 +84,8 @@ def matrix_of(facts: RunFacts) -> Matrix:
     return matrix or [row["clip_i"] for row in facts.monitor or []]
 
 
-def _room(folder: RunFolder) -> str:
-    masks = masks_of(NeuronRegistry.load(folder.registry).records)
+def _room(registry: NeuronRegistry) -> str:
+    masks = masks_of(registry.records)
     chosen = {token: mask for token, mask in masks.items() if mask.count() < mask.total()}
     return charts.room(capacity(chosen)) if chosen else ""
 
@@ -108,19 +108,14 @@ def costs(facts: RunFacts) -> list[list[tuple[str, Any]]]:
     return rows
 
 
-def commands(folder: RunFolder) -> str:
-    """Returns the commands that go on with the run, draw with it, score it, and write its page anew."""
-    run, token = folder.path, _first_token(folder)
+def commands(folder: RunFolder, registry: NeuronRegistry) -> str:
+    """Returns the commands that draw with a run, score it, analyse it, and write its page anew."""
+    run, prompt = folder.path, next((entry.prompt for entry in registry.entries), "a photo of a cat")
     return "\n".join(
         [
-            f"python -m cns_lightning generate --run {run} --prompt {json.dumps(f'a photo of {token}')} --n 4",
+            f"python -m cns_lightning generate --run {run} --prompt {json.dumps(prompt)} --n 4",
             f"python -m cns_lightning test --run {run}",
             f"python -m cns_lightning analyze --run {run}",
             f"python -m cns_lightning report --run {run}",
         ]
     )
-
-
-def _first_token(folder: RunFolder) -> str:
-    entries: Sequence[Any] = NeuronRegistry.load(folder.registry).entries
-    return f"a {entries[0].token} {entries[0].class_word}".removeprefix("a ") if entries else "a cat"

@@ -11,7 +11,8 @@ from PIL import Image
 
 from cns_lightning.cli.main import main
 from cns_lightning.evaluation.forgetting import forgetting_from_learned
-from cns_lightning.report.facts import gather, smoothed, verdict
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.report.facts import COLUMNS, gather, shown_stages, smoothed, verdict
 from cns_lightning.report.report import page
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
@@ -76,7 +77,7 @@ def test_fit_ends_with_the_page(run: Path) -> None:
 
 
 def test_the_strip_has_a_row_a_concept_and_a_picture_a_stage(run: Path) -> None:
-    facts = gather(RunFolder(run))
+    facts = gather(RunFolder(run), NeuronRegistry.load(run / "registry"))
     assert [(strip.token, len(strip.photos)) for strip in facts.strips] == [("<new1>", 3), ("<new2>", 3)]
     drawn = [[picture is not None for picture in strip.stages] for strip in facts.strips]
     assert drawn == [[True, True], [False, True]]
@@ -86,13 +87,14 @@ def test_the_strip_has_a_row_a_concept_and_a_picture_a_stage(run: Path) -> None:
 
 def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     folder = RunFolder(run)
-    assert verdict(gather(folder)) == "CNS learned 2 concepts: <new1> cat, <new2> dog."
+    registry = NeuronRegistry.load(folder.registry)
+    assert verdict(gather(folder, registry)) == "CNS learned 2 concepts: <new1> cat, <new2> dog."
     matrix = [[0.6], [0.55, 0.7]]
     write_json(folder.evaluation / "scores.json", {"matrix": matrix, "identity": {"top1": 0.75, "confusion": {
         "<new1>": {"<new1>": 0.5, "any cat": 0.5}, "<new2>": {"<new2>": 1.0},
     }}})  # fmt: skip
     try:
-        said, found = verdict(gather(folder)), Page(page(folder))
+        said, found = verdict(gather(folder, registry)), Page(page(folder))
     finally:
         (folder.evaluation / "scores.json").unlink()
     lost = forgetting_from_learned(matrix)
@@ -128,3 +130,10 @@ def test_smoothing_is_a_weighted_mean_of_what_came_before() -> None:
     expected = sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
     assert smoothed(values)[0] == pytest.approx(1.0)
     assert smoothed(values)[-1] == pytest.approx(expected)
+
+
+def test_of_many_stages_some_are_shown_with_first_and_last() -> None:
+    assert shown_stages(3) == [0, 1, 2]
+    shown = shown_stages(100)
+    assert len(shown) == len(set(shown)) == COLUMNS
+    assert (shown[0], shown[-1]) == (0, 99)
