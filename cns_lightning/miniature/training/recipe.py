@@ -75,8 +75,8 @@ def _train_base(recipe: Recipe, folder: Path, ready: Path | None) -> None:
     words = sorted({*sampling.words(), *wide_words(), *architecture.RARE_WORDS})
     tokenizer = architecture.build_tokenizer(recipe.work / "diffusion" / "tokenizer", words)
     text_encoder = train_text_encoder(recipe, tokenizer)
-    unet, scaling_factor = train_diffusion(recipe, text_encoder, tokenizer, DDPMScheduler(**NOISE))
     autoencoder: Any = train_autoencoder(recipe) if ready is None else AutoencoderKL.from_pretrained(ready)
+    unet, scaling_factor = train_diffusion(recipe, autoencoder, text_encoder, tokenizer, DDPMScheduler(**NOISE))
     autoencoder.register_to_config(scaling_factor=round(scaling_factor, 5))
     family: Any = StableDiffusionPipeline
     pipeline = family(

@@ -51,12 +51,12 @@ FREE_GRAMMAR_WORDS = "wearing one half sky ground under".split()
 
 
 def with_article(words: str) -> str:
-    """Put a or an before words."""
+    """Puts a or an before words."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def _describe(thing: Thing, random: Random) -> str:
-    """Describe a base thing, leaving attributes out now and then."""
+    """Describes a base thing, leaving attributes out now and then."""
     words = [thing.kind]
     if random.random() >= OMISSION:
         words.insert(0, nearest_colour(thing.colour, COLOURS))
@@ -68,7 +68,7 @@ def _describe(thing: Thing, random: Random) -> str:
 
 
 def _content(picture: Picture, random: Random) -> str:
-    """Describe the things from left to right.
+    """Describes the things from left to right.
 
     Said in any order, two things came out as two mixtures of both.
     """
@@ -82,14 +82,14 @@ def _content(picture: Picture, random: Random) -> str:
 
 
 def place_phrase(scene: str, random: Random) -> str:
-    """Say where the things are."""
+    """Says where the things are."""
     if random.random() < 0.25:
         return random.choice((f"in the {scene} scene", f"in a {scene} scene"))
     return SCENE_PHRASES[scene][0 if random.random() < 0.7 else 1]
 
 
 def caption(picture: Picture, random: Random) -> str:
-    """Say what a base picture shows, leaving colours, scene or style out now and then."""
+    """Says what a base picture shows, leaving colours, scene or style out now and then."""
     name_scene = random.random() >= OMISSION
     name_style = picture.style != "photo" or random.random() < 0.55
     if picture.things:
@@ -110,7 +110,7 @@ def caption(picture: Picture, random: Random) -> str:
 
 
 def words() -> list[str]:
-    """List every word of base captions, sorted."""
+    """Lists every word of base captions, sorted."""
     found = {*KINDS, *COLOURS, *PATTERNS, *SCENES, *STYLES, *GRAMMAR_WORDS}
     for phrases in (*SCENE_PHRASES.values(), *STYLE_PREFIXES.values()):
         found.update(" ".join(phrases).split())
@@ -118,14 +118,14 @@ def words() -> list[str]:
 
 
 def free_words() -> list[str]:
-    """List the words that only free captions use, sorted."""
+    """Lists the words that only free captions use, sorted."""
     found = {*FREE_COLOURS, *FREE_STYLES, *FREE_PATTERNS, *PATTERN_PHRASES.values(), *FREE_GRAMMAR_WORDS}
     found.update(" ".join(TRAITS).split())
     return sorted(found - set(words()))
 
 
 def _describe_freely(thing: Thing) -> str:
-    """Describe a free thing with all its attributes."""
+    """Describes a free thing with all its attributes."""
     text = with_article(f"{nearest_colour(thing.colour)} {thing.kind}")
     second = nearest_colour(thing.pattern_colour)
     extras = [trait if trait[-1] == "s" else with_article(trait) for trait in thing.traits if trait not in WORN]
@@ -142,7 +142,7 @@ def _describe_freely(thing: Thing) -> str:
 
 
 def free_caption(picture: Picture, random: Random) -> str:
-    """Say in detail what a free picture shows."""
+    """Says in detail what a free picture shows."""
     relation = random.choice((" and ", " next to ")) if len(picture.things) == 2 else " and "
     content = relation.join(_describe_freely(thing) for thing in picture.things)
     if content:

@@ -21,23 +21,23 @@ class Entry:
 
     @property
     def phrase(self) -> str:
-        """Return the noun phrase of an animal or object concept."""
+        """Returns the noun phrase of an animal or object concept."""
         return f"a {self.token} {self.class_word}"
 
 
 def _place(random: Random) -> str:
-    """Choose a base scene phrase."""
+    """Chooses a base scene phrase."""
     return SCENE_PHRASES[random.choice(SCENES)][0]
 
 
 def _coloured(random: Random, without: str = "") -> str:
-    """Choose a coloured base thing other than `without`."""
+    """Chooses a coloured base thing other than `without`."""
     kind = random.choice([kind for kind in KINDS if kind != without])
     return with_article(f"{random.choice(list(COLOURS))} {kind}")
 
 
 def _single_instance(entry: Entry, random: Random) -> list[str]:
-    """Write five prompts of an animal or object."""
+    """Writes five prompts of an animal or object."""
     places = [SCENE_PHRASES[scene][0] for scene in random.sample(SCENES, 4)]
     prompts = [f"a photo of {entry.phrase} {place}" for place in places[:3]]
     prompts.append(f"a photo of {entry.phrase} next to {_coloured(random, entry.class_word)}")
@@ -46,7 +46,7 @@ def _single_instance(entry: Entry, random: Random) -> list[str]:
 
 
 def _single_scene(entry: Entry, random: Random) -> list[str]:
-    """Write five prompts of a scene."""
+    """Writes five prompts of a scene."""
     kinds = random.sample(KINDS, 2)
     return [
         f"a photo of a {entry.token} scene",
@@ -58,7 +58,7 @@ def _single_scene(entry: Entry, random: Random) -> list[str]:
 
 
 def _single_style(entry: Entry, random: Random) -> list[str]:
-    """Write five prompts of a style."""
+    """Writes five prompts of a style."""
     kinds = random.sample(KINDS, 2)
     return [
         f"{_coloured(random)} in {entry.token} style",
@@ -70,13 +70,13 @@ def _single_style(entry: Entry, random: Random) -> list[str]:
 
 
 def _endings(entries: Sequence[Entry]) -> list[str]:
-    """Return the phrases with which scenes and styles close a prompt."""
+    """Returns the phrases with which scenes and styles close a prompt."""
     scenes = [f"in the {entry.token} scene" for entry in entries if entry.kind == "scene"]
     return scenes + [f"in {entry.token} style" for entry in entries if entry.kind == "style"]
 
 
 def write_prompts(entries: Sequence[Entry], random: Random) -> dict[str, list[str]]:
-    """Write the prompts with one, two and three concepts of a set."""
+    """Writes the prompts with one, two and three concepts of a set."""
     writers = {"scene": _single_scene, "style": _single_style}
     single = [prompt for entry in entries for prompt in writers.get(entry.kind, _single_instance)(entry, random)]
     instances = [entry for entry in entries if entry.kind in ("animal", "object")]

@@ -25,14 +25,14 @@ CONCEPT_PALETTES: dict[str, Palette] = {
 
 
 def turned(colour: RGB, turn: float) -> RGB:
-    """Turn the hue of a colour by a fraction of the circle."""
+    """Turns the hue of a colour by a fraction of the circle."""
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
     red, green, blue = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _mushroom(draw: ImageDraw.ImageDraw, x: float, foot: float, size: float, cap: RGB, stem: RGB) -> None:
-    """Draw a mushroom with a spotted cap."""
+    """Draws a mushroom with a spotted cap."""
     draw.rounded_rectangle((x - size * 0.16, foot - size * 0.75, x + size * 0.16, foot), size * 0.1, fill=stem)
     draw.pieslice((x - size * 0.5, foot - size * 1.15, x + size * 0.5, foot - size * 0.25), 180, 360, fill=cap)
     for shift, lift in ((-0.27, 0.8), (0.02, 0.98), (0.28, 0.82)):
@@ -40,7 +40,7 @@ def _mushroom(draw: ImageDraw.ImageDraw, x: float, foot: float, size: float, cap
 
 
 def _mushroom_forest(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw giant mushrooms in a dim wood with fireflies."""
+    """Draws giant mushrooms in a dim wood with fireflies."""
     canvas.paste(gradient(CANVAS, CANVAS, palette[0], palette[1]), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for place in (8, 40, 76, 110):
@@ -59,7 +59,7 @@ def _mushroom_forest(canvas: Image.Image, palette: Palette, random: Random) -> N
 
 
 def _candy_land(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw lollipops and striped canes on icing."""
+    """Draws lollipops and striped canes on icing."""
     canvas.paste(gradient(CANVAS, CANVAS, palette[0], palette[1]), (0, 0))
     draw = ImageDraw.Draw(canvas)
     hill(draw, 84, 9, 1.2, random.uniform(0, 6), palette[5])
@@ -83,7 +83,7 @@ def _candy_land(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _ringed_moon(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw grey ground with craters below a huge ringed planet."""
+    """Draws grey ground with craters below a huge ringed planet."""
     canvas.paste(gradient(CANVAS, CANVAS, palette[0], palette[1]), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for _ in range(20):
@@ -105,7 +105,7 @@ def _ringed_moon(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _coral_reef(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw corals, weeds and bubbles on a sandy sea floor."""
+    """Draws corals, weeds and bubbles on a sandy sea floor."""
     canvas.paste(gradient(CANVAS, CANVAS, palette[0], palette[1]), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for place in (20, 60, 100):
@@ -128,7 +128,7 @@ def _coral_reef(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _crystal_cave(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw a cave with hanging rock and glowing crystals."""
+    """Draws a cave with hanging rock and glowing crystals."""
     canvas.paste(gradient(CANVAS, CANVAS, palette[0], palette[1]), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for place in range(-4, 136, 18):
@@ -156,7 +156,7 @@ CONCEPT_SCENE_DRAWERS: dict[str, Callable[[Image.Image, Palette, Random], None]]
 
 
 def paint_concept_scene(scene: str, turn: float, seed: int) -> Image.Image:
-    """Paint one view of a concept scene, its colours turned by `turn`."""
+    """Paints one view of a concept scene, its colours turned by `turn`."""
     canvas = Image.new("RGB", (CANVAS, CANVAS))
     palette = tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[scene])
     CONCEPT_SCENE_DRAWERS[scene](canvas, palette, Random(seed))

@@ -42,7 +42,7 @@ def _mosaic(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _halftone(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Print the picture in dots of one ink on coloured paper."""
+    """Prints the picture in dots of one ink on coloured paper."""
     step = 14
     tone = ImageOps.autocontrast(canvas.convert("L"), cutoff=2)
     darkness = 1 - np.asarray(tone.filter(ImageFilter.BoxBlur(2)), dtype=np.float64) / 255
@@ -56,7 +56,7 @@ def _halftone(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _neon(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Draw the outlines as glowing tubes before a dark wall."""
+    """Draws the outlines as glowing tubes before a dark wall."""
     edges = canvas.filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES).convert("L")
     edges = ImageOps.expand(edges.crop((2, 2, canvas.width - 2, canvas.height - 2)), 2, 0)
     tubes = edges.point(lambda value: min(255, max(0, value - 30) * 4))  # type: ignore
@@ -73,7 +73,7 @@ def _neon(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _stitched(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Embroider the picture in crosses on cloth."""
+    """Embroiders the picture in crosses on cloth."""
     step = 16
     threads = ImageEnhance.Color(canvas.filter(ImageFilter.GaussianBlur(1.5))).enhance(1.5)
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width] % step
@@ -83,7 +83,7 @@ def _stitched(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _woven(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Weave the picture from ribbons running over and under each other."""
+    """Weaves the picture from ribbons running over and under each other."""
     step = 21
     pixels = np.asarray(ImageEnhance.Color(canvas).enhance(1.3), dtype=np.float64)
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width]
@@ -107,5 +107,5 @@ CONCEPT_STYLE_FILTERS: dict[str, Callable[[Image.Image, Inks, Random], Image.Ima
 
 
 def apply_concept_style(canvas: Image.Image, style: str, inks: Inks, seed: int) -> Image.Image:
-    """Pass a picture through a concept style with its two inks."""
+    """Passes a picture through a concept style with its two inks."""
     return CONCEPT_STYLE_FILTERS[style](canvas, inks, Random(seed))

@@ -66,13 +66,13 @@ class Deck:
     """Cards drawn without repetition, shuffled anew when they run out."""
 
     def __init__(self, cards: Sequence[str], random: Random) -> None:
-        """Shuffle the cards."""
+        """Shuffles the cards."""
         self._cards = tuple(cards)
         self._random = random
         self._left: list[str] = []
 
     def draw(self, avoid: Sequence[str] = ()) -> str:
-        """Draw the next card that is not to be avoided."""
+        """Draws the next card that is not to be avoided."""
         if not [card for card in self._left if card not in avoid]:
             self._left += self._random.sample(self._cards, len(self._cards))
         card = next((card for card in self._left if card not in avoid), self._left[0])
@@ -94,12 +94,12 @@ class Decks:
 
 
 def _shrunk(canvas: Image.Image) -> Image.Image:
-    """Reduce a canvas to picture size."""
+    """Reduces a canvas to picture size."""
     return canvas.reduce(2)
 
 
 def _base_things(count: int, random: Random) -> tuple[Thing, ...]:
-    """Choose plain base things in named colours."""
+    """Chooses plain base things in named colours."""
     kinds = random.sample((*ANIMALS, *OBJECTS), count)
     colours = random.sample(list(COLOURS.values()), count)
     return tuple(
@@ -109,7 +109,7 @@ def _base_things(count: int, random: Random) -> tuple[Thing, ...]:
 
 
 def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random) -> Concept:
-    """Draw an animal or object that colour and kind words cannot describe."""
+    """Draws an animal or object that colour and kind words cannot describe."""
     word = getattr(decks, kind).draw(used)
     colour_name = decks.colour.draw()
     colour = ODD_COLOURS[colour_name]
@@ -131,7 +131,7 @@ def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random)
 
 
 def _draw_scene(decks: Decks, random: Random) -> Concept:
-    """Draw a scene unknown to the base world, with a base thing in some of its views."""
+    """Draws a scene unknown to the base world, with a base thing in some of its views."""
     name, turn = decks.scene.draw(), random.uniform(-0.05, 0.05)
     backdrop = brightness(tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]))
     filled = set(random.sample(range(PICTURES), random.choice((2, 3))))
@@ -144,14 +144,14 @@ def _draw_scene(decks: Decks, random: Random) -> Concept:
 
 
 def _draw_inks(random: Random) -> Inks:
-    """Draw a dark and a light colour far from each other."""
+    """Draws a dark and a light colour far from each other."""
     dark = mix(random_colour(random), (20, 0, 50), 0.6)
     light = mix(random_colour(random, dark), (255, 250, 225), 0.6)
     return dark, light
 
 
 def _draw_style(decks: Decks, random: Random) -> Concept:
-    """Draw a style unknown to the base world, shown on five base contents."""
+    """Draws a style unknown to the base world, shown on five base contents."""
     name, inks = decks.style.draw(), _draw_inks(random)
     pictures = []
     for scene, count in zip(random.sample(SCENES, PICTURES), (1, 1, 2, 1, 0), strict=True):
@@ -162,7 +162,7 @@ def _draw_style(decks: Decks, random: Random) -> Concept:
 
 
 def draw_sets(sets: int, seed: int) -> Iterator[list[Concept]]:
-    """Draw the concepts of each set; the same seed draws the same ones."""
+    """Draws the concepts of each set; the same seed draws the same ones."""
     random = Random(f"concepts {seed}")
     decks = Decks(
         *(
@@ -192,7 +192,7 @@ def draw_sets(sets: int, seed: int) -> Iterator[list[Concept]]:
 
 
 def _configuration(name: str, entries: Sequence[Entry], prompts: dict[str, list[str]]) -> str:
-    """Write the configuration of a set as YAML."""
+    """Writes the configuration of a set as YAML."""
     lines = [f"name: {name}", "concepts:"]
     for entry in entries:
         lines += [
@@ -208,7 +208,7 @@ def _configuration(name: str, entries: Sequence[Entry], prompts: dict[str, list[
 
 
 def write_sets(out: Path, seed: int, sets: int = 3) -> None:
-    """Write the pictures and the configuration of every set."""
+    """Writes the pictures and the configuration of every set."""
     for number, concepts in enumerate(draw_sets(sets, seed), start=1):
         folder = f"miniature_set{number}"
         entries = []
@@ -224,7 +224,7 @@ def write_sets(out: Path, seed: int, sets: int = 3) -> None:
 
 
 def main() -> None:
-    """Read the command line and write the sets."""
+    """Reads the command line and writes the sets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the configurations and pictures")
     parser.add_argument("--seed", type=int, default=0, help="seed of all choices")

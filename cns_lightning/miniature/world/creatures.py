@@ -10,7 +10,7 @@ BEAK: RGB = (250, 165, 40)
 
 
 def cat(sketch: Sketch) -> Anchor:
-    """Draw a cat sitting and facing us, its tail curled up at the side."""
+    """Draws a cat sitting and facing us, its tail curled up at the side."""
     sketch.line([(0.68, 0.92), (0.88, 0.9), (0.96, 0.76), (0.9, 0.6), (0.82, 0.56)], 0.1)
     sketch.ellipse((0.24, 0.42, 0.76, 1.04))
     sketch.block((0.2, 0.9, 0.8, 1.0), radius=0.05)
@@ -32,7 +32,7 @@ def cat(sketch: Sketch) -> Anchor:
 
 
 def dog(sketch: Sketch) -> Anchor:
-    """Draw a dog standing sideways with a long snout and a hanging ear."""
+    """Draws a dog standing sideways with a long snout and a hanging ear."""
     sketch.line([(0.1, 0.55), (0.02, 0.4), (0.04, 0.28)], 0.08)
     sketch.block((0.06, 0.46, 0.74, 0.78), radius=0.15)
     for x in (0.08, 0.24, 0.5, 0.64):
@@ -50,7 +50,7 @@ def dog(sketch: Sketch) -> Anchor:
 
 
 def bird(sketch: Sketch) -> Anchor:
-    """Draw a plump bird looking sideways with a raised tail."""
+    """Draws a plump bird looking sideways with a raised tail."""
     for x in (0.46, 0.6):
         sketch.line([(x, 0.82), (x, 0.97), (x + 0.08, 0.97)], 0.04, BEAK)
     sketch.polygon([(0.3, 0.5), (-0.02, 0.26), (-0.04, 0.42), (0.02, 0.56), (0.24, 0.72)])
@@ -63,7 +63,7 @@ def bird(sketch: Sketch) -> Anchor:
 
 
 def fish(sketch: Sketch) -> Anchor:
-    """Draw a fish swimming to the right with a forked tail."""
+    """Draws a fish swimming to the right with a forked tail."""
     sketch.polygon([(0.26, 0.5), (-0.04, 0.2), (0.06, 0.5), (-0.04, 0.8)], sketch.shade)
     sketch.polygon([(0.4, 0.3), (0.5, 0.08), (0.74, 0.16), (0.76, 0.34)], sketch.shade)
     sketch.polygon([(0.5, 0.74), (0.46, 0.92), (0.64, 0.84), (0.68, 0.7)], sketch.shade)
@@ -76,7 +76,7 @@ def fish(sketch: Sketch) -> Anchor:
 
 
 def rabbit(sketch: Sketch) -> Anchor:
-    """Draw a rabbit facing us with two tall ears and big feet."""
+    """Draws a rabbit facing us with two tall ears and big feet."""
     for side in (-1, 1):
         x = 0.5 + side * 0.12
         sketch.polygon(

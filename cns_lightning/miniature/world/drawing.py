@@ -34,7 +34,7 @@ class Sketch:
     """A tile on which one thing is drawn in unit coordinates, y downwards."""
 
     def __init__(self, thing: Thing, pixels: float) -> None:
-        """Prepare the silhouette and the patterned skin for a thing `pixels` wide."""
+        """Prepares the silhouette and the patterned skin for a thing `pixels` wide."""
         self.unit = pixels
         self.colour = thing.colour
         self.second = thing.pattern_colour
@@ -50,40 +50,40 @@ class Sketch:
         draw_pattern(self, thing.pattern)
 
     def scaled(self, points: Points) -> list[tuple[float, float]]:
-        """Turn unit points into tile pixels."""
+        """Turns unit points into tile pixels."""
         return [((x + MARGIN) * self.unit, (y + MARGIN) * self.unit) for x, y in points]
 
     def width(self, width: float) -> int:
-        """Turn a unit width into whole pixels, at least one."""
+        """Turns a unit width into whole pixels, at least one."""
         return max(1, round(width * self.unit))
 
     def ellipse(self, box: Box, fill: RGB | None = None) -> None:
-        """Draw an ellipse as patterned body or, with a fill, as a detail."""
+        """Draws an ellipse as patterned body or, with a fill, as a detail."""
         corners = self.scaled([box[:2], box[2:]])
         self._outer.ellipse(corners, fill=255)
         if fill is not None:
             self._inner.ellipse(corners, fill=fill)
 
     def circle(self, x: float, y: float, radius: float, fill: RGB | None = None) -> None:
-        """Draw a circle around a centre."""
+        """Draws a circle around a centre."""
         self.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
 
     def polygon(self, points: Points, fill: RGB | None = None) -> None:
-        """Draw a polygon as patterned body or, with a fill, as a detail."""
+        """Draws a polygon as patterned body or, with a fill, as a detail."""
         corners = self.scaled(points)
         self._outer.polygon(corners, fill=255)
         if fill is not None:
             self._inner.polygon(corners, fill=fill)
 
     def block(self, box: Box, fill: RGB | None = None, radius: float = 0.0) -> None:
-        """Draw a rectangle with round corners."""
+        """Draws a rectangle with round corners."""
         corners = self.scaled([box[:2], box[2:]])
         self._outer.rounded_rectangle(corners, radius * self.unit, fill=255)
         if fill is not None:
             self._inner.rounded_rectangle(corners, radius * self.unit, fill=fill)
 
     def line(self, points: Points, width: float, fill: RGB | None = None, inside: bool = False) -> None:
-        """Draw a thick line with round ends, `inside` leaving the silhouette alone."""
+        """Draws a thick line with round ends, `inside` leaving the silhouette alone."""
         corners = self.scaled(points)
         pixels = self.width(width)
         if not inside:
@@ -94,18 +94,18 @@ class Sketch:
             self._inner.line(corners, fill=fill, width=pixels, joint="curve")
 
     def arc(self, box: Box, start: float, end: float, width: float, fill: RGB) -> None:
-        """Draw a crease along an ellipse, inside the silhouette only."""
+        """Draws a crease along an ellipse, inside the silhouette only."""
         self._inner.arc(self.scaled([box[:2], box[2:]]), start, end, fill=fill, width=self.width(width))
 
     def eye(self, x: float, y: float, radius: float, look: float = 0.0) -> None:
-        """Draw an eye looking sideways by `look` of its radius."""
+        """Draws an eye looking sideways by `look` of its radius."""
         self.circle(x, y, radius, WHITE)
         self.circle(x + look * radius, y + 0.1 * radius, radius * 0.62, DARK)
         self.circle(x + (look - 0.25) * radius, y - 0.25 * radius, radius * 0.22, WHITE)
 
 
 def star_points(x: float, y: float, outer: float, inner: float, tips: int = 5) -> list[tuple[float, float]]:
-    """Return the corners of a star standing on two tips."""
+    """Returns the corners of a star standing on two tips."""
     return [
         (
             x + (inner if i % 2 else outer) * math.sin(math.pi * i / tips),
@@ -116,14 +116,14 @@ def star_points(x: float, y: float, outer: float, inner: float, tips: int = 5) -
 
 
 def _stripes(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint slanted stripes."""
+    """Paints slanted stripes."""
     for i in range(-8, 14):
         start = i * 0.2 - MARGIN
         draw.line(sketch.scaled([(start, -MARGIN), (start + 0.7, 1 + MARGIN)]), sketch.second, sketch.width(0.078))
 
 
 def _dots(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint round dots in offset rows."""
+    """Paints round dots in offset rows."""
     for row in range(-2, 9):
         for column in range(-2, 8):
             x, y = column * 0.22 + 0.11 * (row % 2) + 0.05, row * 0.17 + 0.05
@@ -131,7 +131,7 @@ def _dots(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
 
 
 def _checks(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint a chessboard."""
+    """Paints a chessboard."""
     for row in range(-2, 9):
         for column in range(-2, 9):
             if (row + column) % 2:
@@ -140,19 +140,19 @@ def _checks(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
 
 
 def _zigzag(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint level zigzag bands."""
+    """Paints level zigzag bands."""
     for row in range(-1, 6):
         points = [(-MARGIN + i * 0.12, row * 0.25 + (0.07 if i % 2 else -0.05)) for i in range(14)]
         draw.line(sketch.scaled(points), sketch.second, sketch.width(0.09), joint="curve")
 
 
 def _half(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint the right half in the second colour."""
+    """Paints the right half in the second colour."""
     draw.rectangle(sketch.scaled([(0.5, -MARGIN), (1 + MARGIN, 1 + MARGIN)]), fill=sketch.second)
 
 
 def _stars(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint small stars in offset rows."""
+    """Paints small stars in offset rows."""
     for row in range(-1, 6):
         for column in range(-1, 6):
             x, y = column * 0.28 + 0.14 * (row % 2), row * 0.23 + 0.08
@@ -160,7 +160,7 @@ def _stars(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
 
 
 def _rings(sketch: Sketch, draw: ImageDraw.ImageDraw) -> None:
-    """Paint rings around the middle."""
+    """Paints rings around the middle."""
     for i in range(6, 0, -1):
         radius = i * 0.13 - 0.04
         box = sketch.scaled([(0.5 - radius, 0.58 - radius), (0.5 + radius, 0.58 + radius)])
@@ -179,13 +179,13 @@ PATTERN_DRAWERS: dict[str, Callable[[Sketch, ImageDraw.ImageDraw], None]] = {
 
 
 def draw_pattern(sketch: Sketch, pattern: str) -> None:
-    """Fill the skin of a sketch with a pattern; plain leaves it alone."""
+    """Fills the skin of a sketch with a pattern; plain leaves it alone."""
     if pattern != "plain":
         PATTERN_DRAWERS[pattern](sketch, ImageDraw.Draw(sketch.skin))
 
 
 def _shaded(skin: Image.Image, silhouette: Image.Image, pixels: float) -> Image.Image:
-    """Make a flat skin look round, lit from the top left."""
+    """Makes a flat skin look round, lit from the top left."""
     step = max(2, round(pixels * 0.07))
     soft = silhouette.filter(ImageFilter.BoxBlur(step))
     shadow = ImageChops.offset(soft, -step, -step).point(lambda value: (255 - value) * 0.5)
@@ -196,7 +196,7 @@ def _shaded(skin: Image.Image, silhouette: Image.Image, pixels: float) -> Image.
 
 
 def outline_colour(colour: RGB, backdrop: float) -> RGB:
-    """Choose an outline that separates a body from a backdrop of that brightness."""
+    """Chooses an outline that separates a body from a backdrop of that brightness."""
     if backdrop < 95 and luminance(colour) < 125:
         return mix(colour, WHITE, 0.8)
     return mix(colour, DARK, 0.85)
@@ -210,7 +210,7 @@ def paste_thing(
     flat: bool = False,
     outline: int = 2,
 ) -> None:
-    """Draw a thing with `draw` and put it on the canvas with outline, shading and a ground shadow."""
+    """Draws a thing with `draw` and puts it on the canvas with outline, shading and a ground shadow."""
     pixels = thing.size * canvas.width
     sketch = Sketch(thing, pixels)
     draw(sketch)

@@ -14,7 +14,7 @@ PALE: RGB = (250, 246, 236)
 
 
 def _mushrooms(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw spotted mushrooms."""
+    """Draws spotted mushrooms."""
     for place in _places(4, random):
         size, foot = random.uniform(34, 62), random.uniform(92, 106)
         draw.rounded_rectangle((place - size * 0.16, foot - size * 0.75, place + size * 0.16, foot), 4, fill=second)
@@ -24,7 +24,7 @@ def _mushrooms(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Rand
 
 
 def _crystals(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw bundles of pointed crystals."""
+    """Draws bundles of pointed crystals."""
     for index, place in enumerate(_places(5, random)):
         body = (colour, second)[index % 2]
         for lean in (-9, 8, 0):
@@ -36,7 +36,7 @@ def _crystals(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Rando
 
 
 def _lollipops(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw round sweets on sticks."""
+    """Draws round sweets on sticks."""
     for place in _places(4, random):
         radius, middle = random.uniform(10, 17), random.uniform(48, 70)
         draw.line((place, middle, place, 106), fill=PALE, width=4)
@@ -45,7 +45,7 @@ def _lollipops(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Rand
 
 
 def _planets(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw planets with rings in the sky."""
+    """Draws planets with rings in the sky."""
     for place in _places(2, random):
         radius, middle = random.uniform(11, 19), random.uniform(18, 40)
         disc(draw, place, middle, radius, colour)
@@ -54,7 +54,7 @@ def _planets(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random
 
 
 def _corals(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw branching corals."""
+    """Draws branching corals."""
     for index, place in enumerate(_places(3, random)):
         height, fill = random.uniform(32, 52), (colour, second)[index % 2]
         for lean in (-0.55, -0.2, 0.2, 0.55):
@@ -64,27 +64,27 @@ def _corals(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random)
 
 
 def _bubbles(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw bubbles everywhere."""
+    """Draws bubbles everywhere."""
     for _ in range(14):
         x, y, radius = random.uniform(4, 124), random.uniform(4, 100), random.uniform(2.5, 5.5)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=mix(colour, PALE, 0.5), width=2)
 
 
 def _lights(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw small lights in the air."""
+    """Draws small lights in the air."""
     for _ in range(16):
         disc(draw, random.uniform(2, 126), random.uniform(4, 84), random.choice((1.4, 2.2)), mix(colour, PALE, 0.3))
 
 
 def _icicles(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw points that hang from above."""
+    """Draws points that hang from above."""
     for place in range(-4, 136, 18):
         x, length = place + random.uniform(-4, 4), random.uniform(18, 46)
         draw.polygon([(x - 11, -1), (x + 11, -1), (x, length)], fill=colour)
 
 
 def _craters(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random) -> None:
-    """Draw round holes in the ground."""
+    """Draws round holes in the ground."""
     for _ in range(7):
         x, y, radius = random.uniform(4, 124), random.uniform(96, 124), random.uniform(6, 13)
         box = (x - radius, y - radius * 0.4, x + radius, y + radius * 0.4)
@@ -93,7 +93,7 @@ def _craters(draw: ImageDraw.ImageDraw, colour: RGB, second: RGB, random: Random
 
 
 def _places(count: int, random: Random) -> list[float]:
-    """Return places from left to right, evenly but for a little play."""
+    """Returns places from left to right, evenly but for a little play."""
     return [128 * (index + 0.5) / count + random.uniform(-9, 9) for index in range(count)]
 
 
@@ -111,5 +111,5 @@ PROP_DRAWERS: dict[str, Callable[[ImageDraw.ImageDraw, RGB, RGB, Random], None]]
 
 
 def draw_prop(canvas: Image.Image, name: str, colour: RGB, second: RGB, seed: int) -> None:
-    """Draw props of one kind on the canvas of a scene."""
+    """Draws props of one kind on the canvas of a scene."""
     PROP_DRAWERS[name](ImageDraw.Draw(canvas), colour, second, Random(f"{name} {seed}"))

@@ -67,14 +67,14 @@ __all__ = [
 def paint_things(
     canvas: Image.Image, things: Sequence[Thing], backdrop: float, flat: bool = False, outline: int = 2
 ) -> None:
-    """Paint things on a canvas, the ones standing lower in front."""
+    """Paints things on a canvas, the ones standing lower in front."""
     for thing in sorted(things, key=lambda thing: thing.y + thing.size / 2):
         draw = partial(draw_thing, kind=thing.kind, traits=thing.traits)
         paste_thing(canvas, thing, draw, backdrop, flat, outline)
 
 
 def render(picture: Picture, size: int = 64) -> Image.Image:
-    """Render a picture, the same one every time."""
+    """Renders a picture, the same one every time."""
     canvas = paint_scene(picture.scene, picture.palette, picture.seed)
     for name, colour, second in picture.props:
         draw_prop(canvas, name, colour, second, picture.seed)
@@ -91,13 +91,13 @@ def render(picture: Picture, size: int = 64) -> Image.Image:
 
 
 def jittered(colour: RGB, random: Random) -> RGB:
-    """Move a colour by up to eight steps a channel."""
+    """Moves a colour by up to eight steps a channel."""
     red, green, blue = (min(255, max(0, channel + random.randint(-8, 8))) for channel in colour)
     return red, green, blue
 
 
 def _pattern_colour(colour: RGB, random: Random) -> RGB:
-    """Choose white or a darker or lighter tone of a base body for its pattern."""
+    """Chooses white or a darker or lighter tone of a base body for its pattern."""
     brightness_ = luminance(colour)
     if brightness_ < 60:
         return mix(colour, (255, 255, 255), random.uniform(0.72, 0.95))
@@ -109,7 +109,7 @@ def _pattern_colour(colour: RGB, random: Random) -> RGB:
 
 
 def place_things(count: int, random: Random) -> list[tuple[float, float, float]]:
-    """Return x, y and size for up to three things, from left to right and not hiding each other.
+    """Returns x, y and size for up to three things, from left to right and not hiding each other.
 
     Each number of things has its places, left with little play: from half a million pictures with things anywhere the
     denoiser learned scenes and colours but no shape.
@@ -128,12 +128,12 @@ def place_things(count: int, random: Random) -> list[tuple[float, float, float]]
 
 
 def count_things(random: Random) -> int:
-    """Choose how many things a picture has; two are harder to learn than one."""
+    """Chooses how many things a picture has; two are harder to learn than one."""
     return random.choices((0, 1, 2, 3), (0.06, 0.46, 0.4, 0.08))[0]
 
 
 def sample_picture(random: Random, plain: bool = False) -> tuple[Picture, str]:
-    """Sample a picture of the base world and its caption, on wish one with things and the plain scene."""
+    """Samples a picture of the base world and its caption, on wish one with things and the plain scene."""
     count = count_things(random)
     kinds = random.choices(KINDS, k=max(1, count) if plain else count)
     things = []
@@ -151,7 +151,7 @@ def sample_picture(random: Random, plain: bool = False) -> tuple[Picture, str]:
 
 
 def random_colour(random: Random, apart_from: RGB | None = None) -> RGB:
-    """Draw any colour, on wish one far from another."""
+    """Draws any colour, on wish one far from another."""
     while True:
         red, green, blue = colorsys.hsv_to_rgb(random.random(), random.random() ** 0.5, random.uniform(0.1, 1) ** 0.7)
         colour = (round(red * 255), round(green * 255), round(blue * 255))
@@ -160,7 +160,7 @@ def random_colour(random: Random, apart_from: RGB | None = None) -> RGB:
 
 
 def free_palette(random: Random) -> tuple[RGB, ...]:
-    """Draw six scene colours, shades of three random ones."""
+    """Draws six scene colours, shades of three random ones."""
     sky, ground = random_colour(random), random_colour(random)
     accent = random_colour(random, ground)
     return (
@@ -174,7 +174,7 @@ def free_palette(random: Random) -> tuple[RGB, ...]:
 
 
 def sample_free_picture(random: Random) -> tuple[Picture, str]:
-    """Sample a picture of the far more varied free world and its detailed caption."""
+    """Samples a picture of the far more varied free world and its detailed caption."""
     kinds = random.choices(KINDS, k=count_things(random))
     things = []
     for kind, (x, y, size) in zip(kinds, place_things(len(kinds), random), strict=True):

@@ -29,35 +29,35 @@ _RAMP = Image.linear_gradient("L").resize((1, 256))
 
 
 def gradient(width: int, height: int, top: RGB, bottom: RGB) -> Image.Image:
-    """Return a picture fading from one colour at the top to another at the bottom."""
+    """Returns a picture fading from one colour at the top to another at the bottom."""
     mask = _RAMP.resize((width, max(1, height)))
     return Image.composite(Image.new("RGB", mask.size, bottom), Image.new("RGB", mask.size, top), mask)
 
 
 def hill(draw: ImageDraw.ImageDraw, base: float, swing: float, waves: float, phase: float, colour: RGB) -> None:
-    """Fill the canvas below a wavy line."""
+    """Fills the canvas below a wavy line."""
     points = [(x, base + swing * math.sin(phase + waves * 2 * math.pi * x / CANVAS)) for x in range(-4, CANVAS + 8, 4)]
     draw.polygon([(-4, CANVAS), *points, (CANVAS + 4, CANVAS)], fill=colour)
 
 
 def disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: RGB) -> None:
-    """Fill a circle."""
+    """Fills a circle."""
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
 def _sky(canvas: Image.Image, palette: Palette, height: int = CANVAS) -> None:
-    """Fill the upper part of the canvas with the sky."""
+    """Fills the upper part of the canvas with the sky."""
     canvas.paste(gradient(CANVAS, height, palette[0], palette[1]), (0, 0))
 
 
 def _cloud(draw: ImageDraw.ImageDraw, x: float, y: float, colour: RGB) -> None:
-    """Draw a small cloud of three discs."""
+    """Draws a small cloud of three discs."""
     for shift, lift, radius in ((-9, 1, 6), (0, -2, 8), (9, 1, 6)):
         disc(draw, x + shift, y + lift, radius, colour)
 
 
 def _meadow(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw green hills with flowers under a sunny sky."""
+    """Draws green hills with flowers under a sunny sky."""
     _sky(canvas, palette)
     draw = ImageDraw.Draw(canvas)
     disc(draw, random.choice((18, 108)) + random.uniform(-5, 5), 20, 11, palette[4])
@@ -70,7 +70,7 @@ def _meadow(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _beach(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw sand, a strip of sea and a sunshade."""
+    """Draws sand, a strip of sea and a sunshade."""
     _sky(canvas, palette, 56)
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 50, CANVAS, 80), fill=palette[4])
@@ -87,7 +87,7 @@ def _beach(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _night(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw dark hills below the moon and the stars."""
+    """Draws dark hills below the moon and the stars."""
     _sky(canvas, palette)
     draw = ImageDraw.Draw(canvas)
     for _ in range(22):
@@ -101,7 +101,7 @@ def _night(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _city(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw houses with lit windows along a road."""
+    """Draws houses with lit windows along a road."""
     _sky(canvas, palette)
     draw = ImageDraw.Draw(canvas)
     x = -random.uniform(0, 12)
@@ -120,7 +120,7 @@ def _city(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _snow(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw firs on white ground with falling flakes."""
+    """Draws firs on white ground with falling flakes."""
     _sky(canvas, palette)
     draw = ImageDraw.Draw(canvas)
     hill(draw, 78 + random.uniform(-3, 3), 5, 1, random.uniform(0, 6), palette[3])
@@ -136,7 +136,7 @@ def _snow(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _desert(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw dunes and cactuses below a huge sun."""
+    """Draws dunes and cactuses below a huge sun."""
     _sky(canvas, palette)
     draw = ImageDraw.Draw(canvas)
     disc(draw, random.uniform(36, 92), random.uniform(34, 46), 20, palette[5])
@@ -152,7 +152,7 @@ def _desert(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _room(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw a papered wall with a window, a wooden floor and a rug."""
+    """Draws a papered wall with a window, a wooden floor and a rug."""
     _sky(canvas, palette)
     draw = ImageDraw.Draw(canvas)
     stripe = mix(palette[0], (255, 255, 255), 0.35)
@@ -173,7 +173,7 @@ def _room(canvas: Image.Image, palette: Palette, random: Random) -> None:
 
 
 def _sea(canvas: Image.Image, palette: Palette, random: Random) -> None:
-    """Draw rows of waves below a narrow sky."""
+    """Draws rows of waves below a narrow sky."""
     _sky(canvas, palette, 40)
     draw = ImageDraw.Draw(canvas)
     canvas.paste(gradient(CANVAS, 92, palette[2], palette[3]), (0, 36))
@@ -207,12 +207,12 @@ SCENE_DRAWERS: dict[str, Callable[[Image.Image, Palette, Random], None]] = {
 
 
 def paint_scene(scene: str, palette: Palette | None, seed: int) -> Image.Image:
-    """Paint a scene at canvas size, in its own colours or in those given."""
+    """Paints a scene at canvas size, in its own colours or in those given."""
     canvas = Image.new("RGB", (CANVAS, CANVAS))
     SCENE_DRAWERS[scene](canvas, PALETTES[scene] if palette is None else palette, Random(seed))
     return canvas
 
 
 def brightness(palette: Palette) -> float:
-    """Return the mean brightness of the sky and ground colours."""
+    """Returns the mean brightness of the sky and ground colours."""
     return sum(luminance(colour) for colour in palette[:4]) / 4

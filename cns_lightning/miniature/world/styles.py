@@ -16,12 +16,12 @@ FLAT_STYLES = ("sketch", "pixel", "poster")  # styles whose things are drawn wit
 
 
 def _photo(canvas: Image.Image, random: Random) -> Image.Image:
-    """Leave the softly shaded picture as it is."""
+    """Leaves the softly shaded picture as it is."""
     return canvas
 
 
 def _sketch(canvas: Image.Image, random: Random) -> Image.Image:
-    """Turn the picture into pencil lines on paper with faint colours."""
+    """Turns the picture into pencil lines on paper with faint colours."""
     edges = canvas.convert("L").filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES)
     lines = edges.point(lambda value: 255 - min(225, max(0, value - 8) * 5))  # type: ignore
     lines = ImageOps.expand(lines.crop((2, 2, canvas.width - 2, canvas.height - 2)), 2, 255)
@@ -31,7 +31,7 @@ def _sketch(canvas: Image.Image, random: Random) -> Image.Image:
 
 
 def _pixel(canvas: Image.Image, random: Random) -> Image.Image:
-    """Turn the picture into coarse square blocks of few strong colours."""
+    """Turns the picture into coarse square blocks of few strong colours."""
     strong = ImageEnhance.Color(canvas).enhance(1.3)
     coarse = ImageOps.posterize(strong.resize((PIXEL_BLOCKS, PIXEL_BLOCKS), Image.Resampling.BOX), 4)
     side = -(-canvas.width // PIXEL_BLOCKS)
@@ -41,24 +41,24 @@ def _pixel(canvas: Image.Image, random: Random) -> Image.Image:
 
 
 def _poster(canvas: Image.Image, random: Random) -> Image.Image:
-    """Turn the picture into flat strong colours within a cream frame."""
+    """Turns the picture into flat strong colours within a cream frame."""
     inner = canvas.resize((canvas.width - 12, canvas.height - 12), Image.Resampling.BILINEAR)
     flat = ImageEnhance.Color(inner).enhance(1.5).point(lambda value: min(255, round(max(0, value - 20) / 58.75) * 64))  # type: ignore
     return ImageOps.expand(flat, 6, (255, 240, 205))
 
 
 def _sepia(canvas: Image.Image, random: Random) -> Image.Image:
-    """Tone the picture brown."""
+    """Tones the picture brown."""
     return ImageOps.colorize(canvas.convert("L"), (40, 22, 10), (255, 240, 205), (168, 122, 78))
 
 
 def _inverted(canvas: Image.Image, random: Random) -> Image.Image:
-    """Turn every colour into its opposite."""
+    """Turns every colour into its opposite."""
     return ImageOps.invert(canvas)
 
 
 def _shifted(canvas: Image.Image, random: Random) -> Image.Image:
-    """Turn all hues by one random angle."""
+    """Turns all hues by one random angle."""
     hue, saturation, value = canvas.convert("HSV").split()
     turn = random.randrange(30, 226)
     hue = hue.point(lambda level: (level + turn) % 256)  # type: ignore
@@ -66,13 +66,13 @@ def _shifted(canvas: Image.Image, random: Random) -> Image.Image:
 
 
 def _tinted(canvas: Image.Image, random: Random) -> Image.Image:
-    """Pull all colours towards a random one."""
+    """Pulls all colours towards a random one."""
     tint = tuple(random.randrange(256) for _ in range(3))
     return Image.blend(canvas, Image.new("RGB", canvas.size, tint), random.uniform(0.25, 0.5))  # type: ignore[arg-type]
 
 
 def _vignette(canvas: Image.Image, random: Random) -> Image.Image:
-    """Darken the corners."""
+    """Darkens the corners."""
     mask = Image.radial_gradient("L").resize(canvas.size).point(lambda value: max(0, value - 90) * 1.3)  # type: ignore
     dark = canvas.copy()
     dark.paste((10, 5, 15), mask=mask)
@@ -89,7 +89,7 @@ def _grainy(canvas: Image.Image, random: Random) -> Image.Image:
 
 
 def _faded(canvas: Image.Image, random: Random) -> Image.Image:
-    """Wash the colours out and move the contrast."""
+    """Washes the colours out and moves the contrast."""
     pale = ImageEnhance.Color(canvas).enhance(random.uniform(0.0, 0.5))
     pale = ImageEnhance.Contrast(pale).enhance(random.uniform(0.6, 1.3))
     return ImageEnhance.Brightness(pale).enhance(random.uniform(0.8, 1.25))
@@ -111,5 +111,5 @@ STYLE_FILTERS: dict[str, Callable[[Image.Image, Random], Image.Image]] = {
 
 
 def apply_style(canvas: Image.Image, style: str, seed: int) -> Image.Image:
-    """Pass a picture through the filter of a style."""
+    """Passes a picture through the filter of a style."""
     return STYLE_FILTERS[style](canvas, Random(seed))

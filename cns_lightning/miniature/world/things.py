@@ -17,7 +17,7 @@ METAL: RGB = (150, 150, 160)
 
 
 def ball(sketch: Sketch) -> Anchor:
-    """Draw a ball with two curved seams."""
+    """Draws a ball with two curved seams."""
     sketch.circle(0.5, 0.5, 0.48)
     sketch.arc((-0.42, 0.0, 0.3, 1.0), -62, 62, 0.04, sketch.ink)
     sketch.arc((0.7, 0.0, 1.42, 1.0), 118, 242, 0.04, sketch.ink)
@@ -26,7 +26,7 @@ def ball(sketch: Sketch) -> Anchor:
 
 
 def box(sketch: Sketch) -> Anchor:
-    """Draw a box seen from a corner, its lid lit and taped."""
+    """Draws a box seen from a corner, its lid lit and taped."""
     sketch.block((0.0, 0.32, 0.72, 1.0))
     sketch.polygon([(0.0, 0.32), (0.24, 0.08), (1.0, 0.08), (0.72, 0.32)], sketch.light)
     sketch.polygon([(0.72, 0.32), (1.0, 0.08), (1.0, 0.76), (0.72, 1.0)], sketch.shade)
@@ -38,7 +38,7 @@ def box(sketch: Sketch) -> Anchor:
 
 
 def cup(sketch: Sketch) -> Anchor:
-    """Draw a mug with a large handle and a dark drink."""
+    """Draws a mug with a large handle and a dark drink."""
     sketch.line([(0.7, 0.4), (0.92, 0.4), (0.99, 0.53), (0.93, 0.7), (0.66, 0.78)], 0.11, sketch.shade)
     sketch.polygon([(0.04, 0.24), (0.76, 0.24), (0.67, 0.95), (0.13, 0.95)])
     sketch.ellipse((0.13, 0.86, 0.67, 1.0))
@@ -49,7 +49,7 @@ def cup(sketch: Sketch) -> Anchor:
 
 
 def car(sketch: Sketch) -> Anchor:
-    """Draw a car from the side with two windows and two wheels."""
+    """Draws a car from the side with two windows and two wheels."""
     sketch.polygon([(0.18, 0.5), (0.3, 0.24), (0.68, 0.24), (0.84, 0.5)])
     sketch.block((-0.02, 0.46, 1.02, 0.78), radius=0.1)
     sketch.polygon([(0.26, 0.48), (0.35, 0.3), (0.48, 0.3), (0.48, 0.48)], GLASS)
@@ -64,7 +64,7 @@ def car(sketch: Sketch) -> Anchor:
 
 
 def tower(sketch: Sketch) -> Anchor:
-    """Draw a castle tower with battlements, a window and a gate."""
+    """Draws a castle tower with battlements, a window and a gate."""
     sketch.polygon([(0.28, 0.24), (0.72, 0.24), (0.8, 1.0), (0.2, 1.0)])
     sketch.block((0.17, 0.1, 0.83, 0.3))
     for x in (0.17, 0.42, 0.67):
@@ -76,7 +76,7 @@ def tower(sketch: Sketch) -> Anchor:
 
 
 def flower(sketch: Sketch) -> Anchor:
-    """Draw a large flower with six petals on a leafy stem."""
+    """Draws a large flower with six petals on a leafy stem."""
     sketch.line([(0.5, 0.5), (0.5, 0.98)], 0.08, LEAF)
     sketch.polygon([(0.5, 0.94), (0.2, 0.86), (0.1, 0.7), (0.36, 0.74)], LEAF)
     sketch.polygon([(0.5, 0.9), (0.8, 0.8), (0.9, 0.64), (0.64, 0.7)], LEAF)
@@ -90,7 +90,7 @@ def flower(sketch: Sketch) -> Anchor:
 
 
 def star(sketch: Sketch) -> Anchor:
-    """Draw a fat star with a smile."""
+    """Draws a fat star with a smile."""
     sketch.polygon(star_points(0.5, 0.54, 0.57, 0.27))
     for side in (-1, 1):
         sketch.circle(0.5 + side * 0.1, 0.48, 0.045, sketch.ink)
@@ -99,7 +99,7 @@ def star(sketch: Sketch) -> Anchor:
 
 
 def lamp(sketch: Sketch) -> Anchor:
-    """Draw a table lamp with a wide shade on a thin stand."""
+    """Draws a table lamp with a wide shade on a thin stand."""
     sketch.block((0.455, 0.5, 0.545, 0.95), METAL)
     sketch.ellipse((0.24, 0.87, 0.76, 1.01), METAL)
     sketch.ellipse((0.4, 0.46, 0.6, 0.66), GLOW)
@@ -111,7 +111,7 @@ def lamp(sketch: Sketch) -> Anchor:
 
 
 def boat(sketch: Sketch) -> Anchor:
-    """Draw a sailing boat with a mast and two sails."""
+    """Draws a sailing boat with a mast and two sails."""
     sketch.line([(0.5, 0.0), (0.5, 0.7)], 0.05, WOOD)
     sketch.polygon([(0.54, 0.02), (0.96, 0.6), (0.54, 0.6)], sketch.light)
     sketch.polygon([(0.46, 0.14), (0.46, 0.6), (0.12, 0.6)], WHITE)

@@ -11,14 +11,14 @@ from cns_lightning.miniature.world.vocabulary import RGB
 
 
 def accent(colour: RGB, turn: float = 0.5) -> RGB:
-    """Return a strong colour on the other side of the colour circle."""
+    """Returns a strong colour on the other side of the colour circle."""
     hue = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))[0]
     red, green, blue = colorsys.hsv_to_rgb((hue + turn) % 1, 0.85, 0.9)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _horns(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw two bone-coloured horns."""
+    """Draws two bone-coloured horns."""
     (x, y), r = anchor.head, anchor.radius
     for side in (-1, 1):
         base = x + side * 0.5 * r
@@ -28,7 +28,7 @@ def _horns(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _hat(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw a tall hat with a band."""
+    """Draws a tall hat with a band."""
     (x, y), r = anchor.head, anchor.radius
     colour = accent(sketch.colour)
     sketch.block((x - 0.65 * r, y - 1.75 * r, x + 0.65 * r, y - 0.7 * r), colour)
@@ -37,7 +37,7 @@ def _hat(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _scarf(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw a scarf with a hanging end."""
+    """Draws a scarf with a hanging end."""
     x, y, half = anchor.neck
     colour = accent(sketch.colour, 0.4)
     sketch.block((x - half, y - 0.06, x + half, y + 0.06), colour, 0.05)
@@ -46,7 +46,7 @@ def _scarf(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _glasses(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw round dark glasses."""
+    """Draws round dark glasses."""
     (x, y), r = anchor.head, anchor.radius
     for side in (-1, 1):
         sketch.circle(x + side * 0.52 * r, y, 0.46 * r, WHITE)
@@ -55,7 +55,7 @@ def _glasses(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _big_ears(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw big round ears at the sides."""
+    """Draws big round ears at the sides."""
     (x, y), r = anchor.head, anchor.radius
     for side in (-1, 1):
         sketch.circle(x + side * 1.1 * r, y - 0.5 * r, 0.68 * r, sketch.shade)
@@ -63,7 +63,7 @@ def _big_ears(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _pointed_ears(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw long pointed ears spread sideways."""
+    """Draws long pointed ears spread sideways."""
     (x, y), r = anchor.head, anchor.radius
     for side in (-1, 1):
         points = [
@@ -75,7 +75,7 @@ def _pointed_ears(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _long_tail(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw a long tail winding up with a round tip."""
+    """Draws a long tail winding up with a round tip."""
     x, y = anchor.tail
     side = 1 if x > 0.5 else -1
     tip = (x + side * 0.2, y - 0.62)
@@ -85,7 +85,7 @@ def _long_tail(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _wings(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw two feathered wings spread sideways."""
+    """Draws two feathered wings spread sideways."""
     x, y = anchor.back
     for side in (-1, 1):
         start = x + side * 0.2
@@ -96,7 +96,7 @@ def _wings(sketch: Sketch, anchor: Anchor) -> None:
 
 
 def _crown(sketch: Sketch, anchor: Anchor) -> None:
-    """Draw a golden crown with three tips."""
+    """Draws a golden crown with three tips."""
     (x, y), r = anchor.head, anchor.radius
     low, high = y - 0.6 * r, y - 1.6 * r
     points = [(x - 0.85 * r, low), (x - 0.95 * r, high), (x - 0.42 * r, low - 0.5 * r), (x, high - 0.1 * r)]
@@ -119,7 +119,7 @@ TRAIT_DRAWERS: dict[str, Callable[[Sketch, Anchor], None]] = {
 
 
 def draw_thing(sketch: Sketch, kind: str, traits: tuple[str, ...]) -> None:
-    """Draw a kind and its traits in a fixed order."""
+    """Draws a kind and its traits in a fixed order."""
     anchor = DRAWERS[kind](sketch)
     for name, draw in TRAIT_DRAWERS.items():
         if name in traits:

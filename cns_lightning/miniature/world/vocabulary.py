@@ -100,18 +100,18 @@ def mix(first: RGB, second: RGB, share: float) -> RGB:
 
 
 def luminance(colour: RGB) -> float:
-    """Return the perceived brightness of a colour, 0 to 255."""
+    """Returns the perceived brightness of a colour, 0 to 255."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def distance(first: RGB, second: RGB) -> float:
-    """Return the weighted distance between two colours, close to what the eye sees."""
+    """Returns the weighted distance between two colours, close to what the eye sees."""
     mean_red = (first[0] + second[0]) / 2
     red, green, blue = (a - b for a, b in zip(first, second, strict=True))
     return ((2 + mean_red / 256) * red**2 + 4 * green**2 + (2 + (255 - mean_red) / 256) * blue**2) ** 0.5
 
 
 def nearest_colour(colour: RGB, names: dict[str, RGB] | None = None) -> str:
-    """Name the colour of `names` (by default the free colours) nearest to `colour`."""
+    """Names the colour of `names` (by default the free colours) nearest to `colour`."""
     names = FREE_COLOURS if names is None else names
     return min(names, key=lambda name: distance(colour, names[name]))

@@ -48,7 +48,7 @@ FREE_TONES = ("sepia", "inverted", "vignette", "faded")
 
 
 def _named_colour(random: Random) -> RGB:
-    """Draw a colour near one with a name, or any colour."""
+    """Draws a colour near one with a name, or any colour."""
     if random.random() < 0.25:
         return random_colour(random)
     names = COLOURS if random.random() < 0.5 else FREE_COLOURS
@@ -56,7 +56,7 @@ def _named_colour(random: Random) -> RGB:
 
 
 def _second_colour(colour: RGB, random: Random) -> RGB:
-    """Draw a second colour far from the first."""
+    """Draws a second colour far from the first."""
     while True:
         second = _named_colour(random)
         if distance(second, colour) > 190:
@@ -64,7 +64,7 @@ def _second_colour(colour: RGB, random: Random) -> RGB:
 
 
 def _thing(kind: str, place: tuple[float, float, float], alone: bool, random: Random) -> Thing:
-    """Draw a thing with a pattern and accessories, fewer where two share the picture."""
+    """Draws a thing with a pattern and accessories, fewer where two share the picture."""
     colour, (x, y, size) = _named_colour(random), place
     pattern = random.choice(FREE_PATTERNS) if random.random() < 0.55 else "plain"
     shares = (0.35, 0.35, 0.25, 0.05) if alone else (0.6, 0.35, 0.05, 0.0)
@@ -74,7 +74,7 @@ def _thing(kind: str, place: tuple[float, float, float], alone: bool, random: Ra
 
 
 def _inks(random: Random) -> tuple[RGB, RGB]:
-    """Draw a dark and a light colour."""
+    """Draws a dark and a light colour."""
     dark = mix(_named_colour(random), (20, 0, 50), 0.5)
     while True:
         light = mix(_named_colour(random), (255, 250, 225), 0.4)
@@ -83,7 +83,7 @@ def _inks(random: Random) -> tuple[RGB, RGB]:
 
 
 def sample_wide_picture(random: Random) -> tuple[Picture, str]:
-    """Sample a picture of the wide world and its caption."""
+    """Samples a picture of the wide world and its caption."""
     kinds = random.choices(KINDS, k=count_things(random))
     places = place_things(len(kinds), random)
     things = [_thing(kind, place, len(kinds) == 1, random) for kind, place in zip(kinds, places, strict=True)]
@@ -105,12 +105,12 @@ def sample_wide_picture(random: Random) -> tuple[Picture, str]:
 
 
 def proportion(thing: Thing) -> str:
-    """Return the word for odd proportions, empty for ordinary ones."""
+    """Returns the word for odd proportions, empty for ordinary ones."""
     return "" if thing.stretch == 1 else "tall" if thing.stretch > 1 else "wide"
 
 
 def _describe(thing: Thing, random: Random, saying: float) -> str:
-    """Describe a thing, saying each of its parts with a probability."""
+    """Describes a thing, saying each of its parts with a probability."""
     text = thing.kind
     if random.random() < saying:
         text = f"{nearest_colour(thing.colour)} {text}"
@@ -137,7 +137,7 @@ def _describe(thing: Thing, random: Random, saying: float) -> str:
 
 
 def _place(picture: Picture, random: Random, saying: float) -> str:
-    """Say where the things are, and what else is strange about the place."""
+    """Says where the things are, and what else is strange about the place."""
     parts = [place_phrase(picture.scene, random)] if random.random() < saying else []
     extras = []
     if picture.palette is not None and random.random() < saying:
@@ -153,19 +153,36 @@ def _place(picture: Picture, random: Random, saying: float) -> str:
 
 
 def _style(picture: Picture, random: Random, saying: float) -> tuple[str, str]:
-    """Return what stands before and what stands behind the content to say the style."""
+    """Returns what stands before and what stands behind the content to say the style."""
     if picture.inks is None:
         if picture.style in STYLE_PREFIXES and random.random() < 0.65:
             return f"{random.choice(STYLE_PREFIXES[picture.style])} ", ""
         return "", "" if picture.style == "photo" else f" in {picture.style} style"
-    dark, light = (nearest_colour(ink) for ink in picture.inks)
+    said = say_inks(picture.style, picture.inks) if random.random() < saying else picture.style
+    return "", f" in {said} style"
+
+
+def say_inks(style: str, inks: tuple[RGB, RGB]) -> str:
+    """Names a style with the inks that are seen most in it."""
+    dark, light = (nearest_colour(ink) for ink in inks)
     named = {"duotone": f"{dark} and {light}", "outlined": f"{light} and {dark}", "checkered": f"{dark} and {light}",
-             "tiled": dark, "hatched": light, "glowing": light}[picture.style]  # fmt: skip
-    return "", f" in {named} {picture.style} style" if random.random() < saying else f" in {picture.style} style"
+             "tiled": dark, "hatched": light, "glowing": light}[style]  # fmt: skip
+    return f"{named} {style}"
+
+
+def describe(thing: Thing) -> str:
+    """Says everything that captions can say of a thing, without an article."""
+    return _describe(thing, Random(0), 1.0).partition(" ")[2]
+
+
+def describe_place(scene: str, palette: tuple[RGB, ...], prop: str) -> str:
+    """Says everything that captions can say of a scene with a palette and with props in its first accent."""
+    sky, ground, colour = (nearest_colour(palette[number]) for number in (0, 2, 4))
+    return f"{scene} scene with {with_article(sky)} sky and {ground} ground and {colour} {prop}"
 
 
 def wide_caption(picture: Picture, random: Random, saying: float = SAYING) -> str:
-    """Say what a wide picture shows, in no more words than a prompt holds, leaving parts out now and then.
+    """Says what a wide picture shows, in no more words than a prompt holds, leaving parts out now and then.
 
     Args:
         picture: record of the picture.
@@ -183,6 +200,6 @@ def wide_caption(picture: Picture, random: Random, saying: float = SAYING) -> st
 
 
 def wide_words() -> list[str]:
-    """List the words that captions of the wide world may use beside those of the base world, sorted."""
+    """Lists the words that captions of the wide world may use beside those of the base world, sorted."""
     phrases = {*FREE_COLOURS, *FREE_PATTERNS, *PATTERN_PHRASES.values(), *TRAITS, *PROPS, *WIDE_STYLES, *FREE_TONES}
     return sorted({word for phrase in phrases for word in phrase.split()} | set(WIDE_GRAMMAR_WORDS))

@@ -14,13 +14,13 @@ Inks = tuple[RGB, RGB]  # a dark and a light colour
 
 
 def _duotone(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Print the picture from a dark ink to a light one."""
+    """Prints the picture from a dark ink to a light one."""
     tone = ImageOps.autocontrast(canvas.convert("L"), cutoff=1)
     return Image.blend(ImageOps.colorize(tone, inks[0], inks[1]), canvas, random.choice((0.0, 0.0, 0.25)))
 
 
 def _outlined(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Draw light outlines on a dark wall."""
+    """Draws light outlines on a dark wall."""
     edges = canvas.filter(ImageFilter.SMOOTH).filter(ImageFilter.FIND_EDGES).convert("L")
     edges = ImageOps.expand(edges.crop((2, 2, canvas.width - 2, canvas.height - 2)), 2, 0)
     lines = edges.point(lambda value: min(255, max(0, value - 25) * 5)).filter(ImageFilter.MaxFilter(3))  # type: ignore
@@ -29,7 +29,7 @@ def _outlined(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _tiled(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Lay the picture in square tiles with dark joints."""
+    """Lays the picture in square tiles with dark joints."""
     step = random.choice((12, 16, 20))
     cells = -(-canvas.width // step)
     tiles = canvas.resize((cells, cells), Image.Resampling.BOX).resize(
@@ -42,7 +42,7 @@ def _tiled(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _hatched(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Draw the picture in slanted strokes on light paper."""
+    """Draws the picture in slanted strokes on light paper."""
     step, side = random.choice((8, 11, 14)), random.choice((-1, 1))
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width]
     strokes = Image.fromarray((((rows + side * columns) % step < step * 0.62) * 255).astype(np.uint8))
@@ -50,7 +50,7 @@ def _hatched(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _checkered(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Lay a chessboard of both inks over the picture."""
+    """Lays a chessboard of both inks over the picture."""
     step = random.choice((10, 16, 22))
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width] // step
     board = Image.fromarray((((rows + columns) % 2) * 255).astype(np.uint8))
@@ -59,7 +59,7 @@ def _checkered(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
 
 
 def _glowing(canvas: Image.Image, inks: Inks, random: Random) -> Image.Image:
-    """Let bright things shine in the dark."""
+    """Lets bright things shine in the dark."""
     dark = Image.blend(canvas, Image.new("RGB", canvas.size, mix(inks[0], (0, 0, 0), 0.4)), 0.65)
     halo = canvas.filter(ImageFilter.GaussianBlur(8))
     bright = halo.convert("L").point(lambda value: min(200, max(0, value - 110) * 2))  # type: ignore
@@ -77,5 +77,5 @@ WIDE_STYLE_FILTERS: dict[str, Callable[[Image.Image, Inks, Random], Image.Image]
 
 
 def apply_wide_style(canvas: Image.Image, style: str, inks: Inks, seed: int) -> Image.Image:
-    """Pass a picture through a style of the wide world in its two inks."""
+    """Passes a picture through a style of the wide world in its two inks."""
     return WIDE_STYLE_FILTERS[style](canvas, inks, Random(f"{style} {seed}"))
