@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORM = 'Write left, top, right and bottom as parts of the picture and a prompt: "0,0.2,0.5,1:a <new1> cat"'
+NEGATIVE_FORM = 'Write what the box shall not show behind the bar: "0,0.2,0.5,1:a <new1> cat|a dog"'
 
 
 @dataclass(frozen=True)
@@ -24,28 +25,33 @@ class Region:
     Attributes:
         box: left, top, right, bottom in fractions of the picture, 0 to 1.
         prompt: prompt of the box alone.
+        negative_prompt: what the box shall not show; empty for nothing in particular.
     """
 
     box: tuple[float, float, float, float]
     prompt: str
+    negative_prompt: str = ""
 
     @classmethod
     def read(cls, text: str) -> Region:
-        """Reads ``x0,y0,x1,y1:TEXT``.
+        """Reads ``x0,y0,x1,y1:TEXT`` or ``x0,y0,x1,y1:TEXT|NEGATIVE``.
 
         Raises:
             UserError: if it has another form, leaves the picture, or the box is empty.
         """
-        numbers, separator, prompt = text.partition(":")
+        numbers, separator, prompts = text.partition(":")
+        prompt, bar, negative_prompt = (part.strip() for part in prompts.partition("|"))
         try:
             left, top, right, bottom = (float(number) for number in numbers.split(","))
         except ValueError:
             raise UserError(f"--region {text!r}", "does not start with four numbers and a colon", FORM) from None
-        if not separator or not prompt.strip():
+        if not separator or not prompt:
             raise UserError(f"--region {text!r}", "names no prompt after the box", FORM)
+        if bar and not negative_prompt:
+            raise UserError(f"--region {text!r}", "names nothing after the bar", NEGATIVE_FORM)
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise UserError(f"--region {text!r}", "is not a box within the picture, which spans 0 to 1", FORM)
-        return cls((left, top, right, bottom), prompt.strip())
+        return cls((left, top, right, bottom), prompt, negative_prompt)
 
     def cells(self, height: int, width: int) -> tuple[slice, slice]:
         """Returns the rows and columns of a feature map that lie wholly in the box; either may be empty."""
@@ -63,14 +69,15 @@ def regional_attention(
     """Lets every cross-attention of a pipeline's UNet answer inside the boxes by the boxes' own prompts.
 
     Inside a box the attention to the whole prompt is replaced by that to the box's prompt, by the mean where boxes
-    overlap; outside it stays as it is. Where a feature map is too coarse for a box, the whole prompt counts.
+    overlap; outside it stays as it is. Where a feature map is too coarse for a box, the whole prompt counts. Keys and
+    values of the boxes' prompts are computed once in a context, so draw as many pictures in it as there are.
 
     Args:
         pipe: a Stable Diffusion or SDXL pipeline; it is as before when the context ends.
         regions: the boxes; none changes nothing.
         latent_size: height and width of the latents.
-        guided: whether batches hold the unconditional half before the conditional one; the empty prompt serves the
-            first in every box.
+        guided: whether batches hold the unconditional half before the conditional one; a box's negative prompt serves
+            the first.
 
     Source: Mix-of-Show (arXiv 2305.18292) 3.4; docs/methods.md 5.6.
     """
@@ -80,7 +87,7 @@ def regional_attention(
     if not regions:
         yield
         return
-    states = [_states(pipe, region.prompt, guided) for region in regions]
+    states = [_states(pipe, region, guided) for region in regions]
     width = pipe.unet.config.cross_attention_dim
     attentions = [
         module
@@ -100,23 +107,24 @@ def regional_attention(
             module.set_processor(processor)  # type: ignore[arg-type]
 
 
-def _states(pipe: Any, prompt: str, guided: bool) -> Tensor:
-    """Encodes a box's prompt as the pipeline does, shape (1 or 2, tokens, width), the unconditional one first."""
+def _states(pipe: Any, region: Region, guided: bool) -> Tensor:
+    """Encodes a box's prompts as the pipeline does, shape (1 or 2, tokens, width), the negative one first."""
     import torch
 
     positive, negative = pipe.encode_prompt(
-        prompt=prompt,
+        prompt=region.prompt,
         device=pipe.unet.device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=guided,
+        negative_prompt=region.negative_prompt or None,
     )[:2]
     return torch.cat([negative, positive]) if guided else positive
 
 
 class _RegionalProcessor:
-    """Attention processor that runs another one, once for the whole picture and once for every box.
+    """Attention processor that runs another one for the whole picture, and attends anew in every box.
 
-    The output projection and everything else of the stock processor act on each place alone, so replacing places of its
+    The output projection and everything else of cross-attention act on each place alone, so replacing places of the
     result is replacing what they attended to.
     """
 
@@ -124,24 +132,51 @@ class _RegionalProcessor:
         self, stock: Any, regions: Sequence[Region], states: Sequence[Tensor], latent_size: tuple[int, int]
     ) -> None:
         self.stock, self.regions, self.states, self.latent_size = stock, regions, states, latent_size
+        self.keys_and_values: list[tuple[Tensor, Tensor]] = []
 
     def __call__(
         self, attention: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **keywords: Any
     ) -> Tensor:
         whole = self.stock(attention, hidden_states, encoder_hidden_states=encoder_hidden_states, **keywords)
         height, width = feature_size(self.latent_size, hidden_states.shape[1])
+        if not self.keys_and_values:
+            self.keys_and_values = [
+                (_heads(attention, attention.to_k(states)), _heads(attention, attention.to_v(states)))
+                for states in (each.to(hidden_states.dtype) for each in self.states)
+            ]
         queries = hidden_states.unflatten(1, (height, width))
         total, covered = whole.new_zeros(whole.unflatten(1, (height, width)).shape), whole.new_zeros(height, width, 1)
-        for region, states in zip(self.regions, self.states, strict=True):
+        for region, (keys, values) in zip(self.regions, self.keys_and_values, strict=True):
             rows, columns = region.cells(height, width)
             inside = queries[:, rows, columns]
             if not inside.numel():
                 continue
-            repeated = states.to(hidden_states.dtype).repeat_interleave(len(hidden_states) // len(states), 0)
-            answer = self.stock(attention, inside.flatten(1, 2), encoder_hidden_states=repeated, **keywords)
-            total[:, rows, columns] += answer.reshape(*inside.shape[:3], -1)
+            total[:, rows, columns] += _attended(attention, inside, keys, values)
             covered[rows, columns] += 1
         return whole.where(covered.flatten(0, 1) == 0, (total / covered.clamp_min(1)).flatten(1, 2))
+
+
+def _heads(attention: Any, states: Tensor) -> Tensor:
+    """Splits states by head, (halves, places, width) to (halves, heads, places, width of a head)."""
+    return states.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+
+
+def _attended(attention: Any, inside: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Returns what the places of a box see of its prompt.
+
+    Args:
+        attention: the layer.
+        inside: hidden states, shape (halves x pictures, rows, columns, width).
+        keys: shape (halves, heads, tokens, width of a head), of one prompt a half.
+        values: of the same shape.
+    """
+    from torch.nn import functional
+
+    # All pictures of a half read the same keys: their places stand in one long row.
+    queries = _heads(attention, attention.to_q(inside).reshape(len(keys), -1, attention.to_q.out_features))
+    seen = functional.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)
+    seen = seen.transpose(1, 2).flatten(2).reshape(*inside.shape[:3], -1)
+    return attention.to_out[1](attention.to_out[0](seen))
 
 
 def feature_size(latent_size: tuple[int, int], places: int) -> tuple[int, int]:

@@ -42,6 +42,7 @@ def generate(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
     regions: Sequence[Region] = (),
+    negative_prompt: str = "",
 ) -> list[Image.Image]:
     """Draws one picture for every prompt and seed with the pipeline's own sampler.
 
@@ -57,11 +58,13 @@ def generate(
         batch_size: pictures drawn at once.
         progress: called with pictures done and pictures in all.
         regions: boxes with prompts of their own, in every picture.
+        negative_prompt: what no picture shall show, outside the boxes; empty for nothing in particular.
 
     Returns:
         The pictures of the first prompt, then those of the second, and so on.
     """
-    return generate_pairs(pipe, list(product(prompts, seeds)), steps, guidance, batch_size, progress, regions)
+    pairs = list(product(prompts, seeds))
+    return generate_pairs(pipe, pairs, steps, guidance, batch_size, progress, regions, negative_prompt)
 
 
 def generate_pairs(
@@ -72,18 +75,18 @@ def generate_pairs(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
     regions: Sequence[Region] = (),
+    negative_prompt: str = "",
 ) -> list[Image.Image]:
     """Draws one picture for every pair of prompt and seed; see `generate`."""
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     try:
-        size = _latent_size(pipe)
-        for start in range(0, len(pairs), batch_size):
-            with regional_attention(pipe, regions, size, guided=guidance > 1):
-                pictures += _draw(pipe, pairs[start : start + batch_size], steps, guidance)
-            if progress is not None:
-                progress(len(pictures), len(pairs))
+        with regional_attention(pipe, regions, _latent_size(pipe), guided=guidance > 1):
+            for start in range(0, len(pairs), batch_size):
+                pictures += _draw(pipe, pairs[start : start + batch_size], steps, guidance, negative_prompt)
+                if progress is not None:
+                    progress(len(pictures), len(pairs))
     finally:
         pipe.set_progress_bar_config(**shown)
     return pictures
@@ -94,12 +97,15 @@ def _latent_size(pipe: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _draw(pipe: Any, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
+def _draw(
+    pipe: Any, pairs: list[tuple[str, int]], steps: int, guidance: float, negative_prompt: str
+) -> list[Image.Image]:
     channels, (height, width) = pipe.unet.config.in_channels, _latent_size(pipe)
     generators = [torch.Generator().manual_seed(seed) for _, seed in pairs]
     noise = torch.stack([torch.randn(channels, height, width, generator=each) for each in generators])
     output = pipe(
         prompt=[prompt for prompt, _ in pairs],
+        negative_prompt=[negative_prompt] * len(pairs) if negative_prompt else None,
         height=height * pipe.vae_scale_factor,
         width=width * pipe.vae_scale_factor,
         latents=noise.to(pipe.unet.dtype),

@@ -17,6 +17,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 def test_reads_boxes_and_keeps_colons_of_the_prompt() -> None:
     assert Region.read("0,0.25,0.5,1: a cat: big ") == Region((0.0, 0.25, 0.5, 1.0), "a cat: big")
+    assert Region.read("0,0,1,1: a cat | a dog") == Region(WHOLE, "a cat", "a dog")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ def test_reads_boxes_and_keeps_colons_of_the_prompt() -> None:
         ("0,0,1:a cat", "four numbers"),
         ("0,0,1,1", "no prompt"),
         ("0,0,1,1: ", "no prompt"),
+        ("0,0,1,1:|a dog", "no prompt"),
+        ("0,0,1,1:a cat|", "nothing after the bar"),
         ("0.5,0,0.5,1:a cat", "not a box"),
         ("0,0,2,1:a cat", "not a box"),
         ("nan,0,1,1:a cat", "not a box"),
@@ -78,7 +81,7 @@ def test_attention_in_boxes_equals_a_slow_recomputation(base: BaseModel) -> None
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, 64, module.to_q.in_features, generator=generator)
     whole = torch.cat(pipe.encode_prompt("a boat", "cpu", 1, True)[1::-1])
-    regions = [Region((0.0, 0.0, 0.5, 1.0), "a cat"), Region((0.25, 0.5, 1.0, 1.0), "a red car")]
+    regions = [Region((0.0, 0.0, 0.5, 1.0), "a cat"), Region((0.25, 0.5, 1.0, 1.0), "a red car", "a dog")]
     with torch.no_grad(), regional_attention(pipe, regions, (8, 8), guided=True):
         found = module(hidden, encoder_hidden_states=whole)
 
@@ -92,7 +95,10 @@ def test_attention_in_boxes_equals_a_slow_recomputation(base: BaseModel) -> None
         return torch.cat(parts)
 
     with torch.no_grad():
-        boxed = [torch.cat(pipe.encode_prompt(region.prompt, "cpu", 1, True)[1::-1]) for region in regions]
+        boxed = [
+            torch.cat(pipe.encode_prompt(each.prompt, "cpu", 1, True, negative_prompt=each.negative_prompt)[1::-1])
+            for each in regions
+        ]
         for sample in range(2):
             for place in range(64):
                 row, column = divmod(place, 8)
@@ -100,3 +106,32 @@ def test_attention_in_boxes_equals_a_slow_recomputation(base: BaseModel) -> None
                 states = [each[sample] for each in covering] or [whole[sample]]
                 mean = torch.stack([attended(hidden[sample, place], each) for each in states]).mean(0)
                 torch.testing.assert_close(found[sample, place], plain.to_out[0](mean), atol=1e-5, rtol=1e-4)
+
+
+def test_keys_and_values_of_boxes_are_computed_once(base: BaseModel) -> None:
+    pipe: Any = base.pipeline()
+    module = next(m for n, m in pipe.unet.named_modules() if n.endswith("attn2"))
+    calls, steps = [], []
+    handles = [
+        module.to_k.register_forward_hook(lambda *_: calls.append(1)),
+        pipe.unet.register_forward_hook(lambda *_: steps.append(1)),
+    ]
+    try:
+        regions = [Region((0.0, 0.0, 0.5, 1.0), "a cat"), Region((0.5, 0.0, 1.0, 1.0), "a car")]
+        generate(pipe, ["a boat"], [0, 1, 2], steps=3, batch_size=2, regions=regions)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(steps) >= 2 * 3
+    assert len(calls) == len(regions) + len(steps), "those of the whole prompt are computed at every step"
+
+
+def test_a_negative_prompt_acts_in_its_box_and_nowhere_without_guidance(base: BaseModel) -> None:
+    pipe: Any = base.pipeline()
+    boxes = [Region(WHOLE, "a cat"), Region(WHOLE, "a cat", "a red car at night")]
+    plain, negative = (generate(pipe, ["a cat"], [3], steps=2, regions=[box])[0] for box in boxes)
+    assert difference(plain, negative) > 1
+    everywhere = generate(pipe, ["a cat"], [3], steps=2, negative_prompt=boxes[1].negative_prompt)
+    assert difference(everywhere[0], negative) <= 1
+    plain, negative = (generate(pipe, ["a cat"], [3], steps=2, guidance=1.0, regions=[box])[0] for box in boxes)
+    assert difference(plain, negative) == 0
