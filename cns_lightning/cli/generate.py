@@ -44,8 +44,20 @@ def parser() -> argparse.ArgumentParser:
         type=composed,
         action="append",
         default=[],
-        metavar="X0,Y0,X1,Y1:TEXT",
-        help="a box, in fractions of the picture, that listens to a prompt of its own; may be given several times",
+        metavar="X0,Y0,X1,Y1:TEXT[|NEGATIVE]",
+        help="a box, in fractions of the picture, that listens to a prompt of its own, and to a negative one behind a "
+        "bar; may be given several times",
+    )
+    options.add_argument(
+        "--negative-prompt", type=composed, default="", metavar="TEXT", help="what no picture shall show"
+    )
+    options.add_argument(
+        "--strength",
+        type=composed,
+        action="append",
+        default=[],
+        metavar="TOKEN=NUMBER",
+        help="how much of what a concept adds to the weights is taken, 1 for all; may be given several times",
     )
     options.add_argument("--n", type=at_least(1), default=4, help="pictures of each prompt (4)")
     options.add_argument("--seed", type=int, default=0, help="seed of the first picture; the next ones count up (0)")
@@ -88,22 +100,26 @@ def run(argv: list[str]) -> int:
     check_seeds(seeds)
     folder = RunFolder.existing(arguments.run)
     check_places(arguments, folder)
-    regions = read_regions(arguments.region)
+    regions, strengths = read_regions(arguments.region), read_strengths(arguments.strength)
     # Here, so that --help does not wait for torch.
     from cns_lightning.diffusion.devices import available_device
     from cns_lightning.diffusion.sampling import check_steps, generate
-    from cns_lightning.pipeline import load_pipeline
+    from cns_lightning.pipeline import check_strengths, load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
 
     asked = [(f"--prompt {prompt!r}", prompt) for prompt in arguments.prompt]
-    asked += [(f"--region {given!r}", region.prompt) for given, region in zip(arguments.region, regions, strict=True)]
-    tokens = NeuronRegistry.load(folder.registry).tokens
+    asked.append(("--negative-prompt", arguments.negative_prompt))
+    for given, region in zip(arguments.region, regions, strict=True):
+        asked += [(f"--region {given!r}", text) for text in (region.prompt, region.negative_prompt)]
+    registry = NeuronRegistry.load(folder.registry)
+    tokens = registry.tokens
     check_prompts(asked, tokens, arguments.upto)
+    check_strengths(strengths, registry, arguments.upto)
     device = available_device(arguments.device)
     display = ProgressDisplay()
     display.event(f"loading the model of {arguments.run} to {device}")
-    pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device)
+    pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device, strengths=strengths)
     for sentence in without_brackets(pipe.tokenizer, [prompt for _, prompt in asked], tokens):
         display.event(sentence)
     kept = RunConfig.find(folder)
@@ -118,6 +134,7 @@ def run(argv: list[str]) -> int:
         batch_size=arguments.batch_size,
         progress=lambda done, total: display.status(f"picture {done} of {total}"),
         regions=regions,
+        negative_prompt=arguments.negative_prompt,
     )
     for sentence in _written(arguments, folder, pictures, seeds):
         display.event(sentence)
@@ -170,6 +187,30 @@ def read_regions(given: Sequence[str]) -> list[Region]:
             problems.add(error.where, error.problem, error.remedy)
     problems.raise_if_any()
     return regions
+
+
+def read_strengths(given: Sequence[str]) -> dict[str, float]:
+    """Reads every --strength, a factor by token.
+
+    Raises:
+        UserError: naming every one that is not ``TOKEN=NUMBER`` or names a token again.
+    """
+    strengths: dict[str, float] = {}
+    problems = Problems()
+    for text in given:
+        token, _, number = text.rpartition("=")
+        try:
+            value = finite_number(number)
+        except argparse.ArgumentTypeError:
+            value = None
+        if value is None or not TOKEN.fullmatch(token.strip()):
+            problems.add(f"--strength {text!r}", "is not a token and a number", 'Write it as "<new1>=0.7"')
+        elif token.strip() in strengths:
+            problems.add(f"--strength {text!r}", f"{token.strip()} has a strength already", "Give it once")
+        else:
+            strengths[token.strip()] = value
+    problems.raise_if_any()
+    return strengths
 
 
 def check_prompts(asked: Sequence[tuple[str, str]], tokens: Sequence[str], upto: str | None) -> None:

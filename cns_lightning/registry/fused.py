@@ -39,6 +39,7 @@ def weights_after(
     base: BaseModel,
     base_weights: Mapping[str, Tensor],
     write: bool = True,
+    strengths: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """Returns the key and value weights after the first concepts of a run.
 
@@ -53,13 +54,15 @@ def weights_after(
         base: the base model, which knows the concepts' tokens.
         base_weights: pretrained, float32, on the CPU.
         write: whether this process writes files.
+        strengths: factors on what concepts add, by token; 1 for those that are not named. Concepts that are fused have
+            none.
 
     Raises:
-        UserError: if files are missing, damaged or cannot be written.
+        UserError: if files are missing, damaged or cannot be written, or there is no concept of a token.
     """
     entries = registry.entries[:count]
     if method is None or not method.fuses:
-        return registry.weights(upto=entries[-1].token, base=base_weights)
+        return registry.weights(entries[-1].token, base_weights, strengths)
     path = folder.fused_after(count)
     facts = [registry.base_fingerprint, [entry.sha256 for entry in entries], fusion_facts(method)]
     key = sha256_of_facts(facts)

@@ -102,7 +102,7 @@ class ConceptRecord:
         shapes = {name: (len(up), down.shape[1]) for name, (up, down) in self.factors.items()}
         return NeuronMask.from_bools({name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()})
 
-    def add_to(self, weights: dict[str, Tensor]) -> None:
+    def add_to(self, weights: dict[str, Tensor], strength: float = 1.0) -> None:
         """Adds the values and the products of factors to weights in place, float32.
 
         One addition per neuron; products rank by rank, because a matrix product may add up in another order on another
@@ -110,6 +110,7 @@ class ConceptRecord:
 
         Args:
             weights: weights by parameter name, float32, contiguous, on the CPU.
+            strength: factor on what is added; 1 adds the very bits, 0 leaves the weights as they are.
 
         Raises:
             ValueError: if the mask is not of these weights; then nothing was added.
@@ -120,10 +121,10 @@ class ConceptRecord:
                 raise ValueError(f"{self.token} moves {name} of shape {shape}, the weights have no such matrix")
         for name, (up, down) in self.factors.items():
             for column, row in zip(up.float().T, down.float(), strict=True):
-                weights[name] += column[:, None] * row
+                weights[name] += column[:, None] * row * strength
         if self.mask is None:
             return
         counts = self.mask.counts()
         parts = self.values.float().split([counts[name] for name in self.mask.names])
         for name, part in zip(self.mask.names, parts, strict=True):
-            weights[name].view(-1)[self.mask.indices(name)] += part
+            weights[name].view(-1)[self.mask.indices(name)] += part * strength

@@ -146,11 +146,7 @@ class NeuronRegistry:
         return {} if mask is None else mask.bools()
 
     def embedding(self, token: str, encoder: int = 0) -> Tensor:
-        """Returns the embedding of a token, shape (vectors, width), for the first or another text encoder.
-
-        Raises:
-            UserError: if there is none of that token.
-        """
+        """Returns a token's embedding for a text encoder, shape (vectors, width); raises what `record` raises."""
         return self.record(token).embeddings[encoder]
 
     def _position(self, token: str) -> int:
@@ -342,7 +338,12 @@ class NeuronRegistry:
             return NeuronMask.empty(self.general_mask().shapes)
         return NeuronMask.empty({name: tuple(weight.shape) for name, weight in (self._base_weights or {}).items()})
 
-    def weights(self, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def weights(
+        self,
+        upto: str | None = None,
+        base: Mapping[str, Tensor] | None = None,
+        strengths: Mapping[str, float] | None = None,
+    ) -> dict[str, Tensor]:
         """Returns the trained key and value weights by parameter name, float32, on the CPU.
 
         Base weights plus every concept's values, in learning order: the same bits whenever and wherever it is asked.
@@ -350,9 +351,10 @@ class NeuronRegistry:
         Args:
             upto: the last concept to take in; None takes all.
             base: pretrained key and value weights; loaded from the base model if not given.
+            strengths: factors on what concepts add, by token; 1 for those that are not named.
 
         Raises:
-            UserError: if there is none of that token, the base model cannot be loaded or is another one, or the
+            UserError: if there is no concept of a token, the base model cannot be loaded or is another one, or the
                 concepts do not add up.
         """
         if self.fused_by is not None:
@@ -363,7 +365,9 @@ class NeuronRegistry:
             )
         entries = self._upto(upto)
         base = base if base is not None else self._loaded_base_weights()
-        return self._replay.weights(base, entries, self._store.record)
+        for token in strengths or ():
+            self._position(token)
+        return self._replay.weights(base, entries, self._store.record, strengths)
 
     def _loaded_base_weights(self) -> dict[str, Tensor]:
         if self._base_weights is None:
@@ -374,8 +378,6 @@ class NeuronRegistry:
 
     def apply(self, pipe: Any, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> None:
         """Makes a diffusers pipeline know the concepts: trained weights, tokens, embeddings, in its own precision.
-
-        May be called again, with another concept to stop at.
 
         Args:
             pipe: a pipeline of the base model.

@@ -29,23 +29,31 @@ class Replay:
         self._base: dict[str, Tensor] = {}
         self._base_versions: list[int] = []
         self._weights: dict[str, Tensor] = {}
-        self._added: list[str] = []
+        self._added: list[tuple[str, float]] = []
         self._union: NeuronMask | None = None
         self._joined: list[str] = []
 
-    def weights(self, base: Mapping[str, Tensor], entries: Sequence[ConceptEntry], read: Reader) -> dict[str, Tensor]:
+    def weights(
+        self,
+        base: Mapping[str, Tensor],
+        entries: Sequence[ConceptEntry],
+        read: Reader,
+        strengths: Mapping[str, float] | None = None,
+    ) -> dict[str, Tensor]:
         """Returns base weights plus every concept's values, float32, on the CPU; tensors of the caller's own.
 
         Args:
             base: pretrained weights by parameter name.
             entries: the concepts, in learning order.
             read: gives the record of an entry.
+            strengths: factors on concepts' values by token; 1 for those that are not named.
         """
-        if not self._stands_on(base) or not _begins_with(entries, self._added):
+        asked = [(entry.sha256, (strengths or {}).get(entry.token, 1.0)) for entry in entries]
+        if not self._stands_on(base) or asked[: len(self._added)] != self._added:
             self._start_on(base)
-        for entry in entries[len(self._added) :]:
-            read(entry).add_to(self._weights)
-            self._added.append(entry.sha256)
+        for entry, (sha256, strength) in list(zip(entries, asked, strict=True))[len(self._added) :]:
+            read(entry).add_to(self._weights, strength)
+            self._added.append((sha256, strength))
         return {name: weight.clone() for name, weight in self._weights.items()}
 
     def _stands_on(self, base: Mapping[str, Tensor]) -> bool:
@@ -71,7 +79,7 @@ class Replay:
             entries: the concepts.
             read: gives the record of an entry.
         """
-        if not _begins_with(entries, self._joined):
+        if [entry.sha256 for entry in entries[: len(self._joined)]] != self._joined:
             self._union, self._joined = None, []
         for entry in entries[len(self._joined) :]:
             mask = read(entry).moved()
@@ -79,7 +87,3 @@ class Replay:
                 self._union = mask if self._union is None else self._union | mask
             self._joined.append(entry.sha256)
         return self._union
-
-
-def _begins_with(entries: Sequence[ConceptEntry], known: list[str]) -> bool:
-    return [entry.sha256 for entry in entries[: len(known)]] == known

@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cns_lightning.cli.generate import check_prompts, file_stem, run, without_brackets
+from cns_lightning.cli.generate import check_prompts, file_stem, read_strengths, run, without_brackets
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
-from cns_lightning.pipeline import load_pipeline
+from cns_lightning.pipeline import check_strengths, load_pipeline
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.diffusion.test_sampling import difference
@@ -222,3 +222,48 @@ def test_guidance_is_a_number(folder: Path, word: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         run(arguments(folder, "--prompt", "a cat", f"--guidance={word}"))
     assert "is not a number of at least 0" in capsys.readouterr().err
+
+
+def test_strength_scales_what_a_concept_adds_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    registry = NeuronRegistry.load(folder / "registry")
+    alone = registry.weights("<new1>")
+    for name, weight in registry.weights(strengths={"<new2>": 0.0}).items():
+        assert torch.equal(weight, alone[name]), "nothing of it is left, to the bit"
+    full, half = registry.weights(), registry.weights(strengths={"<new2>": 0.5})
+    for name, weight in registry.weights(strengths={"<new2>": 1.0, "<new1>": 1.0}).items():
+        assert torch.equal(weight, full[name])
+        torch.testing.assert_close(half[name], (alone[name] + full[name]) / 2, atol=1e-5, rtol=1e-5)
+    out = tmp_path / "half.png"
+    line = arguments(folder, "--prompt", "a <new1> cat", "--n", "1", "--out", str(out), "--strength", "<new2>=0.5")
+    assert run(line) == 0
+    (expected,) = generate(load_pipeline(folder, strengths={"<new2>": 0.5}), ["a <new1> cat"], [0], steps=2)
+    assert Image.open(out).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["<new1>"], "not a token and a number"),
+        (["<new1>=much"], "not a token and a number"),
+        (["new1=0.5"], "not a token and a number"),
+        (["<new1>=nan"], "not a token and a number"),
+        (["<new1>=1", "<new1>=0.5"], "has a strength already"),
+    ],
+)
+def test_wrong_strengths(given: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_strengths(given)
+
+
+def test_strengths_without_meaning_are_refused_before_the_model_loads(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = arguments(folder, "--prompt", "a cat", "--out", str(tmp_path / "x.png"))
+    monkeypatch.setattr(BaseModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(UserError, match="no concept <new3>"):
+        run([*line, "--strength", "<new3>=0.5"])
+    with pytest.raises(UserError, match="learned after <new1>"):
+        run([*line, "--strength", "<new2>=0.5", "--upto", "<new1>"])
+    registry = NeuronRegistry.create(tmp_path / "registry", "miniature", "0", fused_by="some.Fusing")
+    with pytest.raises(UserError, match="Fusing fuses concepts"):
+        check_strengths({"<new1>": 0.5}, registry, None)
