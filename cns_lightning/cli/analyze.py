@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,10 @@ def selection(
     from cns_lightning.sequences.templates import DEFAULT_TEMPLATES
 
     kept = None if folder is None else RunConfig.find(folder)
-    given = {} if kept is None else dict(kept.selection)
-    prompts = read_calibration_prompts(calibration or given.pop("calibration", shipped))
-    known = {name: value for name, value in given.items() if name != "calibration" and value is not None}
+    given = {} if kept is None else kept.selection
+    prompts = read_calibration_prompts(calibration or given.get("calibration", shipped))
+    names = {each.name for each in fields(SelectionRules)}
+    known = {name: value for name, value in given.items() if name in names and value is not None}
     rules, templates = SelectionRules(**known), DEFAULT_TEMPLATES if kept is None else kept.templates
     return NeuronSelector(base, read_weights(key_value_projections(base.unet)), rules, templates), prompts
 

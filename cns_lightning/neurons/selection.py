@@ -18,9 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cns_lightning.determinism import generator
 from cns_lightning.neurons.importance import importance_scores, pooled_feature_norms
-from cns_lightning.neurons.mask import NeuronMask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,20 +182,3 @@ def concept_neurons(base: Tensor, general: Tensor) -> Tensor:
     Source: supplement 9.2; docs/methods.md 1.7.
     """
     return base & ~general
-
-
-def random_neurons(mask: NeuronMask, seed: int) -> NeuronMask:
-    """Draws a mask with as many neurons in every row as a given one; the control of the ablation.
-
-    Args:
-        mask: mask of matrices.
-        seed: the same seed draws the same neurons.
-
-    Source: supplement 9.5 (random neurons of the same count); per row docs/methods.md 1.10.
-    """
-    drawn = {}
-    for name, bools in mask.bools().items():
-        order = torch.rand(bools.shape, generator=generator(seed, "random_neurons", name), dtype=torch.float64)
-        ranks = order.argsort(1).argsort(1)
-        drawn[name] = ranks < bools.sum(1, keepdim=True)
-    return NeuronMask.from_bools(drawn)

@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from cns_lightning.neurons.importance import importance_scores
-from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.selection import (
     automatic_threshold,
     base_neurons,
     concept_neurons,
     general_neurons,
     mean_general_neurons,
-    random_neurons,
     vote_counts,
 )
 
@@ -152,15 +150,3 @@ def test_the_nearest_threshold_is_taken_where_none_reaches_the_band() -> None:
 def test_concept_neurons_are_base_and_not_general() -> None:
     base, general = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
     assert concept_neurons(base, general).tolist() == [False, True, False, False]
-
-
-def test_random_neurons_keep_the_count_of_every_row() -> None:
-    generator = torch.Generator().manual_seed(2)
-    bools = {"a": torch.rand(11, 13, generator=generator) < 0.2, "b": torch.rand(5, 30, generator=generator) < 0.05}
-    mask = NeuronMask.from_bools(bools)
-    drawn = random_neurons(mask, 0)
-    for name, rows in drawn.bools().items():
-        assert torch.equal(rows.sum(1), bools[name].sum(1))
-    assert drawn == random_neurons(mask, 0)
-    assert drawn != random_neurons(mask, 1)
-    assert drawn != mask

@@ -1,0 +1,63 @@
+"""Which neurons a stage trains, and which it trains as a control."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from cns_lightning.callbacks.importance_scoring import Neurons
+from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.methods.discovery import method_configs
+from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.registry.registry import NeuronRegistry
+from tests.runs.learning import arguments, write_sequence
+
+CONTROLS = [each for each in get_args(Neurons) if each != "concept"]
+
+
+def _trained(base: Path, folder: Path, neurons: str) -> list[NeuronMask]:
+    """Learns two concepts for two steps and returns the neurons of each."""
+    callbacks = yaml.safe_load(method_configs()["cns"].read_text("utf-8"))["trainer"]["callbacks"]
+    callbacks[0]["init_args"] |= {"neurons": neurons, "gradient_steps": 2}
+    config = folder / f"{neurons}.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}), "utf-8")
+    line = arguments(base, folder / "sequence.yaml", folder / neurons, "--samples.pictures", "0", steps=2)
+    assert main([*line, "--config", str(config)]) == 0
+    records = NeuronRegistry.load(folder / neurons / "registry").records
+    return [record.mask for record in records if record.mask is not None]
+
+
+@pytest.fixture(scope="module")
+def selected(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[NeuronMask]]:
+    """Returns a folder with a sequence, and the neurons that CNS trains for its two concepts."""
+    folder = tmp_path_factory.mktemp("neurons")
+    write_sequence(folder, ["cat", "dog"])
+    return folder, _trained(tiny_base_model, folder, "concept")
+
+
+@pytest.mark.parametrize("neurons", CONTROLS)
+def test_controls_train_other_neurons(
+    neurons: str, selected: tuple[Path, list[NeuronMask]], tiny_base_model: Path
+) -> None:
+    folder, concept = selected
+    found = _trained(tiny_base_model, folder, neurons)
+    assert len(found) == 2
+    if neurons == "all":
+        assert [mask.count() for mask in found] == [mask.total() for mask in concept]
+    elif neurons == "active":
+        for ours, theirs in zip(found, concept, strict=True):
+            assert ours & theirs == theirs
+            assert ours.count() > theirs.count()
+    elif neurons == "current_weights":
+        assert found[0] == concept[0], "nothing has moved yet"
+    else:
+        for ours, theirs in zip(found, concept, strict=True):
+            assert ours != theirs
+            assert ours.counts() == theirs.counts(), "as many in every matrix"
+    if neurons == "magnitude":
+        weights = dict(BaseModel.load(str(tiny_base_model)).unet.named_parameters())
+        for name, bools in found[0].bools().items():
+            magnitude = weights[name].detach().abs()
+            assert not bools.any() or magnitude[bools].min() >= magnitude[~bools].max()
