@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.growth import SETS, write_sequence
-from benchmarks.scoring import Judge, check_section, own_prompts, write_section
+from benchmarks.scoring import Judge, check_section, learn, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
-from cns_lightning.cli.main import main as command_line
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 
@@ -23,17 +22,11 @@ GROUP, FIRST = 7, 7
 """Concepts of a group whose movement is averaged; concepts whose pictures are scored."""
 
 
-def learn(work: Path, count: int, steps: int) -> Path:
-    """Learns a long sequence in the setting of `configs/miniature/cns.yaml`; goes on where it stopped."""
-    run, sequence = work / "run", work / "sequence.yaml"
+def learn_many(work: Path, count: int, steps: int) -> Path:
+    """Learns a long sequence; returns the run folder."""
     work.mkdir(parents=True, exist_ok=True)
-    write_sequence(sequence, count)
-    stacked = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
-    words = ["fit", *(word for name in stacked for word in ("--config", f"configs/{name}.yaml"))]
-    words += ["--data.sequence", str(sequence), "--steps", str(steps), "--samples.pictures", "0", "--run", str(run)]
-    if command_line(words) != 0:
-        raise RuntimeError("the run failed")
-    return run
+    write_sequence(work / "sequence.yaml", count)
+    return learn(work / "run", work / "sequence.yaml", steps)
 
 
 def movement(run: Path) -> list[float]:
@@ -88,7 +81,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.out:
         check_section(arguments.out, "plasticity")
-    text = report(learn(arguments.work.absolute(), arguments.concepts, arguments.steps), arguments.pictures)
+    text = report(learn_many(arguments.work.absolute(), arguments.concepts, arguments.steps), arguments.pictures)
     print(text, end="")
     if arguments.out:
         command = " ".join(["python -m benchmarks.plasticity", *sys.argv[1:]])

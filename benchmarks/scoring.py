@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cns_lightning.cli.main import main as command_line
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sampling import generate
 from cns_lightning.evaluation.metrics import ClipEncoder, ImageAlignment, TextAlignment
@@ -45,6 +46,20 @@ class Judge:
         texts = self.encoder.texts(prompts).repeat_interleave(len(self.seeds), 0)
         metric.update(self.encoder.images(drawn), texts)
         return float(metric.compute())
+
+
+def learn(run: Path, sequence: Path, steps: int) -> Path:
+    """Learns a sequence with CNS in the settings of `configs/miniature/cns.yaml`; goes on where it stopped.
+
+    Raises:
+        RuntimeError: if `fit` fails.
+    """
+    stacked = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
+    words = ["fit", *(word for name in stacked for word in ("--config", f"configs/{name}.yaml"))]
+    words += ["--data.sequence", str(sequence), "--steps", str(steps), "--samples.pictures", "0", "--run", str(run)]
+    if command_line(words) != 0:
+        raise RuntimeError("the run failed")
+    return run
 
 
 def own_prompts(sequence: Sequence, concept: Concept) -> list[str]:

@@ -7,33 +7,44 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from cns_lightning.diffusion.sampling import check_steps, generate_pairs
-from cns_lightning.diffusion.sheets import grid, sheet_bytes
+from cns_lightning.diffusion.sheets import grid, pictures_of, sheet_bytes
 from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.module import continual
 from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.runs.folder import RunFolder
+from cns_lightning.sequences.templates import class_training_prompt
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+    from cns_lightning.module import ContinualPersonalization
+
 BASE_LABEL = "untouched"
+BASE_MODEL = "base model"
+"""Label of the row that the base model draws for the class word, above those of a running stage."""
 
 
 class SampleGrid(Callback):
     """Draws ``samples/stage-K.png`` after stage K, with the same seeds every time.
 
     One row a concept learned so far, then a row of prompts that name no concept: the first shows forgetting, the second
-    drift. Acts in ``on_train_epoch_end``: every rank draws its share, rank 0 writes. Keeps no state.
+    drift. While a stage runs, ``samples/stage-K-steps.png`` gets a row of the running concept every so many steps, from
+    the same seeds, under a row of the base model for the class word. Both sheets also go to the loggers that take
+    pictures (TensorBoard, W&B). Acts in ``on_train_batch_start`` and ``on_train_epoch_end``: every rank draws its
+    share, rank 0 writes. Keeps no state.
 
     Args:
         pictures: per row; the seeds are 0, 1, ...; 0 draws no grids.
         base_prompts: one picture each in the last row.
         steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.
+        every_steps: optimizer steps between two rows of the running concept, the first one before the first step; 0
+            draws none.
     """
 
     def __init__(
@@ -42,9 +53,11 @@ class SampleGrid(Callback):
         base_prompts: list[str] | None = None,
         steps: Count = 25,
         guidance: NonNegative = 7.5,
+        every_steps: Amount = 0,
     ) -> None:
-        self.pictures, self.steps, self.guidance = pictures, steps, guidance
+        self.pictures, self.steps, self.guidance, self.every_steps = pictures, steps, guidance, every_steps
         self.base_prompts = base_prompts or list(BASE_PROMPTS)
+        self.watched = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sees before the first stage whether the sampler can take so many steps; the monitor takes as many.
@@ -54,6 +67,22 @@ class SampleGrid(Callback):
         """
         check_steps(continual(pl_module).base.noise_scheduler, self.steps, "samples.steps")
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Draws a row of the running concept before a step for which it is due."""
+        module = continual(pl_module)
+        is_within_step = batch_idx % trainer.accumulate_grad_batches
+        if not self.pictures or not self.every_steps or module.step % self.every_steps or is_within_step:
+            return
+        rows = {}
+        if self.watched != module.stage:
+            asked = [(class_training_prompt(module.concept, module.data.templates), seed) for seed in self.seeds]
+            share = module.draw_as_pretrained(self._own(asked, trainer), self.steps, self.guidance)
+            rows[BASE_MODEL], self.watched = gathered(share, len(asked), trainer), module.stage
+        asked = [(module.data.prompt_of(module.concept), seed) for seed in self.seeds]
+        share = module.draw_as_trained(self._own(asked, trainer), self.steps, self.guidance)
+        rows[step_label(module.step)] = gathered(share, len(asked), trainer)
+        self._add_rows(rows, trainer, module)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the grid of the stage that has just ended."""
         module = continual(pl_module)
@@ -61,18 +90,53 @@ class SampleGrid(Callback):
             return
         concepts = module.sequence.concepts[: module.done_stages]
         untouched = self.base_prompts[: self.pictures]
-        pairs = [(module.data.prompt_of(concept), seed) for concept in concepts for seed in range(self.pictures)]
+        pairs = [(module.data.prompt_of(concept), seed) for concept in concepts for seed in self.seeds]
         pairs += [(prompt, 0) for prompt in untouched]
-        share = generate_pairs(
-            module.base.pipeline(), pairs[trainer.global_rank :: trainer.world_size], self.steps, self.guidance
-        )
+        share = generate_pairs(module.base.pipeline(), self._own(pairs, trainer), self.steps, self.guidance)
         drawn = gathered(share, len(pairs), trainer)
+        rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
+        if self.every_steps:
+            self._add_rows({step_label(module.step): rows[module.stage]}, trainer, module)
         if not trainer.is_global_zero:
             return
-        rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
         labels = [f"{concept.token} {concept.class_word}" for concept in concepts] + [BASE_LABEL]
-        picture = grid(rows, labels, [f"seed {seed}" for seed in range(self.pictures)])
+        picture = grid(rows, labels, [f"seed {seed}" for seed in self.seeds])
         write_atomically(RunFolder(trainer.default_root_dir).sample_sheet(module.stage), sheet_bytes(picture))
+        send(picture, "samples", trainer)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Returns the seeds of a row."""
+        return list(range(self.pictures))
+
+    def _own(self, pairs: list[tuple[str, int]], trainer: Trainer) -> list[tuple[str, int]]:
+        return pairs[trainer.global_rank :: trainer.world_size]
+
+    def _add_rows(self, rows: dict[str, list[Image.Image]], trainer: Trainer, module: ContinualPersonalization) -> None:
+        """Adds rows to the sheet of the running stage; rows of steps that are taken again go."""
+        if not trainer.is_global_zero:
+            return
+        path = RunFolder(trainer.default_root_dir).step_sheet(module.stage)
+        begun = pictures_of(path) if path.exists() else {}
+        earlier = {step_label(step) for step in range(0, module.step, self.every_steps)} | {BASE_MODEL}
+        rows = {label: row for label, row in begun.items() if label in earlier} | rows
+        picture = grid(list(rows.values()), list(rows), [f"seed {seed}" for seed in self.seeds])
+        write_atomically(path, sheet_bytes(picture))
+        send(picture, f"samples/{module.concept.token}", trainer)
+
+
+def step_label(step: int) -> str:
+    """Returns the label of the row that was drawn after some optimizer steps."""
+    return f"step {step}"
+
+
+def send(picture: Image.Image, name: str, trainer: Trainer) -> None:
+    """Shows a sheet in every logger of the run that takes pictures."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, numpy.asarray(picture), trainer.global_step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture])
 
 
 def gathered(share: list[Image.Image], total: int, trainer: Trainer) -> list[Image.Image]:

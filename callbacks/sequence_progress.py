@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
+from cns_lightning.callbacks.metrics_table import MetricsTable
+from cns_lightning.callbacks.run_timer import peak_memory
 from cns_lightning.module import continual
 from cns_lightning.progress import ProgressDisplay, as_clock
 from cns_lightning.ranges import Count, NonNegative
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SequenceProgress(Callback):
-    """Shows concept, phase, step, loss and the remaining time of the stage and of the sequence.
+    """Shows concept, phase, step, loss, speed, peak memory and the remaining time of the stage and of the sequence.
 
     Must stand after `RunTimer` and before the callbacks that take long. Acts on rank 0 alone; writes ``log.txt``.
 
@@ -96,6 +98,18 @@ class SequenceProgress(Callback):
         overhead = self.other_seconds / (self.stages_ended + 1)
         sequence_left = stage_left + sum(module.data.steps_of(stage) * pace + overhead for stage in later)
         return (
-            f"{self._title(trainer, module.stage)}: training {module.step}/{steps}, {pace:.2f} s a step, "
+            f"{self._title(trainer, module.stage)}: training {module.step}/{steps}, {self._loss(trainer)}"
+            f"{as_pace(pace)}, peak {max(peak_memory().values()) / 1e9:.1f} GB, "
             f"stage {as_clock(stage_left)} left, sequence {as_clock(sequence_left)} left"
         )
+
+    def _loss(self, trainer: Trainer) -> str:
+        """Returns the mean loss of the newest row of metrics: it is on the host already, no step waits for it."""
+        tables = [each for each in trainer.callbacks if isinstance(each, MetricsTable)]  # type: ignore[attr-defined]
+        known = tables[0].mean_loss if tables else None
+        return "" if known is None else f"loss {known:.4f}, "
+
+
+def as_pace(seconds: float) -> str:
+    """Formats the seconds of a step as progress bars do: steps a second, or seconds a step where it is slow."""
+    return f"{1 / seconds:.1f} it/s" if 0 < seconds < 1 else f"{seconds:.1f} s/it"

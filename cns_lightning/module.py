@@ -305,6 +305,12 @@ class ContinualPersonalization(LightningModule):
         finally:
             self.overrides.set(trained)
 
+    @torch.no_grad()
+    def draw_as_trained(self, pairs: list[tuple[str, int]], steps: int, guidance: float) -> list[Image.Image]:
+        """Draws pictures for prompts and seeds with what the running stage has learned so far."""
+        self.overrides.set(self.method.trained_weights())
+        return generate_pairs(self.base.pipeline(), pairs, steps, guidance)
+
     def trained_parameters(self) -> list[nn.Parameter]:
         """Lists what the optimizer moves, in an order that is the same on every rank."""
         return [each for group in self.trainer.optimizers[0].param_groups for each in group["params"]]

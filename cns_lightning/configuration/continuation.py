@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import UserError
+from cns_lightning.module import ContinualPersonalization
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.storage import read_json
 
@@ -76,6 +79,26 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value if isinstance(value, int | float | bool | None) else str(value)
 
 
+def _usual(key: str, settings: dict[str, Any]) -> Any:
+    """Returns the default of an argument by its dotted key: what a run did whose version did not know it yet.
+
+    None where there is no such argument.
+    """
+    head, inner, path = key.partition(".init_args.")
+    if not inner:
+        head, _, path = key.partition(".")
+    owner = {"model": ContinualPersonalization, "data": ConceptDataModule}.get(head)
+    if inner:
+        module, _, name = settings[f"{head}.class_path"].rpartition(".")
+        owner = getattr(import_module(module), name)
+    name, *rest = path.split(".")
+    found = inspect.signature(owner).parameters.get(name) if owner is not None else None
+    value = None if found is None else found.default
+    for part in rest:
+        value = getattr(value, part, None)
+    return value
+
+
 def check_unchanged(
     folder: RunFolder, settings: dict[str, Any], sequence: Sequence, but_for: tuple[str, ...] = ()
 ) -> None:
@@ -98,7 +121,8 @@ def check_unchanged(
         f"{key} was {before.get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
         for key in sorted(before.keys() | settings.keys())
         if before.get(key) != settings.get(key) and not key.startswith(but_for)
-    ]
+        and (key in before or settings.get(key) != _usual(key, settings))
+    ]  # fmt: skip
     for number, (old, new) in enumerate(zip(kept.concepts, sequence.plain()["concepts"], strict=False)):
         differences += [
             f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}"

@@ -28,7 +28,8 @@ def grid(rows: list[list[Image.Image]], row_labels: list[str], column_labels: li
         column_labels: at most one a column, wrapped; likewise.
 
     Returns:
-        The sheet, RGB; small pictures are enlarged. Its ``info`` says where they are, see `pictures_of`.
+        The sheet, RGB; small pictures are enlarged, pixel by pixel, so that `pictures_of` gives the very pictures
+        again. Its ``info`` says where they are.
     """
     first = next((picture for row in rows for picture in row), Image.new("RGB", (READABLE, READABLE), PAPER))
     scale = max(1, -(-READABLE // first.width))
@@ -53,7 +54,7 @@ def grid(rows: list[list[Image.Image]], row_labels: list[str], column_labels: li
         if number < len(sides):
             draw.multiline_text((gap, middle), sides[number], INK, font, anchor="lm")
         for column, picture in enumerate(row):
-            cell = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            cell = picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(cell, (left + column * (width + gap), top + number * row_height))
     layout = {
         "origin": (left, top), "step": (width + gap, row_height), "size": (width, height),

@@ -47,7 +47,8 @@ def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoRes
     _follow_in_snapshots(folder, registry)
     if state is not None:
         for stage in range(count, len(_concepts(folder))):
-            folder.sample_sheet(stage).unlink(missing_ok=True)
+            for sheet in (folder.sample_sheet(stage), folder.step_sheet(stage)):
+                sheet.unlink(missing_ok=True)
         _follow(folder, registry, [])
         _go_back(folder, state, count)
     return UndoResult(removed, [], restarted)

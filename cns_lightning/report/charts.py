@@ -78,6 +78,24 @@ def losses(rows: Sequence[Mapping[str, str]]) -> str:
     return as_svg(figure, "losses")
 
 
+def fixed_noise(rows: Sequence[Mapping[str, str]]) -> str:
+    """Draws every concept's loss on fixed noise over the steps of its own stage; empty where it was not computed."""
+    known = [row for row in rows if row.get("fixed_noise_loss")]
+    if not known:
+        return ""
+    figure, panel = _panel()
+    for number, stage in enumerate(dict.fromkeys(row["stage"] for row in known)):
+        own = [row for row in known if row["stage"] == stage]
+        points = [(int(row["stage_step"]), float(row["fixed_noise_loss"])) for row in own]
+        look, colour = LOOKS[number % len(LOOKS)], PALETTE[number % len(PALETTE)]
+        panel.plot(*zip(*points, strict=True), look, color=colour, markersize=4, linewidth=1.4, label=own[0]["concept"])
+    panel.set_xlabel("optimizer step of the stage")
+    panel.set_ylabel("loss on fixed noise and timesteps")
+    if len({row["stage"] for row in known}) <= 2 * len(PALETTE):
+        _legend(panel)
+    return as_svg(figure, "fixed-noise")
+
+
 def forgetting(matrix: Sequence[Sequence[float | None]], tokens: Sequence[str]) -> str:
     """Draws CLIP-I of every concept from the stage on in which it was learned."""
     figure, panel = _panel()

@@ -68,6 +68,7 @@ def page(folder: RunFolder) -> str:
         labels=list(dict.fromkeys(label for shares in confusion.values() for label in shares)),
         charts={
             "losses": charts.losses(facts.rows) if facts.rows else "",
+            "fixed_noise": charts.fixed_noise(facts.rows),
             "forgetting": charts.forgetting(matrix, tokens) if len(matrix) > 1 else "",
             "room": _room(registry),
         },

@@ -68,6 +68,10 @@ class RunFolder:
         """Returns the sheet of pictures that was drawn after a stage."""
         return self.samples / f"stage-{stage}.png"
 
+    def step_sheet(self, stage: int) -> Path:
+        """Returns the sheet of pictures that were drawn of a concept while its stage was running."""
+        return self.samples / f"stage-{stage}-steps.png"
+
     def has_begun(self) -> bool:
         """Returns whether a run has trained here: whether there is a learned concept or a checkpoint."""
         return any(self.registry.glob("[0-9]*.safetensors")) or any(self.checkpoints.glob("*.ckpt"))

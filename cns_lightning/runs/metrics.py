@@ -10,7 +10,10 @@ from typing import Any
 
 from cns_lightning.storage import write_atomically
 
-COLUMNS = ("step", "stage", "concept", "stage_step", "loss", "penalty", "learning_rate", "token_learning_rate")
+COLUMNS = (
+    "step", "stage", "concept", "stage_step", "loss", "penalty", "learning_rate", "token_learning_rate",
+    "fixed_noise_loss",
+)  # fmt: skip
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -22,8 +25,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Writes all rows anew, atomically; raises what `write_atomically` raises."""
-    write_atomically(path, _as_text([COLUMNS, *(tuple(row[name] for name in COLUMNS) for row in rows)]))
+    """Writes all rows anew, atomically; raises what `write_atomically` raises.
+
+    Rows of earlier versions lack columns, which stay empty.
+    """
+    write_atomically(path, _as_text([COLUMNS, *(tuple(row.get(name, "") for name in COLUMNS) for row in rows)]))
 
 
 def append_row(path: Path, row: tuple[Any, ...]) -> None:

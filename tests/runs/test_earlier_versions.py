@@ -97,3 +97,21 @@ def _as_format_1(folder: Path) -> None:
         if "bytes" in entry:
             entry["bytes"] = path.stat().st_size
     write_json(folder / "registry.json", index)
+
+
+def test_an_argument_that_the_earlier_version_lacked_must_have_its_default(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence, run = write_sequence(tmp_path / "one", ["cat"]), tmp_path / "run"
+    command = arguments(tiny_base_model, sequence, run, "--samples.pictures", "0", steps=1)
+    assert main(command) == 0
+    content = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    unknown_then = ("trainer.callbacks[0].init_args.neurons", "data.noise_offset", "data.augmentation.flip")
+    for key in unknown_then:
+        del content["settings"][key]
+    (run / "config.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    assert main(command) == 0
+    (run / "config.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    capsys.readouterr()
+    assert main([*command, "--data.noise_offset", "0.1"]) == 2
+    assert "data.noise_offset was 'not set' and is 0.1" in capsys.readouterr().err
