@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 
@@ -65,6 +66,8 @@ def run(argv: list[str]) -> int:
     display = ProgressDisplay(out / "log.txt")
     display.event(f"{len(runs)} runs below {out}")
     carry_out(runs, places_of(arguments.jobs), display.event)
-    sys.stdout.write(write_results(runs, out))
+    command = " ".join(["python -m cns_lightning compare", *map(shlex.quote, argv)])
+    sys.stdout.write(write_results(runs, out, command, arguments.config.read_text("utf-8-sig")))
     display.event(f"wrote {out / 'table.csv'} and beside it other tables (*.csv, table.md) and pictures (*.png)")
+    display.event(f"report: {out / 'report.html'}")
     return EXIT_DONE

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from cns_lightning.data.images import read_concept_pictures
-from cns_lightning.diffusion.sheets import grid
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS
@@ -157,7 +156,7 @@ def draw_table(rows: Listing[Mapping[str, Any]]) -> bytes:
         rows = shown[title]
         panel.set_axis_off()
         panel.set_title(title, fontsize=12, loc="left", fontweight="bold")
-        cells = [[readable(row["method"]), *(_cell(row, name) for name, _, _ in columns)] for row in rows]
+        cells = [[readable(row["method"]), *(value_as_text(row, name) for name, _, _ in columns)] for row in rows]
         headings = ["", *(f"{heading} {'↑' if way == 'up' else '↓'}" for _, heading, way in columns)]
         widths = [0.25, *[0.75 / len(columns)] * len(columns)]
         table = panel.table(cells, colLabels=headings, colWidths=widths, cellLoc="right", bbox=[0, 0, 1, 1])
@@ -187,7 +186,8 @@ def best_line(rows: Listing[Mapping[str, Any]], name: str, way: str) -> int | No
     return max(values, key=lambda line: values[line]) if way == "up" else min(values, key=lambda line: values[line])
 
 
-def _cell(row: Mapping[str, Any], name: str) -> str:
+def value_as_text(row: Mapping[str, Any], name: str) -> str:
+    """Returns a value of the table as it is read, with its spread; empty where there is none."""
     value, spread = row[name], row.get(f"{name}_spread")
     if value is None:
         return ""
@@ -241,13 +241,18 @@ def draw_confusion(rows: Listing[Mapping[str, Any]]) -> bytes:
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
-def draw_grid(runs: Iterable[Run], class_word: Path, in_words: Path | None = None) -> Image.Image:
-    """Lays out one picture of every method and concept after the last stage, below a picture of the user's.
+def picture_rows(
+    runs: Iterable[Run], class_word: Path, in_words: Path | None = None
+) -> tuple[list[str], list[tuple[str, list[Image.Image]]]]:
+    """Returns prompts, and one picture of every method and concept after the last stage below a picture of the user's.
 
     Args:
         runs: runs of one set and one seed; the first single prompt of each concept is shown, its first picture.
         class_word: folder of the class word's pictures, for its row.
         in_words: folder of the pictures drawn from the concepts' descriptions; None leaves the row out.
+
+    Returns:
+        The prompt of each column; a label and pictures for each row.
     """
     runs = [run for run in runs if run.method != ALONE]
     sequence = Sequence.read(Path(runs[0].sequence))
@@ -269,7 +274,7 @@ def draw_grid(runs: Iterable[Run], class_word: Path, in_words: Path | None = Non
     if in_words is not None:
         rows.insert(2, [Image.open(in_words / name).convert("RGB") for name in names])
         labels.insert(2, IN_WORDS)
-    return grid(rows, labels, [asked[concept.token].prompt for concept in shown])
+    return [asked[concept.token].prompt for concept in shown], list(zip(labels, rows, strict=True))
 
 
 def readable(method: str) -> str:

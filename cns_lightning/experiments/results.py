@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.diffusion.sheets import grid
 from cns_lightning.experiments import curves, table
 from cns_lightning.experiments.bounds import bounds_of
 from cns_lightning.experiments.comparison import CLASS_WORD_FOLDER, IN_WORDS_FOLDER
@@ -13,9 +14,10 @@ from cns_lightning.experiments.figures import (
     curves_by_method,
     draw_confusion,
     draw_curves,
-    draw_grid,
     draw_table,
+    picture_rows,
 )
+from cns_lightning.experiments.page import comparison_page
 from cns_lightning.storage import csv_bytes, write_atomically
 
 if TYPE_CHECKING:
@@ -24,8 +26,15 @@ if TYPE_CHECKING:
     from cns_lightning.experiments.comparison import Run
 
 
-def write_results(runs: list[Run], out: Path) -> str:
-    """Scores the bounds and writes all tables and pictures of a comparison; returns the table in Markdown."""
+def write_results(runs: list[Run], out: Path, command: str, configuration: str) -> str:
+    """Scores the bounds and writes all tables, pictures and the page of a comparison; returns the table in Markdown.
+
+    Args:
+        runs: finished runs.
+        out: folder of the comparison.
+        command: command that made it, for its page.
+        configuration: text of its file, likewise.
+    """
     bounds = {name: bounds_of(name, runs, out) for name in dict.fromkeys(run.set_name for run in runs)}
     bound = {name: class_word for name, (class_word, _) in bounds.items()}
     by_run = curves.with_headline(table.rows_by_run(runs), runs, bound)
@@ -48,7 +57,8 @@ def write_results(runs: list[Run], out: Path) -> str:
         write_atomically(out / "forgetting.png", draw_curves(forgetting))
     else:  # of an earlier call, with other settings of `test`
         (out / "forgetting.png").unlink(missing_ok=True)
-    write_grids(runs, out)
+    grids = write_grids(runs, out)
+    write_atomically(out / "report.html", comparison_page(out, rows, grids, command, configuration).encode())
     return text
 
 
@@ -60,16 +70,19 @@ def write_confusion(rows: list[dict[str, Any]], out: Path) -> None:
         write_atomically(out / f"confusion-{name}.png", drawn)
 
 
-def write_grids(runs: list[Run], out: Path) -> None:
-    """Draws one sheet a set, of its first seed."""
+def write_grids(runs: list[Run], out: Path) -> dict[str, Any]:
+    """Draws one sheet a set, of its first seed; returns what is on it, from `picture_rows`, by set."""
+    found = {}
     for name in dict.fromkeys(run.set_name for run in runs):
         of_set = [run for run in runs if run.set_name == name]
         in_words = out / IN_WORDS_FOLDER / name / "images"
-        sheet = draw_grid(
+        prompts, rows = found[name] = picture_rows(
             [run for run in of_set if run.seed == of_set[0].seed],
             out / CLASS_WORD_FOLDER / name / "images",
             in_words if in_words.is_dir() else None,
         )
+        sheet = grid([pictures for _, pictures in rows], [label for label, _ in rows], prompts)
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG")
         write_atomically(out / f"grid-{name}.png", buffer.getvalue())
+    return found

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cns_lightning.analysis.concepts import capacity, masks_of
 from cns_lightning.registry.registry import NeuronRegistry
@@ -53,10 +52,9 @@ def page(folder: RunFolder) -> str:
     tokens = [token for token, _ in facts.concepts]
     known = [value for row in matrix for value in row if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = made.from_string((files("cns_lightning.report") / "page.html").read_text("utf-8"))
     seconds = sum(sum(stage["seconds"].values()) for stage in facts.timings.values())
-    return template.render(
+    return rendered(
+        "run.html",
         facts=facts,
         verdict=verdict(facts),
         seconds=f"{seconds / 60:.1f} minutes in all" if seconds else "",
@@ -75,8 +73,16 @@ def page(folder: RunFolder) -> str:
         costs={"headings": HEADINGS, "rows": costs(facts)},
         commands=commands(folder, registry),
         settings=yaml.safe_dump(facts.settings, sort_keys=False, allow_unicode=True),
-        versions="\n".join(f"{name} {version(name)}" for name in LIBRARIES),
     )
+
+
+def rendered(template: str, **shown: Any) -> str:
+    """Returns a page made of a template of this folder, and the versions of what made it."""
+    pages = Environment(
+        loader=PackageLoader("cns_lightning.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    versions = "\n".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return pages.get_template(template).render(versions=versions, **shown)
 
 
 def matrix_of(facts: RunFacts) -> Matrix:

@@ -27,6 +27,7 @@ from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json, write_json
+from tests.report.pages import check_whole_in_itself
 from tests.runs.learning import write_sequence
 
 
@@ -117,6 +118,17 @@ def test_the_table_has_the_figures_of_the_runs(compared: Path, tiny_dino: Path) 
     assert {path.name for path in (compared / "out").glob("*.*")} >= {
         "table.png", "forgetting.png", "forgetting.csv", "grid-sequence.png", "confusion-sequence.png", "curves.png",
     }  # fmt: skip
+
+
+def test_the_page_shows_all_methods_side_by_side(compared: Path) -> None:
+    text = (compared / "out" / "report.html").read_text("utf-8")
+    found = check_whole_in_itself(text)
+    # The user's picture, the bounds and the methods, each with a picture of both concepts; and three figures.
+    assert len(found.images) == 2 * (1 + 2 + 2) + 3
+    assert "python -m cns_lightning compare --config" in text
+    scores = scores_of(compared)
+    cells = [cell for row in found.tables[""] for cell in row]
+    assert f"{scores['groups']['single']['clip_i']:.3f}" in cells
 
 
 def test_kinds_and_confusion_have_tables_of_their_own(compared: Path) -> None:
