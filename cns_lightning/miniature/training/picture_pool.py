@@ -14,7 +14,7 @@ import numpy
 from cns_lightning.miniature.architecture import PICTURE_SIZE
 from cns_lightning.miniature.world import sampling
 from cns_lightning.miniature.world.vocabulary import Picture
-from cns_lightning.miniature.world.wide import sample_wide_picture
+from cns_lightning.miniature.world.wide import sample_picture_of_parts, sample_wide_picture
 from cns_lightning.storage import write_atomically, write_json
 
 SHARD = 1000
@@ -23,6 +23,7 @@ SAMPLERS = {
     "plain": partial(sampling.sample_picture, plain=True),
     "free": sampling.sample_free_picture,
     "wide": sample_wide_picture,
+    "parts": sample_picture_of_parts,
 }
 
 

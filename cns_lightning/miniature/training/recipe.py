@@ -29,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "free_pictures": 60_000,
         "base_pictures": 100_000,
         "wide_pictures": 240_000,
+        "parts_pictures": 120_000,
         "autoencoder_batch": 64,
         "text_steps": 1_600,
         "diffusion_batch": 256,

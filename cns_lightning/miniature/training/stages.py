@@ -36,6 +36,7 @@ class Recipe:
     free_pictures: int = 30_000
     base_pictures: int = 50_000
     wide_pictures: int = 80_000
+    parts_pictures: int = 40_000
     plain_pictures: int = 16_000
     autoencoder_steps: int = 2_800
     autoencoder_batch: int = 16
@@ -49,7 +50,7 @@ class Recipe:
     judge_batch: int = 128
 
     def pool(self, kind: str) -> PicturePool:
-        """Renders what is missing of a pool, ``free``, ``base``, ``wide`` or ``plain``, and opens it."""
+        """Renders what is missing of a pool, ``free``, ``base``, ``wide``, ``parts`` or ``plain``, and opens it."""
         pictures: int = getattr(self, f"{kind}_pictures")
         render_pool(self.work / kind, pictures, kind, self.seed, self.processes)
         return open_pool(self.work / kind, pictures)
@@ -59,7 +60,7 @@ class Recipe:
         return torch.Generator(self.device).manual_seed(self.seed * 1_000_000 + step)
 
 
-SHARES = {"plain": 0.25, "base": 0.3, "wide": 0.45}
+SHARES = {"plain": 0.125, "base": 0.25, "parts": 0.375, "wide": 0.25}
 """Of a batch of the diffusion's training, by pool."""
 
 

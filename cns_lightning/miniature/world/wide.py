@@ -6,6 +6,7 @@ personal concept is a combination of parts like these that no caption pins down.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from cns_lightning.miniature.world.captions import (
@@ -101,6 +102,21 @@ def sample_wide_picture(random: Random) -> tuple[Picture, str]:
     else:
         style = random.choices(STYLES, (0.7, 0.12, 0.06, 0.12))[0]
     picture = Picture(scene, style, tuple(things), palette, random.getrandbits(31), props, inks)
+    return picture, wide_caption(picture, random)
+
+
+def sample_picture_of_parts(random: Random) -> tuple[Picture, str]:
+    """Samples a picture of one large thing with a pattern and accessories in an ordinary place, and its caption.
+
+    What the wide world shows small, and seldom: a crown, a scarf, stars. From it alone, 16,000 batches of 32 with eight
+    such pictures in a hundred, the denoiser learned to put confetti where a crown belongs.
+    """
+    (place,) = place_things(1, random)
+    thing = _thing(random.choice(KINDS), place, True, random)
+    if not thing.traits or random.random() < 0.3:
+        thing = replace(thing, traits=tuple(random.sample(TRAITS, random.choice((1, 2, 2, 3)))))
+    scene = PLAIN_SCENE if random.random() < 0.5 else random.choice(SCENES)
+    picture = Picture(scene, "photo", (thing,), None, random.getrandbits(31))
     return picture, wide_caption(picture, random)
 
 
