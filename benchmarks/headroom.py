@@ -3,8 +3,11 @@
 Each concept is learned alone, by all key and value weights, by CNS and by the token, and whole sequences by naive
 fine-tuning and CNS. The way is what a method covers of the distance between the class word's CLIP-I and that of the
 user's photos among themselves, where at least 0.9 of the class word's CLIP-T is left (docs/evaluation.md, curves).
+With `--concepts` some concepts are learned alone and no sequence is: the cheap test of a base model before it ships.
 
 ``python -m benchmarks.headroom --work runs/headroom --out docs/miniature.md``
+``python -m benchmarks.headroom --work runs/try --concepts magenta_half_cup mint_ringed_dog --seeds 0
+--base-model runs/miniature/weights/base --judge runs/miniature/weights/judge``
 """
 
 from __future__ import annotations
@@ -39,19 +42,27 @@ IN_TURN: dict[str, dict[str, Any]] = {
 }
 
 
-def write_alone(folder: Path, names: tuple[str, ...]) -> list[str]:
-    """Writes a sequence file of every concept of some sets, with its own prompts; returns their paths."""
+def write_alone(folder: Path, names: tuple[str, ...], chosen: tuple[str, ...] = ()) -> list[str]:
+    """Writes a sequence file of every concept of some sets, with its own prompts; returns their paths.
+
+    Args:
+        folder: folder of the files.
+        names: names of the sets.
+        chosen: folder names of the concepts that count; empty for all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in names:
         sequence = Sequence.read(sequence_path(name))
         for concept in sequence.concepts:
+            if chosen and concept.images.name not in chosen:
+                continue
             path = folder / f"{name}-{concept.images.name}.yaml"
-            about = {key: getattr(concept, key) for key in ("token", "class_word", "kind")}
+            about = {key: getattr(concept, key) for key in ("token", "class_word", "kind", "description")}
             prompts = [prompt for prompt in sequence.prompts.single if concept.token in prompt]
             content = {
                 "name": path.stem,
-                "concepts": [{**about, "images": str(concept.images)}],
+                "concepts": [{key: text for key, text in about.items() if text} | {"images": str(concept.images)}],
                 "prompts": {"single": prompts},
             }
             path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
@@ -91,6 +102,17 @@ def ways(out: Path) -> dict[str, float]:
     return found
 
 
+def way_of_words(out: Path) -> float | None:
+    """Computes how far the concepts' descriptions come on the base model; None where concepts have none."""
+    covered, there = [], []
+    for path in sorted(out.glob("in_words/*/scores.json")):
+        class_word = read_json(out / "class_word" / path.parent.name / "scores.json")
+        start = class_word["groups"]["single"]["clip_i"]
+        covered.append(read_json(path)["groups"]["single"]["clip_i"] - start)
+        there.append(class_word["photos"]["clip_i"] - start)
+    return sum(covered) / sum(there) if there else None
+
+
 def lost(out: Path, method: str) -> float:
     """Computes what a method loses over a sequence: CLIP-I after a concept's own stage less that at the end, as a way.
 
@@ -121,13 +143,19 @@ class Bar:
     is_met: Callable[[float], bool]
 
 
-def bars(alone: Path, in_turn: Path) -> list[Bar]:
-    """Returns all figures with what is asked of them."""
-    way = ways(alone)
-    return [
+def bars(alone: Path, in_turn: Path | None) -> list[Bar]:
+    """Returns all figures with what is asked of them; without sequences those of concepts alone."""
+    way, words = ways(alone), way_of_words(alone)
+    found = [
         Bar("all key and value weights, alone: way", way["all_weights"], "at least 0.6", lambda value: value >= 0.6),
         Bar("CNS, alone: way", way["cns"], "at least 0.5", lambda value: value >= 0.5),
         Bar("token alone: way", way["token"], "0.15 to CNS's", lambda value: 0.15 <= value <= way["cns"]),
+        *([] if words is None else [Bar("in words, nothing learned: way", words, "", lambda _: True)]),
+    ]
+    if in_turn is None:
+        return found
+    return [
+        *found,
         Bar("naive fine-tuning in turn: lost", lost(in_turn, "naive"), "at least 0.15", lambda value: value >= 0.15),
         Bar(
             "CNS in turn: identity among photos, top-1",
@@ -164,16 +192,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--pictures", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--concepts", nargs="+", default=[], help="folder names of concepts, learned alone")
+    parser.add_argument("--base-model", type=Path, help="folder of a base model in place of the shipped one")
+    parser.add_argument("--judge", type=Path, help="folder of its judge")
     arguments = parser.parse_args()
     if arguments.out:
         check_section(arguments.out, "headroom")
     work, seeds = arguments.work.absolute(), arguments.seeds
     points = [arguments.steps // 6, arguments.steps // 3, 2 * arguments.steps // 3]
-    fit = {"steps": arguments.steps, "samples.pictures": 0}
-    test = {"pictures": arguments.pictures, "batch_size": 40}
+    fit: dict[str, Any] = {"steps": arguments.steps, "samples.pictures": 0}
+    test: dict[str, Any] = {"pictures": arguments.pictures, "batch_size": 40}
+    if arguments.base_model:
+        fit["model.base_model"] = str(arguments.base_model.absolute())
+    if arguments.judge:
+        test["judge"] = str(arguments.judge.absolute())
     alone = {
         "methods": ALONE,
-        "sets": write_alone(work / "concepts", tuple(arguments.sets)),
+        "sets": write_alone(work / "concepts", tuple(arguments.sets), tuple(arguments.concepts)),
         "seeds": seeds,
         "fit": fit | {"snapshots.steps": points},
         "test": test | {"matrix_pictures": 0, "look_alikes": 0, "curve_pictures": arguments.pictures},
@@ -181,7 +216,9 @@ def main() -> None:
     in_turn = {
         "methods": IN_TURN, "sets": arguments.sets, "seeds": seeds, "fit": fit, "test": test | {"matrix_pictures": 1},
     }  # fmt: skip
-    found = bars(compare(work, "alone", alone, arguments.jobs), compare(work, "in_turn", in_turn, arguments.jobs))
+    learned_alone = compare(work, "alone", alone, arguments.jobs)
+    learned_in_turn = None if arguments.concepts else compare(work, "in_turn", in_turn, arguments.jobs)
+    found = bars(learned_alone, learned_in_turn)
     text = document(found, " ".join(["python -m benchmarks.headroom", *sys.argv[1:]]))
     print(text)
     if arguments.out:

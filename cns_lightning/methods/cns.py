@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from cns_lightning.diffusion.text import text_states
 from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
-from cns_lightning.methods.deltas import BufferList, SparseDelta, gather_masked
+from cns_lightning.methods.deltas import SparseDelta, gather_masked
+from cns_lightning.methods.quadratic_form import QuadraticForm
 from cns_lightning.ranges import Amount, Count, NonNegative, Positive
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.sequences.sequence import KINDS
@@ -87,23 +88,6 @@ def gram(states: Tensor) -> Tensor:
     return rows.T @ rows / len(rows)
 
 
-def function_space_regularization(moved: Sequence[Tensor], stood: Sequence[Tensor], text_gram: Tensor) -> Tensor:
-    """Penalizes what a change of weights does to the keys and values of given prompts.
-
-    Args:
-        moved: matrices now, each (rows, width).
-        stood: the matrices they are compared with, same shapes.
-        text_gram: Gram matrix of the prompts' states, shape (width, width).
-
-    Source: docs/methods.md 1.8, R3.
-    """
-    total = text_gram.new_zeros(())
-    for now, then in zip(moved, stood, strict=True):
-        change = now - then
-        total = total + ((change @ text_gram) * change).sum()
-    return total
-
-
 def prompts_in_context(concept: ConceptEntry, others: Sequence[str], count: int) -> list[str]:
     """Returns prompts that name an earlier concept beside other things, for the tie to it.
 
@@ -155,7 +139,6 @@ class ConceptNeuronSelection(Method):
     earlier_shift: Tensor
     weight: Tensor
     gradient_sum: Tensor
-    prior_gram: Tensor
     general_gram: Tensor
 
     def __init__(  # noqa: PLR0913 - they are YAML keys
@@ -220,11 +203,11 @@ class ConceptNeuronSelection(Method):
         general = self._gram_of(context, context.calibration_prompts)
         # The mean, not the sum: else a concept could move less the more were learned before it.
         mean = sum(prior, torch.zeros_like(general)) / max(1, len(prior))
-        self.register_buffer("prior_gram", mean, persistent=False)
+        # Of the balance, at one step of the stage.
         self.register_buffer("general_gram", general, persistent=False)
-        device = context.base.device
-        self.base_matrices = BufferList([context.base_weights[name].to(device) for name in self.delta.names])
-        self.prior_matrices = BufferList([matrix.clone() for matrix in self.delta.current])
+        assert context.mask is not None
+        shift = {name: context.weights[name] - context.base_weights[name] for name in context.mask.names}
+        self.tie = QuadraticForm(context.mask, self.pretrained_strength * general, shift, self.prior_strength * mean)
 
     def _gram_of(self, context: StageContext, prompts: tuple[str, ...], concept: str = "") -> Tensor:
         key = (context.registry.base_fingerprint, concept, prompts)
@@ -244,8 +227,7 @@ class ConceptNeuronSelection(Method):
 
     def trained_weights(self) -> dict[str, Tensor]:
         """Returns the key and value weights with the delta on them."""
-        self.moved = self.delta.weights()
-        return self.moved
+        return self.delta.weights()
 
     def penalty(self) -> Tensor | None:
         """Returns L_reg, balanced against the denoising loss; zero while the balance is being measured."""
@@ -263,10 +245,7 @@ class ConceptNeuronSelection(Method):
             )
         if self.regularization == "continual_lora":
             return continual_lora_regularization(values, self.earlier_shift)
-        matrices = [self.moved[name] for name in self.delta.names]
-        prior = function_space_regularization(matrices, list(self.prior_matrices), self.prior_gram)
-        pretrained = function_space_regularization(matrices, list(self.base_matrices), self.general_gram)
-        return self.prior_strength * prior + self.pretrained_strength * pretrained
+        return self.tie(values)
 
     def after_step(self, step: int) -> None:
         """Measures the denoising gradient over the first steps and sets the weight of L_reg from it.
@@ -293,19 +272,16 @@ class ConceptNeuronSelection(Method):
         Of one tie, not of all of L_reg: a weight that made up for earlier concepts would protect them less. At the
         displacement of the first steps, scaled: neurons that move together pull the tie harder than each by itself.
         """
-        with torch.enable_grad():
-            values = self.delta.values
-            if self.regularization == "continual_lora":
-                tie = continual_lora_regularization(values, self.earlier_shift)
-            elif self.regularization == "function_space":
-                moved = list(self.delta.weights().values())
-                tie = function_space_regularization(moved, list(self.prior_matrices), self.general_gram)
-            else:
-                tie = values.square().sum()
-            (gradient,) = torch.autograd.grad(tie, [values])
+        values = self.delta.values.detach()
+        if self.regularization == "continual_lora":
+            gradient = 2 * self.earlier_shift.square() * values
+        elif self.regularization == "function_space":
+            gradient = 2 * self.delta.times(self.general_gram)
+        else:
+            gradient = 2 * values
         # Entries that a tie leaves free have no gradient and no say; the first stage may have no others.
         median = torch.where(gradient != 0, gradient.abs(), torch.nan).nanmedian()
-        displacement = values.detach().square().mean().sqrt()
+        displacement = values.square().mean().sqrt()
         reference = median * self.reference_displacement / displacement
         return torch.where(reference > 0, reference, 1.0)
 

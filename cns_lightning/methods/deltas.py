@@ -62,6 +62,21 @@ class SparseDelta(nn.Module):
         moved = _ScatterAdd.apply(self.values, self)
         return dict(zip(self.names, moved, strict=True))
 
+    @torch.no_grad()
+    def times(self, right: Tensor) -> Tensor:
+        """Returns the masked entries of the delta's matrices times a matrix, shape (masked entries,).
+
+        Args:
+            right: shape (columns, columns).
+        """
+        parts = []
+        indices, values = self.index.split(self.sizes), self.values.split(self.sizes)
+        for matrix, index, part in zip(self.current, indices, values, strict=True):
+            change = torch.zeros_like(matrix)
+            change.view(-1)[index] = part
+            parts.append((change @ right).view(-1)[index])
+        return torch.cat(parts)
+
 
 class DenseDelta(nn.Module):
     """Moves all entries of many matrices by one flat vector, without an index: that of Stable Diffusion 1.5 has 153 MB.

@@ -65,6 +65,7 @@ class RunFacts:
         shown: stages of the strips: all, or of many some, the first and the last among them.
         strips: concepts from stage to stage.
         untouched: prompts that name no concept: what was drawn after the first stage and after the last.
+        growing: tokens with what was drawn of them while they were learned, by the steps taken; of one seed.
         rows: rows of ``metrics.csv``.
         scores: ``scores.json`` of the evaluation, or None.
         monitor: stages of the monitor, or None.
@@ -80,6 +81,7 @@ class RunFacts:
     shown: list[int]
     strips: list[Strip]
     untouched: list[tuple[str, str, str]]
+    growing: list[tuple[str, list[tuple[str, str]]]]
     rows: list[dict[str, str]]
     scores: dict[str, Any] | None
     monitor: list[dict[str, Any]] | None
@@ -132,6 +134,7 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
         shown=shown,
         strips=[_strip(concept, sheets) for concept in learned],
         untouched=_untouched(config, sheets),
+        growing=_growing(folder, [concept.token for concept in learned], shown),
         rows=read_rows(folder.metrics),
         scores=read_json(scores) if scores.exists() else None,
         monitor=read_json(monitor)["stages"] if monitor.exists() else None,
@@ -170,6 +173,16 @@ def _untouched(config: RunConfig, sheets: Sequence[dict[str, list[Image.Image]]]
         (prompt, data_url(first), data_url(last))
         for prompt, first, last in zip(prompts, whole[0], whole[-1], strict=False)
     ]
+
+
+def _growing(folder: RunFolder, tokens: Sequence[str], shown: Sequence[int]) -> list[tuple[str, list[tuple[str, str]]]]:
+    found = []
+    for stage in shown:
+        path = folder.step_sheet(stage)
+        rows = pictures_of(path) if path.exists() else {}
+        if rows:
+            found.append((tokens[stage], [(label, data_url(row[0])) for label, row in rows.items()]))
+    return found
 
 
 def smoothed(values: Sequence[float], share: float = 0.1) -> list[float]:

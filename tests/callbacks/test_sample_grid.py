@@ -28,6 +28,8 @@ def test_a_running_stage_is_drawn_every_few_steps_and_learns_the_same(
     assert list(drawn) == ["base model", "step 0", "step 1", "step 2"]
     assert [len(row) for row in drawn.values()] == [2] * 4
     after = pictures_of(watched / "samples" / "stage-1.png")["<new2> dog"]
+    page = (watched / "report.html").read_text("utf-8")
+    assert all(f"&lt;new2&gt;, {label}" in page for label in drawn)
     assert [picture.tobytes() for picture in drawn["step 2"]] == [picture.tobytes() for picture in after]
 
 

@@ -11,12 +11,14 @@ from cns_lightning.methods.cns import (
     Regularization,
     anchor_strengths,
     continual_lora_regularization,
-    function_space_regularization,
     gram,
     plain_two_anchor_regularization,
     prompts_in_context,
     two_anchor_regularization,
 )
+from cns_lightning.methods.deltas import SparseDelta
+from cns_lightning.methods.quadratic_form import QuadraticForm
+from cns_lightning.neurons.mask import NeuronMask
 
 VALUES = torch.tensor([0.5, -1.0, 2.0])
 SHIFT = torch.tensor([0.0, 3.0, -1.0])
@@ -54,14 +56,27 @@ def test_continual_lora_form_is_free_on_fresh_entries() -> None:
 
 
 def test_function_space_form_is_the_mean_change_of_outputs() -> None:
+    """Value and gradient, over two matrices with rows of all lengths, against the change of outputs itself."""
     generator = torch.Generator().manual_seed(0)
-    states = torch.randn(2, 7, 5, generator=generator)
-    moved, stood = (torch.randn(4, 5, generator=generator) for _ in range(2))
-    change = states.reshape(-1, 5) @ (moved - stood).T
-    expected = change.square().sum(1).mean()
-    assert function_space_regularization([moved], [stood], gram(states)).item() == pytest.approx(
-        expected.item(), rel=1e-5
-    )
+    states, earlier = torch.randn(2, 7, 30, generator=generator), torch.randn(3, 5, 30, generator=generator)
+    chances = torch.rand(40, 1, generator=generator)
+    bools = {name: torch.rand(40, 30, generator=generator) < chances for name in ("a", "b")}
+    bools["a"][3], bools["b"][5] = True, False
+    mask = NeuronMask.from_bools(bools)
+    shift = {name: torch.randn(40, 30, generator=generator) for name in mask.names}
+    values = torch.randn(mask.count(), generator=generator, requires_grad=True)
+    changes, parts = [], values.split([mask.counts()[name] for name in mask.names])
+    for name, part in zip(mask.names, parts, strict=True):
+        changes.append(torch.zeros(40, 30).masked_scatter(bools[name], part))
+    expected = torch.zeros(())
+    for name, change in zip(mask.names, changes, strict=True):
+        expected = expected + 2 * (states.flatten(0, 1) @ (shift[name] + change).T).square().sum(1).mean()
+        expected = expected + 3 * (earlier.flatten(0, 1) @ change.T).square().sum(1).mean()
+    form = QuadraticForm(mask, 2 * gram(states), shift, 3 * gram(earlier))
+    found = form(values)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    gradients = [torch.autograd.grad(each, values)[0] for each in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
 
 
 def _balanced(form: Regularization, values: torch.Tensor, **buffers: torch.Tensor) -> ConceptNeuronSelection:
@@ -123,11 +138,10 @@ def test_function_space_is_balanced_along_what_has_moved() -> None:
     together = torch.ones(2, 2)
     for direction, expected in (([1.0, 1.0], 2 * 2 * 0.05), ([1.0, -1.0], 1.0)):
         method = _balanced("function_space", 0.01 * torch.tensor(direction), general_gram=together)
-        delta = method.delta
-        method.delta = SimpleNamespace(  # type: ignore[assignment]
-            values=delta.values, weights=lambda delta=delta: {"any": delta.values[None]}
-        )
-        method.prior_matrices = [torch.zeros(1, 2)]  # type: ignore[assignment]
+        mask = NeuronMask.from_bools({"any": torch.ones(1, 2, dtype=torch.bool)})
+        delta = SparseDelta({"any": torch.zeros(1, 2)}, mask)
+        delta.values.data.copy_(method.delta.values)
+        method.delta = delta
         # In the second direction keys and values do not change at all.
         assert method._reference_gradient().item() == pytest.approx(expected)
 
@@ -137,16 +151,21 @@ def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
     states = [torch.randn(2, 7, 5, generator=generator) for _ in range(3)]
     grams = iter([gram(states[0]), gram(states[1]), gram(states[2])])
     method = ConceptNeuronSelection(regularization="function_space", context_prompts=0)
-    method.delta = SimpleNamespace(names=[], current=[])  # type: ignore[assignment]
     method._gram_of = lambda *_: next(grams)  # type: ignore[method-assign]
     entry = {"token": "<new1>", "class_word": "cat", "kind": "animal"}
     registry = SimpleNamespace(entries=[SimpleNamespace(sha256="a", **entry), SimpleNamespace(sha256="b", **entry)])
+    mask = NeuronMask.from_bools({"any": torch.ones(4, 5, dtype=torch.bool)})
+    weights = {"any": torch.zeros(4, 5)}
     context = SimpleNamespace(
-        registry=registry, prompts=(("one",), ("two",), ("now",)), calibration_prompts=("any",), base_weights={},
-        base=SimpleNamespace(device="cpu"),
+        registry=registry, prompts=(("one",), ("two",), ("now",)), calibration_prompts=("any",), mask=mask,
+        weights=weights, base_weights=weights,
     )  # fmt: skip
     method._prepare_function_space(context)  # type: ignore[arg-type]
-    assert torch.allclose(method.prior_gram, (gram(states[0]) + gram(states[1])) / 2)
+    change = torch.randn(4, 5, generator=generator)
+    asked = method.pretrained_strength * gram(states[2])
+    asked += method.prior_strength * (gram(states[0]) + gram(states[1])) / 2
+    expected = ((change @ asked) * change).sum()
+    torch.testing.assert_close(method.tie(change.flatten()), expected, rtol=1e-5, atol=1e-4)
     assert torch.allclose(method.general_gram, gram(states[2]))
 
 
