@@ -8,7 +8,7 @@ import subprocess
 import time
 from contextlib import contextmanager, suppress
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 IMPATIENT = 2.0
 """Seconds after which another Ctrl-C means that the processes shall end at once."""
+
+
+class Process(Protocol):
+    """What is asked of a process: that of `subprocess.Popen`."""
+
+    pid: int
+
+    def terminate(self) -> None:
+        """Asks it to stop."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+    def wait(self) -> int:
+        """Waits for its end and returns its exit code."""
+        ...
 
 
 class ChildProcesses:
@@ -38,7 +54,7 @@ class ChildProcesses:
         self.say = say
         self.is_stopping = self.is_cut_off = False
         self.since = 0.0
-        self.running: set[subprocess.Popen[Any]] = set()
+        self.running: set[Process] = set()
         self.lock = Lock()
 
     def run(self, command: Sequence[str], **keywords: Any) -> int | None:
@@ -48,10 +64,18 @@ class ChildProcesses:
             command: program and arguments.
             **keywords: keyword arguments of `subprocess.Popen`.
         """
+        return self.follow(lambda: subprocess.Popen(command, start_new_session=True, **keywords))
+
+    def follow(self, start: Callable[[], Process]) -> int | None:
+        """Starts a process, waits for its end and returns its exit code; None if it was not started.
+
+        Args:
+            start: starts it, in a session of its own.
+        """
         with self.lock:
             if self.is_stopping:
                 return None
-            process: subprocess.Popen[Any] = subprocess.Popen(command, start_new_session=True, **keywords)
+            process = start()
             self.running.add(process)
         if self.is_stopping:  # it came while the process was being started
             process.terminate()
@@ -78,7 +102,8 @@ class ChildProcesses:
         if not self.is_stopping:
             self.is_stopping, self.since = True, time.monotonic()
             for process in running:
-                process.terminate()
+                with suppress(ProcessLookupError):
+                    process.terminate()
             self.say(f"stopping; {len(running)} processes save what they have, Ctrl-C once more ends them at once")
         # A terminal that closes, or a scheduler, sends several in a row: a person is slower.
         elif number == signal.SIGINT and time.monotonic() - self.since > IMPATIENT:

@@ -1,10 +1,12 @@
-"""Carries out runs as processes of their own, so that each has its own peak memory; nothing finished is repeated."""
+"""Carries out runs as processes of their own, so that each has its own peak memory; nothing finished is repeated.
+
+On Linux they are forked from one process a place that has imported everything; elsewhere each starts anew.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,6 +16,7 @@ import torch
 
 from cns_lightning.errors import RunStopped, UserError
 from cns_lightning.experiments.child_processes import ChildProcesses
+from cns_lightning.experiments.warm_process import IS_POSSIBLE, PROGRAM, WarmProcess
 from cns_lightning.runs.folder import RunFolder, make_folder
 from cns_lightning.storage import read_json, write_json
 
@@ -37,8 +40,7 @@ def places_of(jobs: int) -> list[dict[str, str]]:
 
 def commands(run: Run) -> list[list[str]]:
     """Returns the command lines of a run: learn, then score."""
-    program = [sys.executable, "-m", "cns_lightning"]
-    return [[*program, "fit", *run.fit_arguments()], [*program, "test", *run.test_arguments()]]
+    return [[*PROGRAM, "fit", *run.fit_arguments()], [*PROGRAM, "test", *run.test_arguments()]]
 
 
 def environments(jobs: int, gpus: int, cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
@@ -82,14 +84,14 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
     failed: list[str] = []
     finished: list[Run] = []
     children = ChildProcesses(say)
-    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    free: SimpleQueue[Place] = SimpleQueue()
     for place in places:
-        free.put(place)
+        free.put(Place({**os.environ, **place}, children))
 
     def carry_out_one(run: Run) -> None:
         place = free.get()
         try:
-            is_done, is_new = _carried_out(run, {**os.environ, **place}, children)
+            is_done, is_new = _carried_out(run, place)
         except (RunStopped, UserError, OSError) as error:
             failed.append(f"{run.folder} ({error})")
         else:
@@ -101,6 +103,8 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
 
     with children.told_to_stop(), ThreadPoolExecutor(len(places)) as pool:
         list(pool.map(carry_out_one, runs))
+    for _ in places:
+        free.get().close()
     problem = f"{len(failed)} runs failed, see output.txt in their folders: {'; '.join(failed)}"
     if children.is_stopping:
         state = "at once, without saving" if children.is_cut_off else "and saved"
@@ -109,7 +113,35 @@ def carry_out(runs: list[Run], places: list[dict[str, str]], say: Callable[[str]
         raise RunStopped(problem)
 
 
-def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses) -> tuple[bool, bool]:
+class Place:
+    """Where one run after another is carried out.
+
+    Args:
+        environment: environment of the runs.
+        children: keeps account of what runs.
+    """
+
+    def __init__(self, environment: dict[str, str], children: ChildProcesses) -> None:
+        self.environment, self.children = environment, children
+        self.warm: WarmProcess | None = None
+
+    def run(self, command: list[str], output: Path) -> int | None:
+        """Runs a command and returns its exit code; None if it was not started because of a signal."""
+        words = len(PROGRAM)
+        if not IS_POSSIBLE or command[:words] != PROGRAM:
+            with output.open("ab") as file:
+                return self.children.run(command, stdout=file, stderr=file, env=self.environment)
+        # Not before there is something to do: a comparison that is finished starts nothing.
+        self.warm = warm = self.warm or WarmProcess(self.environment, output)
+        return self.children.follow(lambda: warm.start(command[words:], output))
+
+    def close(self) -> None:
+        """Ends what was kept for the next run."""
+        if self.warm is not None:
+            self.warm.close()
+
+
+def _carried_out(run: Run, place: Place) -> tuple[bool, bool]:
     """Carries out one run unless it is done; says whether it is done now, and whether anything was to do.
 
     Raises:
@@ -121,12 +153,11 @@ def _carried_out(run: Run, environment: dict[str, str], children: ChildProcesses
     is_same = mark.exists() and read_json(mark) == wanted
     if is_same and (RunFolder(run.folder).evaluation / "scores.json").exists():
         return True, False
-    with (run.folder / "output.txt").open("ab") as output:
-        for command in commands(run):
-            code = children.run(command, stdout=output, stderr=output, env=environment)
-            if children.is_stopping:
-                return False, False
-            if code:
-                raise RunStopped(f"{command[3]} ended with {code}")
+    for command in commands(run):
+        code = place.run(command, run.folder / "output.txt")
+        if place.children.is_stopping:
+            return False, False
+        if code:
+            raise RunStopped(f"{command[3]} ended with {code}")
     write_json(mark, wanted)
     return True, True

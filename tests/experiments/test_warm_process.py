@@ -1,0 +1,40 @@
+"""Commands forked from one process: each has its own output, exit code and end."""
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from cns_lightning.experiments.warm_process import IS_POSSIBLE, WarmProcess
+
+pytestmark = pytest.mark.skipif(not IS_POSSIBLE, reason="needs Linux")
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
+    """Returns a process that forks commands."""
+    started = WarmProcess(dict(os.environ), tmp_path_factory.mktemp("warm") / "imports.txt")
+    yield started
+    started.close()
+    assert started.server.returncode == 0
+
+
+def test_commands_have_their_own_output_and_exit_code(warm: WarmProcess, tmp_path: Path) -> None:
+    first = warm.start(["--version"], tmp_path / "version.txt")
+    assert first.wait() == 0
+    second = warm.start(["nonsense"], tmp_path / "nonsense.txt")
+    assert second.wait() == 2
+    assert first.pid != second.pid
+    assert (tmp_path / "version.txt").read_text("utf-8") == version("cns-lightning") + "\n"
+    assert "is not a command" in (tmp_path / "nonsense.txt").read_text("utf-8")
+
+
+def test_a_command_that_is_killed_says_so_and_the_next_one_runs(warm: WarmProcess, tmp_path: Path) -> None:
+    # It reads what nobody writes.
+    os.mkfifo(tmp_path / "pipe")
+    waiting = warm.start(["compare", "--config", str(tmp_path / "pipe"), "--out", str(tmp_path)], tmp_path / "a.txt")
+    waiting.kill()
+    assert waiting.wait() == -9
+    assert warm.start(["--version"], tmp_path / "b.txt").wait() == 0
