@@ -10,9 +10,10 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cns_lightning.analysis.concepts import capacity, masks_of
+from cns_lightning.neurons.overlap import overlap_of
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.report import charts
-from cns_lightning.report.facts import PHOTOS, RunFacts, gather, verdict
+from cns_lightning.report.facts import COLUMNS, PHOTOS, RunFacts, gather, verdict
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def page(folder: RunFolder) -> str:
     facts = gather(folder, registry)
     matrix, confusion = matrix_of(facts), ((facts.scores or {}).get("identity") or {}).get("confusion") or {}
     tokens = [token for token, _ in facts.concepts]
+    # Where everything is moved, nothing was chosen.
+    chosen = {token: mask for token, mask in masks_of(registry.records).items() if mask.count() < mask.total()}
     known = [value for row in matrix for value in row if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     seconds = sum(sum(stage["seconds"].values()) for stage in facts.timings.values())
@@ -68,8 +71,9 @@ def page(folder: RunFolder) -> str:
             "losses": charts.losses(facts.rows) if facts.rows else "",
             "fixed_noise": charts.fixed_noise(facts.rows),
             "forgetting": charts.forgetting(matrix, tokens) if len(matrix) > 1 else "",
-            "room": _room(registry),
+            "room": charts.room(capacity(chosen)) if chosen else "",
         },
+        overlap=overlap_of(chosen) if 2 <= len(chosen) <= COLUMNS else None,
         costs={"headings": HEADINGS, "rows": costs(facts)},
         commands=commands(folder, registry),
         settings=yaml.safe_dump(facts.settings, sort_keys=False, allow_unicode=True),
@@ -89,12 +93,6 @@ def matrix_of(facts: RunFacts) -> Matrix:
     """Returns CLIP-I of concept i after stage t, from the evaluation, else from the monitor; empty without either."""
     matrix = (facts.scores or {}).get("matrix")
     return matrix or [row["clip_i"] for row in facts.monitor or []]
-
-
-def _room(registry: NeuronRegistry) -> str:
-    masks = masks_of(registry.records)
-    chosen = {token: mask for token, mask in masks.items() if mask.count() < mask.total()}
-    return charts.room(capacity(chosen)) if chosen else ""
 
 
 def costs(facts: RunFacts) -> list[list[tuple[str, Any]]]:

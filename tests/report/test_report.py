@@ -59,6 +59,15 @@ def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_overlap_is_that_of_the_masks(run: Path) -> None:
+    first, second = (record.mask for record in NeuronRegistry.load(run / "registry").records)
+    assert first is not None
+    assert second is not None
+    shared = f"{first.iou(second):.2f}"
+    rows = Page((run / "report.html").read_text("utf-8")).tables["overlap"]
+    assert rows == [["", "<new1>", "<new2>"], ["<new1>", "", shared], ["<new2>", shared, ""]]
+
+
 def test_costs_are_those_of_the_run(run: Path) -> None:
     stages = read_json(run / "timings.json")["stages"]
     rows = Page((run / "report.html").read_text("utf-8")).tables["costs"][1:]

@@ -16,6 +16,7 @@ from cns_lightning.miniature.training.caption_tokens import CaptionTokens
 from cns_lightning.miniature.training.latent_targets import PatchComponents, patch_components
 from cns_lightning.miniature.training.loop import Schedule, TrainingLoop
 from cns_lightning.miniature.training.picture_pool import PicturePool, open_pool, render_pool
+from cns_lightning.storage import fingerprint, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -127,20 +128,28 @@ def target_components(recipe: Recipe) -> PatchComponents:
     return patch_components(pixels)
 
 
-def pool_latents(recipe: Recipe, pool: PicturePool, autoencoder: Any) -> Tensor:
-    """Returns the latents of a whole pool, unscaled, shape (pictures, 16, 16, 16), float16.
+def pool_latents(recipe: Recipe, kind: str, autoencoder: Any) -> Tensor:
+    """Returns the latents of a whole pool, unscaled, shape (pictures, 16, 16, 16), float16; kept beside its pictures.
 
     They come from the very encoder that is shipped. What it was taught to aim at looks alike and is not: the signs and
     the order of principal components are those of one pool, and a UNet trained on those of another pool exchanged blue
     and yellow in every picture.
     """
+    pool, encoder = recipe.pool(kind), fingerprint(autoencoder.state_dict())
+    path = recipe.work / f"{kind}-latents.safetensors"
+    if path.exists():
+        tensors, facts = read_tensors(path)
+        if facts == {"encoder": encoder, "pictures": str(len(pool.captions))}:
+            return tensors["latents"].to(recipe.device)
     parts = []
     for start in range(0, len(pool.captions), 200):
         pixels = torch.from_numpy(pool.pixels[start : start + 200]).to(recipe.device)
         pixels = pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            parts.append(autoencoder.encode(pixels).latent_dist.mean.half())
-    return torch.cat(parts)
+            parts.append(autoencoder.encode(pixels).latent_dist.mean.half().contiguous())
+    latents = torch.cat(parts)
+    write_tensors(path, {"latents": latents.cpu()}, {"encoder": encoder, "pictures": str(len(pool.captions))})
+    return latents
 
 
 def timestep_probabilities(alphas_cumprod: Tensor, most: float = 5.0, uniform: float = 0.4) -> Tensor:
@@ -218,7 +227,7 @@ def train_diffusion(
     torch.manual_seed(recipe.seed + 1)
     autoencoder.to(recipe.device, memory_format=torch.channels_last)
     pools = {kind: recipe.pool(kind) for kind in SHARES}
-    latents = {kind: pool_latents(recipe, pool, autoencoder) for kind, pool in pools.items()}
+    latents = {kind: pool_latents(recipe, kind, autoencoder) for kind in pools}
     scaling_factor = 1 / float(latents["base"][:5000].float().std())
     model: Any = architecture.build_unet()
     model.to(recipe.device).train()
