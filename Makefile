@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
+JOBS ?= 2
 # What parses, loads, learns, goes on and draws: where the libraries meet.
 QUICK := tests/cli tests/diffusion tests/registry tests/evaluation tests/test_configs.py tests/test_pipeline.py \
 	--ignore tests/cli/test_bad_input.py --ignore tests/evaluation/test_evaluate.py
@@ -28,8 +29,8 @@ demo: $(STAMP) ## learn seven concepts on the model that ships with the project
 		--n 4 --out runs/demo/generated.png
 	@echo "new pictures: runs/demo/generated.png    what was learned, stage by stage: runs/demo/report.html"
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, JOBS of their files at a time
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)

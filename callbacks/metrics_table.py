@@ -47,7 +47,6 @@ class MetricsTable(Callback):
         self.every_steps = every_steps
         self.fixed_noise_every_steps, self.fixed_noise_samples = fixed_noise_every_steps, fixed_noise_samples
         self.batch: tuple[int, dict[str, Any]] = (-1, {})
-        self.mean_loss: float | None = None
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
         self.rates = ("", "")
@@ -104,7 +103,9 @@ class MetricsTable(Callback):
             return
         values = {name: float(value) / self.count for name, value in self.sums.items()}
         means = {name: f"{value:.8g}" for name, value in values.items()}
-        self.sums, self.count, self.mean_loss = {}, 0, values.get("loss")
+        self.sums, self.count = {}, 0
+        # On the host now: the progress line need not wait for a step.
+        module.recent_loss = values.get("loss")
         if not trainer.is_global_zero:
             return
         every = self.fixed_noise_every_steps

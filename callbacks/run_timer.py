@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch import Callback
 
 from cns_lightning.module import continual
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+from cns_lightning.training.peak_memory import peak_memory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -74,21 +68,3 @@ class RunTimer(Callback):
         self.phase, self.since = phase, now
         if phase is not None:
             self.stage, self.concept = stage, continual(module).sequence.concepts[stage].token
-
-
-def peak_memory() -> dict[str, int]:
-    """Returns the peak memory of the process so far in bytes: resident, and on the GPU where there is one."""
-    peak = {"resident": peak_resident()}
-    if torch.cuda.is_available():
-        peak["gpu"] = torch.cuda.max_memory_allocated()
-    return peak
-
-
-def peak_resident() -> int:
-    """Returns the peak of this process's resident memory in bytes."""
-    if resource is None:
-        import psutil
-
-        return cast("Any", psutil.Process().memory_info()).peak_wset
-    # Kilobytes, but for macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from cns_lightning.callbacks.metrics_table import MetricsTable
-from cns_lightning.callbacks.run_timer import peak_memory
 from cns_lightning.module import continual
 from cns_lightning.progress import ProgressDisplay, as_clock
 from cns_lightning.ranges import Count, NonNegative
 from cns_lightning.runs.folder import RunFolder
+from cns_lightning.training.peak_memory import peak_memory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -97,17 +96,12 @@ class SequenceProgress(Callback):
         later = range(module.stage + 1, len(module.sequence.concepts))
         overhead = self.other_seconds / (self.stages_ended + 1)
         sequence_left = stage_left + sum(module.data.steps_of(stage) * pace + overhead for stage in later)
+        said = "" if module.recent_loss is None else f"loss {module.recent_loss:.4f}, "
         return (
-            f"{self._title(trainer, module.stage)}: training {module.step}/{steps}, {self._loss(trainer)}"
+            f"{self._title(trainer, module.stage)}: training {module.step}/{steps}, {said}"
             f"{as_pace(pace)}, peak {max(peak_memory().values()) / 1e9:.1f} GB, "
             f"stage {as_clock(stage_left)} left, sequence {as_clock(sequence_left)} left"
         )
-
-    def _loss(self, trainer: Trainer) -> str:
-        """Returns the mean loss of the newest row of metrics: it is on the host already, no step waits for it."""
-        tables = [each for each in trainer.callbacks if isinstance(each, MetricsTable)]  # type: ignore[attr-defined]
-        known = tables[0].mean_loss if tables else None
-        return "" if known is None else f"loss {known:.4f}, "
 
 
 def as_pace(seconds: float) -> str:

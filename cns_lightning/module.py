@@ -56,6 +56,7 @@ class ContinualPersonalization(LightningModule):
         concept_neurons: the mask of the running stage's concept by token, once it is selected.
         armed: the mask that the next stage trains, once `MaskFreezing` has armed it.
         notices, recent_notices: what the running step tells the host; what has come of it since the step before.
+        recent_loss: mean loss of the newest row of metrics, once there is one.
 
     Args:
         method: method of the run.
@@ -84,6 +85,7 @@ class ContinualPersonalization(LightningModule):
         self.armed: NeuronMask | None = None
         self.calibration_prompts: tuple[str, ...] = ()
         self.recent_notices: list[Notice] = []
+        self.recent_loss: float | None = None
         self.placeholder = nn.Parameter(torch.zeros(1))
         self._base: BaseModel | None = None
 

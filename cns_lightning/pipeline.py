@@ -52,8 +52,7 @@ def load_pipeline(
     """
     folder = RunFolder.existing(Path(run_dir))
     registry = NeuronRegistry.load(folder.registry if snapshot is None else folder.snapshot(snapshot))
-    if strengths:
-        check_strengths(strengths, registry, upto)
+    check_strengths(strengths or {}, registry, upto)
     source = base_model or registry.base_model
     base = BaseModel.load(source)
     registry.check_base(base.fingerprints(), source)
@@ -83,7 +82,7 @@ def check_strengths(strengths: Mapping[str, float], registry: NeuronRegistry, up
         UserError: if the concepts are fused, there is none of a token, it is not taken in, or it moves no weights.
     """
     later = registry.later(upto) if upto is not None else []
-    if registry.fused_by is not None:
+    if strengths and registry.fused_by is not None:
         method = registry.fused_by.rsplit(".", 1)[-1]
         raise UserError("strength", f"{method} fuses concepts, so none of them can be weakened alone", "Leave it out")
     for token in strengths:

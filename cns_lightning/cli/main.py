@@ -13,12 +13,15 @@ from cns_lightning.cli.help import FIT_HELP
 from cns_lightning.errors import EXIT_DONE, EXIT_ERROR, EXIT_USER_ERROR, RunStopped, UserError
 
 COMMANDS = {
+    "init": ("cns_lightning.cli.init", "write a sequence file for folders of pictures"),
+    "doctor": ("cns_lightning.cli.doctor", "what would stop or spoil a fit, before it starts"),
     "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
     "test": ("cns_lightning.cli.test", "draw every evaluation prompt and score the pictures"),
     "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
     "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
     "analyze": ("cns_lightning.cli.analyze", "what concepts move, have in common and leave free"),
     "report": ("cns_lightning.cli.report", "one page: what was learned, and whether earlier concepts are still there"),
+    "export": ("cns_lightning.cli.export", "what was learned, for ComfyUI, A1111, InvokeAI, diffusers or peft"),
     "compare": ("cns_lightning.cli.compare", "several methods on the same sequences: a table of quality and cost"),
     "search": ("cns_lightning.cli.search", "try settings of several methods, as many of each"),
     "launch": ("cns_lightning.cli.launch", "run fit as a job of SLURM, or an array of them"),

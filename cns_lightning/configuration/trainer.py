@@ -14,7 +14,9 @@ from cns_lightning.callbacks.mask_freezing import MaskFreezing
 from cns_lightning.callbacks.stop_signals import handlers_kept
 from cns_lightning.configuration.errors import lightning_explained
 from cns_lightning.configuration.usual_callbacks import completed
-from cns_lightning.errors import UserError
+from cns_lightning.doctor.examination import PlannedRun, quick_findings
+from cns_lightning.doctor.findings import Severity
+from cns_lightning.errors import Problems, UserError
 from cns_lightning.report.report import write_report
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.training.position import Position
@@ -96,6 +98,8 @@ class ContinualTrainer(Trainer):
         datamodule.learned = run.learned
         checkpoint, count = newest_checkpoint(run.folder.last_checkpoint, say), len(run.sequence.concepts)
         is_finished = checkpoint is not None and _finished_stages(checkpoint) >= count
+        if not is_finished:
+            say_what_was_found(run)
         for sentence in () if is_finished else datamodule.check_pictures():
             say(sentence)
         with _writing(run):
@@ -120,6 +124,21 @@ class ContinualTrainer(Trainer):
         if self.run is None:
             raise RuntimeError("this trainer has no run; make it with continual_trainer")
         return self.run
+
+
+def say_what_was_found(run: CheckedRun) -> None:
+    """Says what a look at the headers of pictures, at words and at the machine finds worth a look; `doctor` says more.
+
+    Raises:
+        UserError: for what would stop the run later, such as a full disk.
+    """
+    problems = Problems()
+    for finding in quick_findings(PlannedRun(run.sequence, run.learned, run.config, run.folder)):
+        if finding.severity is Severity.STOPS:
+            problems.add(finding.place, finding.problem, finding.remedy)
+        elif finding.severity is Severity.WARNING:
+            say(str(finding))
+    problems.raise_if_any()
 
 
 def _listed(value: Any) -> list[Any]:

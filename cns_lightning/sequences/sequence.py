@@ -25,7 +25,7 @@ HEIF_SUFFIXES = (".heic", ".heif")
 """Read where pillow-heif is installed."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 WINDOWS_FILES = ("thumbs.db", "desktop.ini")
-FEWEST_PICTURES, MOST_PICTURES = 3, 20
+FEWEST_PICTURES = 3
 LONGEST_TOKEN = 60
 TOKEN = re.compile(r"<[^<>\s]+>")
 SEQUENCE_KEYS = ("name", "concepts", "prompts")
@@ -262,12 +262,9 @@ def _check_pictures(problems: Problems, where: str, folder: Path) -> None:
     count = len(picture_files(folder))
     if count < FEWEST_PICTURES:
         beside = left_out(folder)
-        problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
+        problem = f"{folder} holds {count} pictures, at least {FEWEST_PICTURES} are needed"
         problem += f"; left out: {beside}" if beside else ""
         problems.add(where, problem, "Add pictures, or remove the concept")
-    elif count > MOST_PICTURES:
-        problem = f"{folder} holds {count} pictures, {FEWEST_PICTURES}-{MOST_PICTURES} are needed"
-        problems.add(where, problem, "Move the less telling ones to another folder")
 
 
 def _check_tokens(problems: Problems, path: Path, concepts: list[Concept | None]) -> None:

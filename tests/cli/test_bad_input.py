@@ -110,7 +110,7 @@ def test_no_permission_to_write(
 ) -> None:
     (tmp_path / "file").touch()
     said = refused(capsys, arguments(tiny_base_model, sequence, tmp_path / "file" / "run"))
-    assert "cannot be written to" in said
+    assert f"{tmp_path / 'file'} is a file. Choose another folder" in said
 
 
 def test_missing_base_model(sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,7 +208,9 @@ def test_appended_concept_equals_a_sequence_with_it_from_the_start(
 def test_metrics_have_a_row_a_stage_at_least(finished: tuple[Path, Path, Path]) -> None:
     lines = (finished[2] / "metrics.csv").read_text("utf-8").splitlines()
     assert lines[0].startswith("step,stage,concept")
-    assert [line.split(",")[1] for line in lines[1:]] == ["0", "1"]
+    # One before a stage's first step, with the fixed noise's loss alone, and one at its end.
+    assert [line.split(",")[1] for line in lines[1:]] == ["0", "0", "1", "1"]
+    assert [bool(line.split(",")[4]) for line in lines[1:]] == [False, True] * 2
 
 
 def test_tensorboard_logs_the_loss_by_config(tiny_base_model: Path, tmp_path: Path) -> None:

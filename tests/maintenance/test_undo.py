@@ -73,7 +73,9 @@ def test_removing_leaves_a_model_of_the_others_and_learning_goes_on(
     pretrained = NeuronRegistry.load(whole / "registry")._loaded_base_weights()
     left = NeuronRegistry.load(run / "registry").weights()
     assert all(torch.equal(left[name], weight) for name, weight in alone.weights(base=pretrained).items())
-    assert [row["concept"] for row in read_rows(run / "metrics.csv")] == ["<new1>", "<new3>"]
+    rows = read_rows(run / "metrics.csv")
+    assert [row["concept"] for row in rows] == ["<new1>"] * 2 + ["<new3>"] * 2
+    assert [row["step"] for row in rows] == ["0", "3", "3", "6"]
     assert main(arguments(base, sequence, run)) == 2
     assert "concepts[1].token was '<new3>'" in capsys.readouterr().err
     longer = yaml.safe_load(sequence.read_text("utf-8"))
@@ -83,7 +85,7 @@ def test_removing_leaves_a_model_of_the_others_and_learning_goes_on(
     path.write_text(yaml.safe_dump(longer), "utf-8")
     assert main(arguments(base, path, run)) == 0
     assert NeuronRegistry.load(run / "registry").tokens == ["<new1>", "<new3>", "<new4>"]
-    assert [row["step"] for row in read_rows(run / "metrics.csv")] == ["3", "6", "9"]
+    assert [row["step"] for row in read_rows(run / "metrics.csv")] == ["0", "3", "3", "6", "6", "9"]
 
 
 def test_an_undo_that_died_half_way_is_refused_and_can_be_finished(

@@ -1,0 +1,1 @@
+"""What would stop or spoil a run, seen before it starts: pictures, tokens, prompts, disk, memory, SLURM."""

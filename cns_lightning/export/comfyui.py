@@ -1,0 +1,274 @@
+"""``comfyui``: a workflow that draws a prompt, and boxes with prompts of their own, with the files of ``webui``.
+
+The file has the format of ComfyUI's API: nodes by id, which its page opens as well. A box becomes an area with a
+prompt of its own, beside the prompt of the whole picture.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cns_lightning.errors import Problems, UserError
+from cns_lightning.export.family import VELOCITY
+from cns_lightning.export.tokens import token_stems
+from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
+from cns_lightning.sequences.sequence import TOKEN
+from cns_lightning.storage import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cns_lightning.diffusion.regions import Region
+    from cns_lightning.export.learned import Learned, LearnedModel
+    from cns_lightning.export.package import Say
+
+FORMAT = "comfyui"
+SAMPLERS = {
+    "DDIMScheduler": ("ddim", "ddim_uniform"),
+    "EulerAncestralDiscreteScheduler": ("euler_ancestral", "normal"),
+    "DPMSolverMultistepScheduler": ("dpmpp_2m", "normal"),
+    "UniPCMultistepScheduler": ("uni_pc", "normal"),
+    "LMSDiscreteScheduler": ("lms", "normal"),
+    "HeunDiscreteScheduler": ("heun", "normal"),
+}
+"""Sampler and schedule for a scheduler of diffusers; Euler for those that ComfyUI does not have."""
+EULER = ("euler", "normal")
+Link = list[Any]
+"""Output of a node: its id, and the number of the output."""
+
+
+@dataclass(frozen=True)
+class WorkflowOptions:
+    """What a user may choose.
+
+    Attributes:
+        out: the file.
+        name: name of the weight files, as ``webui`` writes them.
+        prompts: at least one; each is drawn.
+        regions: boxes with prompts of their own, in every picture.
+        negative_prompt: what no picture shall show.
+        seed: seed of the sampler.
+        pictures: number of pictures of each prompt.
+        steps: steps of the sampler; None as in the run's samples.
+        guidance: scale of guidance; None as in the run's samples.
+        per_concept: load a weight file a concept.
+    """
+
+    out: Path
+    name: str
+    prompts: Sequence[str]
+    regions: Sequence[Region] = ()
+    negative_prompt: str = ""
+    seed: int = 0
+    pictures: int = 1
+    steps: int | None = None
+    guidance: float | None = None
+    per_concept: bool = False
+
+
+@dataclass
+class Workflow:
+    """Nodes by id, in the format of ComfyUI's API."""
+
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, kind: str, title: str, **inputs: Any) -> str:
+        """Adds a node and returns its id.
+
+        Args:
+            kind: class of the node.
+            title: what the page calls it.
+            **inputs: values, or outputs of other nodes.
+        """
+        number = str(len(self.nodes) + 1)
+        self.nodes[number] = {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
+        return number
+
+
+def check_file(out: Path) -> None:
+    """Refuses a name that no workflow can have.
+
+    Raises:
+        UserError: if it does not end in .json, or is a folder.
+    """
+    if out.suffix.lower() != ".json":
+        raise UserError("--out", f"{out} does not end in .json", "Give a name such as workflow.json")
+    if out.is_dir():
+        raise UserError("--out", f"{out} is a folder", "Give a name such as workflow.json")
+
+
+def check_prompts(learned: Learned, options: WorkflowOptions) -> None:
+    """Refuses prompts with tokens that are not exported: ComfyUI would read them as plain letters.
+
+    Raises:
+        UserError: if there is no prompt; or naming every such token.
+    """
+    if not options.prompts:
+        raise UserError("--prompt", "is missing, and a workflow draws one", 'Give one, such as "a photo of <new1> cat"')
+    known = [concept.token for concept in learned.concepts]
+    asked = [(f"--prompt {prompt!r}", prompt) for prompt in options.prompts]
+    asked.append(("--negative-prompt", options.negative_prompt))
+    for region in options.regions:
+        asked += [(f"--region {region.prompt!r}", text) for text in (region.prompt, region.negative_prompt)]
+    problems = Problems()
+    for where, prompt in asked:
+        for token in dict.fromkeys(TOKEN.findall(prompt)):
+            if token.lower() not in {each.lower() for each in known}:
+                near = difflib.get_close_matches(token, known, 1)
+                guess = f"Did you mean {near[0]}? " if near else ""
+                problems.add(where, f"names {token}, which is not exported", f"{guess}There are {', '.join(known)}")
+    problems.raise_if_any()
+
+
+def export_comfyui(learned: Learned, options: WorkflowOptions, base_model: str | None, say: Say) -> list[str]:
+    """Writes a workflow.
+
+    Args:
+        learned: the exported concepts.
+        options: what the user chose.
+        base_model: where the base model is now; None where the run had it.
+        say: tells how things stand.
+
+    Returns:
+        Lines for the user, the next step last.
+
+    Raises:
+        UserError: if a prompt names an unknown token, concepts have no part of their own, or the file cannot be
+            written.
+    """
+    check_file(options.out)
+    check_prompts(learned, options)
+    if options.per_concept:
+        learned.check_adds_up("--per-concept")
+    model = learned.load(base_model)
+    stems = token_stems([each.token for each in learned.concepts], model.base.tokenizers[0])
+    say(f"writing {options.out}")
+    was_there = options.out.exists()
+    write_json(options.out, workflow(model, options, stems).nodes)
+    files = [f"{name}.safetensors in models/loras" for name in network_names(learned, options, stems)]
+    files.append(f"{', '.join(f'{stem}.safetensors' for stem in stems.values())} in models/embeddings")
+    parts = " --per-concept" if options.per_concept else ""
+    return [
+        f"{'replaced' if was_there else 'wrote'} {options.out}",
+        f"needs {' and '.join(files)}: export --format webui{parts} --name {options.name} writes them",
+        f"next: drop {options.out} onto the page of ComfyUI, choose the base model {model.base_name} in the first "
+        "node, and queue it",
+    ]
+
+
+def network_names(learned: Learned, options: WorkflowOptions, stems: Mapping[str, str]) -> list[str]:
+    """Returns the names of the weight files, without ending, as ``webui`` writes them."""
+    if not learned.moves_weights:
+        return []
+    if not options.per_concept:
+        return [options.name]
+    return [f"{options.name}-{stems[each.token]}" for each in learned.concepts if each.moves_weights]
+
+
+def workflow(model: LearnedModel, options: WorkflowOptions, stems: Mapping[str, str]) -> Workflow:
+    """Builds the nodes: base model, weight files, prompts and boxes, sampler, pictures.
+
+    Args:
+        model: what was learned.
+        options: what the user chose.
+        stems: how ComfyUI calls the tokens, by token.
+    """
+    flow = Workflow()
+    file = (
+        model.base_name
+        if model.base_name.endswith(".safetensors")
+        else f"{model.base_name.replace('/', '-')}.safetensors"
+    )
+    checkpoint = flow.add("CheckpointLoaderSimple", f"base model: {model.base_name}", ckpt_name=file)
+    unet: Link = [checkpoint, 0]
+    for name in network_names(model.learned, options, stems):
+        node = flow.add("LoraLoaderModelOnly", name, model=unet, lora_name=f"{name}.safetensors", strength_model=1.0)
+        unet = [node, 0]
+    scheduler = model.base.scheduler
+    if model.family.prediction == VELOCITY:
+        zero = bool(scheduler.config.get("rescale_betas_zero_snr", False))
+        node = flow.add("ModelSamplingDiscrete", "predicts v", model=unet, sampling=VELOCITY, zsnr=zero)
+        unet = [node, 0]
+    texts = _Texts(flow, [checkpoint, 1], stems)
+    positive_boxes = [texts.box(region, region.prompt) for region in options.regions]
+    negative = texts.whole(options.negative_prompt, "negative prompt")
+    for region in options.regions:
+        if region.negative_prompt:
+            negative = texts.combined(negative, texts.box(region, region.negative_prompt))
+    side = model.base.resolution
+    empty = flow.add("EmptyLatentImage", "size", width=side, height=side, batch_size=options.pictures)
+    kept = RunConfig.find(model.learned.folder)
+    steps, guidance = (USUAL_STEPS, USUAL_GUIDANCE) if kept is None else kept.sampling
+    sampler, schedule = SAMPLERS.get(type(scheduler).__name__, EULER)
+    if scheduler.config.get("use_karras_sigmas"):
+        schedule = "karras"
+    for prompt in options.prompts:
+        positive = texts.whole(prompt, "prompt")
+        for box in positive_boxes:
+            positive = texts.combined(positive, box)
+        drawn = flow.add(
+            "KSampler",
+            "sampler",
+            model=unet,
+            positive=positive,
+            negative=negative,
+            latent_image=[empty, 0],
+            seed=options.seed,
+            steps=options.steps or steps,
+            cfg=guidance if options.guidance is None else options.guidance,
+            sampler_name=sampler,
+            scheduler=schedule,
+            denoise=1.0,
+        )
+        decoded = flow.add("VAEDecode", "to pixels", samples=[drawn, 0], vae=[checkpoint, 2])
+        flow.add("SaveImage", "pictures", images=[decoded, 0], filename_prefix=options.name)
+    return flow
+
+
+@dataclass
+class _Texts:
+    flow: Workflow
+    clip: Link
+    stems: Mapping[str, str]
+
+    def whole(self, prompt: str, title: str) -> Link:
+        text = in_comfyui(prompt, self.stems)
+        return [self.flow.add("CLIPTextEncode", title, text=text, clip=self.clip), 0]
+
+    def box(self, region: Region, prompt: str) -> Link:
+        left, top, right, bottom = region.box
+        area = self.flow.add(
+            "ConditioningSetAreaPercentage",
+            f"box {left:g},{top:g},{right:g},{bottom:g}",
+            conditioning=self.whole(prompt, "prompt of a box"),
+            width=round(right - left, 6),
+            height=round(bottom - top, 6),
+            x=left,
+            y=top,
+            strength=1.0,
+        )
+        return [area, 0]
+
+    def combined(self, one: Link, other: Link) -> Link:
+        return [self.flow.add("ConditioningCombine", "both", conditioning_1=one, conditioning_2=other), 0]
+
+
+def in_comfyui(prompt: str, stems: Mapping[str, str]) -> str:
+    """Writes a prompt as ComfyUI reads it: a token by its file, free of punctuation, and brackets as plain letters.
+
+    Args:
+        prompt: a prompt as `generate` reads it.
+        stems: names of the tokens' files, by token.
+    """
+    lowered = {token.lower(): stem for token, stem in stems.items()}
+    plain = re.sub(r"([()])", r"\\\1", prompt)
+
+    def named(match: re.Match[str]) -> str:
+        stem = lowered.get(match[0].lower())
+        return match[0] if stem is None else f" embedding:{stem} "
+
+    return re.sub(r" {2,}", " ", TOKEN.sub(named, plain)).strip()
