@@ -10,12 +10,14 @@ import random
 import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
 from benchmarks.scoring import Judge, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
+from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.sheets import grid, pictures_of
 from cns_lightning.miniature.world import sampling
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
@@ -79,6 +81,24 @@ def seconds(folder: RunFolder) -> str:
     )
 
 
+def film_strip(run: RunFolder, sequence: Sequence) -> Image.Image:
+    """Lays out a row a concept: a photo, then what was drawn of it after every stage from one seed.
+
+    Read from left to right a row shows whether a concept is forgotten; where it was not learned yet it is empty.
+    """
+    count = len(sequence.concepts)
+    sheets = [pictures_of(run.sample_sheet(stage)) for stage in range(count)]
+    side = next(iter(sheets[0].values()))[0].size
+    rows = []
+    for number, concept in enumerate(sequence.concepts):
+        photo = ImageOps.fit(read_concept_pictures(concept)[0].image, side)
+        label = f"{concept.token} {concept.class_word}"
+        drawn = [sheet[label][0] for sheet in sheets[number:]]
+        rows.append([photo, *[Image.new("RGB", side, "white")] * number, *drawn])
+    labels = [f"{concept.token} {concept.class_word}" for concept in sequence.concepts]
+    return grid(rows, labels, ["a photo", *(f"after {number}" for number in range(1, count + 1))])
+
+
 def main() -> None:
     """Reads the command line, measures, and writes the figures into the document."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -91,10 +111,9 @@ def main() -> None:
     sequence = Sequence.read(sequence_path(arguments.set))
     table = measure(arguments.run, sequence, arguments.pictures, arguments.prompts)
     command = " ".join(["python -m benchmarks.demo", *sys.argv[1:]])
-    picture = "![the last stage: a row a concept, a row of prompts that name none](demo.jpg)"
+    picture = "![a row a concept: a photo, then the same prompt and seed after every stage](demo.jpg)"
     write_section(arguments.out, "demo", f"`{command}`\n\n{table}\n{picture}\n")
-    last = RunFolder(arguments.run).samples / f"stage-{len(sequence.concepts) - 1}.png"
-    Image.open(last).save(arguments.out.parent / "demo.jpg", quality=80)
+    film_strip(RunFolder(arguments.run), sequence).save(arguments.out.parent / "demo.jpg", quality=88)
     print(table)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 UNNAMED = "runs/unnamed"
 """Run folder that is looked at where none is given; nothing is written there."""
+WITHOUT_RUN = ("required: run", "Option 'run' is required")
+"""What jsonargparse says where --run is missing; its earlier versions the second."""
 FOLLOWING = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What libraries raise for settings that `fit` would have refused before."""
 LINE = 120
@@ -128,7 +130,7 @@ def _parsed(words: list[str]) -> tuple[Any, list[Finding]]:
             with lightning_explained():
                 return _made([*words, *more])
         except ConfigurationMistake as mistake:
-            if more or "required: run" not in str(mistake):
+            if more or not any(said in str(mistake) for said in WITHOUT_RUN):
                 raise explained(mistake, words) from mistake
     raise AssertionError
 

@@ -16,7 +16,6 @@ from cns_lightning.user_files import composed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cns_lightning.diffusion.regions import Region
     from cns_lightning.export.learned import Learned
     from cns_lightning.export.package import Say
 
@@ -171,13 +170,14 @@ def _files(arguments: argparse.Namespace, learned: Learned, name: str, say: Say)
 
 
 def _workflow(arguments: argparse.Namespace, learned: Learned, name: str, say: Say) -> list[str]:
+    from cns_lightning.diffusion.regions import read_regions
     from cns_lightning.export.comfyui import WorkflowOptions, export_comfyui
 
     options = WorkflowOptions(
         out=arguments.out,
         name=name,
         prompts=arguments.prompt or [],
-        regions=_regions(arguments.region or []),
+        regions=read_regions(arguments.region or []),
         negative_prompt=arguments.negative_prompt or "",
         seed=arguments.seed or 0,
         pictures=arguments.n or 1,
@@ -186,16 +186,3 @@ def _workflow(arguments: argparse.Namespace, learned: Learned, name: str, say: S
         per_concept=bool(arguments.per_concept),
     )
     return export_comfyui(learned, options, arguments.base_model, say)
-
-
-def _regions(given: list[str]) -> list[Region]:
-    from cns_lightning.diffusion.regions import Region
-
-    regions, problems = [], Problems()
-    for text in given:
-        try:
-            regions.append(Region.read(text))
-        except UserError as error:
-            problems.add(error.where, error.problem, error.remedy)
-    problems.raise_if_any()
-    return regions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from cns_lightning.cli.arguments import at_least, finite_number, path_argument, 
 from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
+from cns_lightning.sequences.asked import check_prompts
 from cns_lightning.sequences.sequence import TOKEN
 from cns_lightning.user_files import composed
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
     from transformers import CLIPTokenizer
-
-    from cns_lightning.diffusion.regions import Region
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,14 +98,16 @@ def run(argv: list[str]) -> int:
     check_seeds(seeds)
     folder = RunFolder.existing(arguments.run)
     check_places(arguments, folder)
-    regions, strengths = read_regions(arguments.region), read_strengths(arguments.strength)
+    strengths = read_strengths(arguments.strength)
     # Here, so that --help does not wait for torch.
     from cns_lightning.diffusion.devices import available_device
+    from cns_lightning.diffusion.regions import read_regions
     from cns_lightning.diffusion.sampling import check_steps, generate
     from cns_lightning.pipeline import check_strengths, load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
 
+    regions = read_regions(arguments.region)
     asked = [(f"--prompt {prompt!r}", prompt) for prompt in arguments.prompt]
     asked.append(("--negative-prompt", arguments.negative_prompt))
     for given, region in zip(arguments.region, regions, strict=True):
@@ -171,24 +171,6 @@ def check_places(arguments: argparse.Namespace, folder: RunFolder) -> None:
         make_folder(folder.generated, str(folder.generated))
 
 
-def read_regions(given: Sequence[str]) -> list[Region]:
-    """Reads every --region.
-
-    Raises:
-        UserError: naming every one that cannot be used.
-    """
-    from cns_lightning.diffusion.regions import Region
-
-    regions, problems = [], Problems()
-    for text in given:
-        try:
-            regions.append(Region.read(text))
-        except UserError as error:
-            problems.add(error.where, error.problem, error.remedy)
-    problems.raise_if_any()
-    return regions
-
-
 def read_strengths(given: Sequence[str]) -> dict[str, float]:
     """Reads every --strength, a factor by token.
 
@@ -213,34 +195,6 @@ def read_strengths(given: Sequence[str]) -> dict[str, float]:
     return strengths
 
 
-def check_prompts(asked: Sequence[tuple[str, str]], tokens: Sequence[str], upto: str | None) -> None:
-    """Refuses prompts that name what was not learned: the model would read such a token as noise.
-
-    Args:
-        asked: pairs of where a prompt stands, and the prompt.
-        tokens: learned tokens, in learning order.
-        upto: the last concept that counts; None takes all.
-
-    Raises:
-        UserError: naming every such token.
-    """
-    if upto is not None and upto not in tokens:
-        raise UserError("--upto", f"no concept {upto} was learned", _known(upto, tokens))
-    learned = list(tokens) if upto is None else list(tokens[: tokens.index(upto) + 1])
-    # CLIP reads lower case alone.
-    lowered = {token.lower() for token in learned}
-    problems = Problems()
-    for where, prompt in asked:
-        for token in dict.fromkeys(TOKEN.findall(prompt)):
-            if token.lower() in lowered:
-                continue
-            if token in tokens:
-                problems.add(where, f"names {token}, which was learned after {upto}", "Leave --upto out")
-            else:
-                problems.add(where, f"names {token}, which was not learned", _known(token, learned))
-    problems.raise_if_any()
-
-
 def without_brackets(tokenizer: CLIPTokenizer, prompts: Sequence[str], tokens: Sequence[str]) -> list[str]:
     """Returns a sentence for every prompt that seems to mean a concept and does not write its token.
 
@@ -254,14 +208,6 @@ def without_brackets(tokenizer: CLIPTokenizer, prompts: Sequence[str], tokens: S
             if is_there and len(tokenizer.tokenize(token[1:-1])) > 1:
                 found.append(f"{prompt!r} says {is_there[0]} without brackets, which is not the concept {token}")
     return found
-
-
-def _known(token: str, tokens: Sequence[str]) -> str:
-    if not tokens:
-        return "Nothing is learned yet: run fit first, or write a prompt without tokens"
-    near = difflib.get_close_matches(token, tokens, 1)
-    guess = f"Did you mean {near[0]}? " if near else ""
-    return f"{guess}Learned are {', '.join(tokens)}"
 
 
 def _written(

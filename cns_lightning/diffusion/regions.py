@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.errors import UserError
+from cns_lightning.errors import Problems, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,6 +60,22 @@ class Region:
         rows = slice(math.ceil(top * height - 1e-6), math.floor(bottom * height + 1e-6))
         columns = slice(math.ceil(left * width - 1e-6), math.floor(right * width + 1e-6))
         return rows, columns
+
+
+def read_regions(given: Sequence[str]) -> list[Region]:
+    """Reads every --region.
+
+    Raises:
+        UserError: naming every one that cannot be used.
+    """
+    regions, problems = [], Problems()
+    for text in given:
+        try:
+            regions.append(Region.read(text))
+        except UserError as error:
+            problems.add(error.where, error.problem, error.remedy)
+    problems.raise_if_any()
+    return regions
 
 
 @contextmanager

@@ -6,15 +6,15 @@ prompt of its own, beside the prompt of the whole picture.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.errors import Problems, UserError
+from cns_lightning.errors import UserError
 from cns_lightning.export.family import VELOCITY
 from cns_lightning.export.tokens import token_stems
 from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
+from cns_lightning.sequences.asked import check_prompts
 from cns_lightning.sequences.sequence import TOKEN
 from cns_lightning.storage import write_json
 
@@ -101,7 +101,7 @@ def check_file(out: Path) -> None:
         raise UserError("--out", f"{out} is a folder", "Give a name such as workflow.json")
 
 
-def check_prompts(learned: Learned, options: WorkflowOptions) -> None:
+def check_asked(learned: Learned, options: WorkflowOptions) -> None:
     """Refuses prompts with tokens that are not exported: ComfyUI would read them as plain letters.
 
     Raises:
@@ -109,19 +109,12 @@ def check_prompts(learned: Learned, options: WorkflowOptions) -> None:
     """
     if not options.prompts:
         raise UserError("--prompt", "is missing, and a workflow draws one", 'Give one, such as "a photo of <new1> cat"')
-    known = [concept.token for concept in learned.concepts]
     asked = [(f"--prompt {prompt!r}", prompt) for prompt in options.prompts]
     asked.append(("--negative-prompt", options.negative_prompt))
     for region in options.regions:
         asked += [(f"--region {region.prompt!r}", text) for text in (region.prompt, region.negative_prompt)]
-    problems = Problems()
-    for where, prompt in asked:
-        for token in dict.fromkeys(TOKEN.findall(prompt)):
-            if token.lower() not in {each.lower() for each in known}:
-                near = difflib.get_close_matches(token, known, 1)
-                guess = f"Did you mean {near[0]}? " if near else ""
-                problems.add(where, f"names {token}, which is not exported", f"{guess}There are {', '.join(known)}")
-    problems.raise_if_any()
+    tokens = learned.registry.tokens
+    check_prompts(asked, tokens, learned.last if learned.last != tokens[-1] else None)
 
 
 def export_comfyui(learned: Learned, options: WorkflowOptions, base_model: str | None, say: Say) -> list[str]:
@@ -141,7 +134,7 @@ def export_comfyui(learned: Learned, options: WorkflowOptions, base_model: str |
             written.
     """
     check_file(options.out)
-    check_prompts(learned, options)
+    check_asked(learned, options)
     if options.per_concept:
         learned.check_adds_up("--per-concept")
     model = learned.load(base_model)

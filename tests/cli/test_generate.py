@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cns_lightning.cli.generate import check_prompts, file_stem, read_strengths, run, without_brackets
+from cns_lightning.cli.generate import file_stem, read_strengths, run, without_brackets
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate
@@ -15,6 +15,7 @@ from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.pipeline import check_strengths, load_pipeline
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.sequences.asked import check_prompts
 from tests.diffusion.test_sampling import difference
 
 

@@ -154,10 +154,10 @@ def test_prompts_as_comfyui_reads_them(prompt: str, expected: str) -> None:
     ("more", "message"),
     [
         ([], r"--prompt: is missing, and a workflow draws one"),
-        (["--prompt", "a <nwe2> cat"], r"names <nwe2>, which is not exported\. Did you mean <new2>\? There are"),
+        (["--prompt", "a <nwe2> cat"], r"names <nwe2>, which was not learned\. Did you mean <new2>\? Learned are"),
         (["--prompt", "a cat", "--region", "0,0,1,1:a <x>"], r"--region 'a <x>': names <x>"),
         (["--prompt", "a cat", "--region", "0,0,1:a cat"], r"does not start with four numbers"),
-        (["--prompt", "a <new2>", "--upto", "<new1>"], r"names <new2>, which is not exported"),
+        (["--prompt", "a <new2>", "--upto", "<new1>"], r"names <new2>, which was learned after <new1>"),
         (["--prompt", "a cat", "--out", "w.txt"], r"w\.txt does not end in \.json"),
     ],
 )
