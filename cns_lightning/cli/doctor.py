@@ -24,7 +24,7 @@ WITHOUT_RUN = ("required: run", "Option 'run' is required")
 FOLLOWING = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What libraries raise for settings that `fit` would have refused before."""
 LINE = 120
-"""Characters of a line where there is no terminal."""
+"""Width of the table in characters, without a terminal."""
 
 _EXPLANATION = """\
 It takes the arguments of fit (fit --help) and starts nothing:

@@ -82,7 +82,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _usual(key: str, settings: dict[str, Any]) -> Any:
     """Returns the default of an argument by its dotted key: what a run did whose version did not know it yet.
 
-    None where there is no such argument.
+    None for an unknown argument.
     """
     head, inner, path = key.partition(".init_args.")
     if not inner:

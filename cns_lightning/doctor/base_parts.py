@@ -84,7 +84,7 @@ def _of_folder(folder: Path, source: str, where: str, needs_weights: bool = True
     for part in parts:
         try:
             if not (folder / part).is_dir():
-                raise UserError(where, f"is incomplete: there is no folder {part}", AGAIN)
+                raise UserError(where, f"is incomplete: it has no folder {part}", AGAIN)
             if part in CONFIGS or part in WITH_WEIGHTS:
                 configs[part] = _json(folder / part / CONFIGS.get(part, "config.json"), where)
             if part in WITH_WEIGHTS and (files := _weights(folder / part)):

@@ -147,7 +147,7 @@ def slurm_findings() -> list[Finding]:
         return []
     where, remedy = "SLURM", "Run this on a login node of the cluster; launch --dry-run shows the script anywhere"
     if shutil.which("sbatch") is None:
-        return [Finding(Severity.WARNING, "there is no sbatch on this machine", where, remedy)]
+        return [Finding(Severity.WARNING, "this machine has no sbatch", where, remedy)]
     try:
         done = subprocess.run(
             ["scontrol", "ping"],

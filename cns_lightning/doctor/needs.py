@@ -170,7 +170,7 @@ class MemoryNeeds:
     """Bytes of memory on the device of one process; an estimate.
 
     Attributes:
-        weights: of the base model, and what stands beside them for training.
+        weights: bytes of the base model's weights and of what training keeps beside them.
         activations: what a step keeps and works in.
         drawing: what drawing a sheet of samples works in.
     """

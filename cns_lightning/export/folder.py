@@ -75,7 +75,7 @@ def _is_changed(path: Path, sums: list[str]) -> bool:
 
 @contextmanager
 def fresh_folder(out: Path, what: str, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """Gives an empty folder to write into; its files are put in their places when all are written.
+    """Returns an empty folder to write into; its files are put in their places when all are written.
 
     An earlier export's files are replaced, or deleted where this one has none of the name; others stay. If the block
     raises, everything is as it was.
@@ -128,7 +128,7 @@ def _publish(inside: Path, out: Path, what: str, facts: Mapping[str, Any]) -> No
 
 
 def _finish(path: Path, mode: int) -> None:
-    """Gives a file the usual permissions, which safetensors' writer does not, and syncs it."""
+    """Sets the usual permissions of a file, which safetensors' writer does not, and syncs it."""
     path.chmod(mode)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
