@@ -179,7 +179,7 @@ def draw_shares(rows: Sequence[Mapping[str, Any]]) -> Figure:
     panel.invert_yaxis()
     panel.set_xlabel("% of key and value weights")
     panel.set_ylabel("concept")
-    panel.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=8)  # the bars fill the panel
     _plain(panel)
     return figure
 
