@@ -53,26 +53,79 @@ def load_pipeline(
     folder = RunFolder.existing(Path(run_dir))
     registry = NeuronRegistry.load(folder.registry if snapshot is None else folder.snapshot(snapshot))
     check_strengths(strengths or {}, registry, upto)
-    source = base_model or registry.base_model
-    base = BaseModel.load(source)
-    registry.check_base(base.fingerprints(), source)
-    pipe = base.pipeline()
-    registry.apply_tokens(pipe, upto)
-    count = len(registry.tokens) if upto is None else registry.tokens.index(upto) + 1
-    method, projections = None, key_value_projections(base.unet)
-    if registry.fused_by is not None and count:
-        kind, settings = RunConfig.read(folder).method()
-        method = kind(**settings)
-        projections = method.projections(base)
-    if count:
-        pretrained = read_weights(projections)
-        # A fusion that is not kept is made on the device: it may take minutes.
-        base.to(device=device)
-        write_weights(
-            pipe, weights_after(count, folder, registry, method, base, pretrained, snapshot is None, strengths)
-        )
-    base.to(dtype=dtype, device=device)
+    model = RunModel(folder, registry, base_model, device, keep_fused=snapshot is None)
+    pipe = model.after(upto, strengths)
+    model.base.to(dtype=dtype, device=device)
     return pipe
+
+
+class RunModel:
+    """The model of a run, loaded once, as it was right after any of its concepts.
+
+    What is drawn depends on the stage and strengths asked for last, not on those before.
+
+    Args:
+        folder: folder of the run.
+        registry: its concepts.
+        base_model: where the base model is now, when it is not where the run had it.
+        device: device of every part.
+        keep_fused: whether weights that the method fuses are kept in the run folder.
+
+    Raises:
+        UserError: if the base model is not to be found or is another one.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        registry: NeuronRegistry,
+        base_model: str | None = None,
+        device: torch.device | str = "cpu",
+        keep_fused: bool = True,
+    ) -> None:
+        source = base_model or registry.base_model
+        self.folder, self.registry, self.keep_fused = folder, registry, keep_fused
+        self.base = BaseModel.load(source)
+        registry.check_base(self.base.fingerprints(), source)
+        self.pipe = self.base.pipeline()
+        self._method, projections = None, key_value_projections(self.base.unet)
+        if registry.fused_by is not None and registry.tokens:
+            kind, settings = RunConfig.read(folder).method()
+            self._method = kind(**settings)
+            projections = self._method.projections(self.base)
+        self._pretrained = read_weights(projections) if registry.tokens else {}
+        # A fusion that is not kept is made on the device: it may take minutes.
+        self.base.to(device=device)
+        # None where a stage was begun and failed.
+        self._shown: tuple[int, dict[str, float]] | None = (0, {})
+
+    def after(self, upto: str | None = None, strengths: Mapping[str, float] | None = None) -> DiffusionPipeline:
+        """Writes the tokens and weights of a stage into the pipeline and returns it; later tokens stay known.
+
+        Args:
+            upto: the last concept to take in; None takes all.
+            strengths: factors on what concepts add to the weights, by token; 1 for those that are not named.
+
+        Raises:
+            UserError: if there is no such concept, files are damaged, or concepts are given a strength and do not add
+                up.
+        """
+        check_strengths(strengths or {}, self.registry, upto)
+        self.registry.apply_tokens(self.pipe, upto)
+        count = len(self.registry.tokens) - (0 if upto is None else len(self.registry.later(upto)))
+        asked = (count, dict(strengths or {}))
+        if asked == self._shown:
+            return self.pipe
+        if self._method is not None and self._shown != (0, {}):
+            # Concepts are fused on the pretrained model, whatever was shown before.
+            write_weights(self.pipe, self._pretrained)
+        self._shown = None
+        weights = weights_after(
+            count, self.folder, self.registry, self._method, self.base, self._pretrained, self.keep_fused, strengths
+        )
+        write_weights(self.pipe, weights)
+        self._shown = asked
+        return self.pipe
 
 
 def check_strengths(strengths: Mapping[str, float], registry: NeuronRegistry, upto: str | None) -> None:

@@ -1,6 +1,8 @@
 """A run folder becomes a plain diffusers pipeline with exactly the weights of its registry."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +10,16 @@ from torch import Tensor
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
+from cns_lightning.diffusion.projections import write_weights
 from cns_lightning.diffusion.sampling import generate
 from cns_lightning.errors import UserError
 from cns_lightning.miniature.tiny import tiny_base_model as write_tiny_base_model
 from cns_lightning.neurons.mask import NeuronMask
-from cns_lightning.pipeline import load_pipeline
+from cns_lightning.pipeline import RunModel, load_pipeline
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.runs.folder import RunFolder
+from tests.runs.learning import learn
 
 
 def learned(base: BaseModel, token: str, seed: int) -> ConceptRecord:
@@ -40,7 +45,10 @@ def pretrained(base: BaseModel) -> dict[str, Tensor]:
 @pytest.fixture(params=["tiny_base_model", "tiny_xl_base_model"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Returns a run folder of two concepts, on both kinds of base model."""
-    source = str(request.getfixturevalue(request.param))
+    return write_run(str(request.getfixturevalue(request.param)), tmp_path)
+
+
+def write_run(source: str, tmp_path: Path) -> Path:
     base = BaseModel.load(source)
     registry = NeuronRegistry.create(tmp_path / "run" / "registry", source, base.fingerprint(), pretrained(base))
     registry.add(learned(base, "<new1>", 1))
@@ -116,3 +124,47 @@ def test_unknown_concept_and_missing_run_are_refused(run: Path, tmp_path: Path) 
         load_pipeline(run, "<new7>")
     with pytest.raises(UserError, match="there is no such folder"):
         load_pipeline(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["tiny_base_model", "tiny_xl_base_model", "fused"])
+def test_one_model_moves_from_stage_to_stage(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "fused":
+        run = learn("mix_of_show", request.getfixturevalue("tiny_base_model"), tmp_path)
+    else:
+        run = write_run(str(request.getfixturevalue(kind)), tmp_path)
+    strengths = {} if kind == "fused" else {"<new1>": 0.5}
+    asked = [(None, {}), ("<new1>", {}), ("<new1>", strengths), (None, strengths), ("<new1>", {})]
+    expected = []
+    for upto, chosen in asked:
+        pipe = load_pipeline(run, upto, strengths=chosen)
+        (picture,) = generate(pipe, ["a <new1> cat"], [0], steps=2)
+        expected.append(({name: each.clone() for name, each in pipe.unet.named_parameters()}, picture.tobytes()))
+    folder = RunFolder(run)
+    # What fit has fused after each stage is made anew, on a model that shows another stage.
+    shutil.rmtree(folder.fused, ignore_errors=True)
+    model = RunModel(folder, NeuronRegistry.load(folder.registry), keep_fused=False)
+    monkeypatch.setattr(BaseModel, "load", lambda *_, **__: pytest.fail("the model was loaded again"))
+    for (upto, chosen), (weights, pixels) in zip(asked, expected, strict=True):
+        pipe = model.after(upto, chosen)
+        assert all(torch.equal(weights[name], each) for name, each in pipe.unet.named_parameters())
+        (picture,) = generate(pipe, ["a <new1> cat"], [0], steps=2)
+        assert picture.tobytes() == pixels
+    assert not folder.fused.exists()
+
+
+def test_a_stage_that_failed_leaves_no_trace(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_written(pipe: Any, weights: dict[str, Tensor]) -> None:
+        write_weights(pipe, {name: weight * 0 for name, weight in weights.items()})
+        raise OSError("gone")
+
+    expected = {name: each.clone() for name, each in load_pipeline(run).unet.named_parameters()}
+    model = RunModel(RunFolder(run), NeuronRegistry.load(run / "registry"))
+    model.after()
+    with monkeypatch.context() as patched:
+        patched.setattr("cns_lightning.pipeline.write_weights", half_written)
+        with pytest.raises(OSError, match="gone"):
+            model.after("<new1>")
+    unet = model.after().unet
+    assert all(torch.equal(expected[name], each) for name, each in unet.named_parameters())

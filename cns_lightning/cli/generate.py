@@ -12,7 +12,6 @@ from cns_lightning.cli.arguments import at_least, finite_number, path_argument, 
 from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
-from cns_lightning.sequences.asked import check_prompts
 from cns_lightning.sequences.sequence import TOKEN
 from cns_lightning.user_files import composed
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL import Image
-    from transformers import CLIPTokenizer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,62 +92,39 @@ def run(argv: list[str]) -> int:
             files cannot be written.
     """
     arguments = parser().parse_args(argv)
-    seeds = list(range(arguments.seed, arguments.seed + arguments.n))
-    check_seeds(seeds)
     folder = RunFolder.existing(arguments.run)
     check_places(arguments, folder)
     strengths = read_strengths(arguments.strength)
     # Here, so that --help does not wait for torch.
     from cns_lightning.diffusion.devices import available_device
-    from cns_lightning.diffusion.regions import read_regions
-    from cns_lightning.diffusion.sampling import check_steps, generate
-    from cns_lightning.pipeline import check_strengths, load_pipeline
+    from cns_lightning.drawing.request import DrawingRequest, without_brackets
+    from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
 
-    regions = read_regions(arguments.region)
-    asked = [(f"--prompt {prompt!r}", prompt) for prompt in arguments.prompt]
-    asked.append(("--negative-prompt", arguments.negative_prompt))
-    for given, region in zip(arguments.region, regions, strict=True):
-        asked += [(f"--region {given!r}", text) for text in (region.prompt, region.negative_prompt)]
+    request = DrawingRequest(
+        prompts=tuple(arguments.prompt),
+        regions=tuple(arguments.region),
+        negative_prompt=arguments.negative_prompt,
+        strengths=strengths,
+        pictures=arguments.n,
+        seed=arguments.seed,
+        upto=arguments.upto,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        batch_size=arguments.batch_size,
+    )
     registry = NeuronRegistry.load(folder.registry)
-    tokens = registry.tokens
-    check_prompts(asked, tokens, arguments.upto)
-    check_strengths(strengths, registry, arguments.upto)
+    request.check(registry)
     device = available_device(arguments.device)
     display = ProgressDisplay()
     display.event(f"loading the model of {arguments.run} to {device}")
     pipe = load_pipeline(arguments.run, arguments.upto, arguments.base_model, device=device, strengths=strengths)
-    for sentence in without_brackets(pipe.tokenizer, [prompt for _, prompt in asked], tokens):
+    for sentence in without_brackets(pipe.tokenizer, request.texts(), registry.tokens):
         display.event(sentence)
-    kept = RunConfig.find(folder)
-    steps, guidance = (USUAL_STEPS, USUAL_GUIDANCE) if kept is None else kept.sampling
-    check_steps(pipe.scheduler, arguments.steps or steps, "--steps")
-    pictures = generate(
-        pipe,
-        arguments.prompt,
-        seeds,
-        steps=arguments.steps or steps,
-        guidance=guidance if arguments.guidance is None else arguments.guidance,
-        batch_size=arguments.batch_size,
-        progress=lambda done, total: display.status(f"picture {done} of {total}"),
-        regions=regions,
-        negative_prompt=arguments.negative_prompt,
-    )
-    for sentence in _written(arguments, folder, pictures, seeds):
+    pictures = request.draw(pipe, folder, lambda done, total: display.status(f"picture {done} of {total}"))
+    for sentence in _written(arguments, folder, pictures, request.seeds):
         display.event(sentence)
     return EXIT_DONE
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuses seeds that a random generator does not take.
-
-    Raises:
-        UserError: if one is not from 0 to 2^64 - 1.
-    """
-    if seeds[0] < 0 or seeds[-1] >= 2**64:
-        problem = f"is {seeds[0]}, and the {len(seeds)} seeds from there on must lie between 0 and {2**64 - 1}"
-        raise UserError("--seed", problem, "Take a smaller one" if seeds[-1] >= 2**64 else "Take 0, or any other one")
 
 
 def check_places(arguments: argparse.Namespace, folder: RunFolder) -> None:
@@ -193,21 +168,6 @@ def read_strengths(given: Sequence[str]) -> dict[str, float]:
             strengths[token.strip()] = value
     problems.raise_if_any()
     return strengths
-
-
-def without_brackets(tokenizer: CLIPTokenizer, prompts: Sequence[str], tokens: Sequence[str]) -> list[str]:
-    """Returns a sentence for every prompt that seems to mean a concept and does not write its token.
-
-    A word that the base model knows may be meant as such, also where a token is called like it.
-    """
-    found = []
-    for prompt in prompts:
-        for token in tokens:
-            name = re.escape(token[1:-1])
-            is_there = re.search(rf"(?<![<\w]){name}(?![>\w])", prompt, re.IGNORECASE)
-            if is_there and len(tokenizer.tokenize(token[1:-1])) > 1:
-                found.append(f"{prompt!r} says {is_there[0]} without brackets, which is not the concept {token}")
-    return found
 
 
 def _written(

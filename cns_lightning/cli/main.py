@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
     "test": ("cns_lightning.cli.test", "draw every evaluation prompt and score the pictures"),
     "generate": ("cns_lightning.cli.generate", "draw pictures from a learned model"),
+    "ui": ("cns_lightning.cli.ui", "a page that draws: prompts, boxes, strengths, stages"),
     "concepts": ("cns_lightning.cli.concepts", "list what was learned, undo, verify"),
     "analyze": ("cns_lightning.cli.analyze", "what concepts move, have in common and leave free"),
     "report": ("cns_lightning.cli.report", "one page: what was learned, and whether earlier concepts are still there"),

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cns_lightning.cli.generate import file_stem, read_strengths, run, without_brackets
+from cns_lightning.cli.generate import file_stem, read_strengths, run
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sampling import generate
+from cns_lightning.drawing.request import without_brackets
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.pipeline import check_strengths, load_pipeline

@@ -25,7 +25,7 @@ def test_help_imports_no_torch(command: list[str]) -> None:
     code = (
         "import sys\nfrom cns_lightning.cli.main import main\n"
         f"try:\n    main({command!r})\nexcept SystemExit:\n    pass\n"
-        "assert not {'torch', 'lightning', 'diffusers', 'transformers'} & set(sys.modules), 'heavy'"
+        "assert not {'torch', 'lightning', 'diffusers', 'transformers', 'gradio'} & set(sys.modules), 'heavy'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

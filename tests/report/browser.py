@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -85,14 +86,14 @@ class Browser:
                 return answer["result"]
             self._note(answer)
 
-    def open(self, path: Path, width: int, scheme: str = "light") -> None:
-        """Opens a file in a window of a width, in pixels, in light or dark, and waits until it has loaded."""
+    def open(self, page: Path | str, width: int, scheme: str = "light") -> None:
+        """Opens a file or address in a window of a width, in pixels, in light or dark, and waits for it."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         loads = self._loads
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while self._loads == loads:
             self._note(self._next())
 
@@ -102,6 +103,34 @@ class Browser:
         if "exceptionDetails" in found:
             raise RuntimeError(f"{script}: {found['exceptionDetails']}")
         return found["result"].get("value")
+
+    def wait_for(self, script: str, seconds: float = PATIENCE) -> Any:
+        """Waits until an expression is true in the page, and returns its value.
+
+        Raises:
+            TimeoutError: if it does not become true.
+        """
+        end = time.monotonic() + seconds
+        while not (found := self.value(script)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{script}: {found!r} after {seconds:g} s; {self.problems}")
+            time.sleep(0.1)
+        return found
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drags the mouse from one place of the window to another, in pixels."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            pressed = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **pressed)
+
+    def write(self, text: str) -> None:
+        """Types a text into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def screenshot(self, path: Path) -> None:
+        """Writes a picture of the whole page, as PNG."""
+        taken = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(taken["data"]))
 
     def _next(self) -> dict[str, Any]:
         end = time.monotonic() + PATIENCE

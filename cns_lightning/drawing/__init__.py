@@ -1,0 +1,1 @@
+"""What is asked to be drawn with what a run has learned."""
