@@ -10,7 +10,7 @@ QUICK := tests/cli tests/diffusion tests/registry tests/evaluation tests/test_co
 	--ignore tests/cli/test_bad_input.py --ignore tests/evaluation/test_evaluate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test oldest lint types arch format clean
+.PHONY: help setup demo test oldest lint types arch docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ types: $(STAMP) ## check types
 
 arch: $(STAMP) ## check who imports whom
 	$(BIN)/lint-imports
+
+docs: $(STAMP) ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs build/docs
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix .

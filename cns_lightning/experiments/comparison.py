@@ -185,7 +185,7 @@ def sequences_of(comparison: Comparison) -> list[tuple[Path, Sequence]]:
                  for prompt in sequence.prompts.single]  # fmt: skip
         if not named:
             problems.add(
-                f"{path}: prompts.single", "is empty, a comparison scores prompts", "Write some, as in README.md"
+                f"{path}: prompts.single", "is empty, a comparison scores prompts", "Write some, see docs/first-hour.md"
             )
         for concept in sequence.concepts if named and comparison.alone else ():
             if [concept.token] not in named:

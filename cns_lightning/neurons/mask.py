@@ -76,7 +76,7 @@ class NeuronMask:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def iou(self, other: NeuronMask) -> float:
-        """Returns |both| / |either|, all matrices pooled; 0 where both are empty."""
+        """Returns the number of neurons in both over that of neurons in either, all matrices pooled; 0 without any."""
         either = (self | other).count()
         return (self & other).count() / either if either else 0.0
 

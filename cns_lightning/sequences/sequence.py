@@ -209,7 +209,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(
-            str(path), f"holds {found} where name, concepts and prompts are needed", "See README.md for an example"
+            str(path), f"holds {found} where name, concepts and prompts are needed", "docs/first-hour.md has an example"
         )
     return content
 
