@@ -97,4 +97,7 @@ def call(command: str, rest: list[str]) -> int:
         return EXIT_DONE
     if command == "fit":
         hold_back_warning()
+    from cns_lightning.allocator import keep_freed_memory
+
+    keep_freed_memory()
     return importlib.import_module(COMMANDS[command][0]).run(rest)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from cns_lightning.allocator import keep_freed_memory
 from cns_lightning.diffusion.picture_processors import pillow_processor
 from cns_lightning.miniature import architecture
 from cns_lightning.miniature.training.judge import JUDGE_DEVIATION, JUDGE_MEAN, train_judge
@@ -149,6 +150,7 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     stages, out, threads = arguments.pop("stages"), arguments.pop("out"), arguments.pop("threads")
     autoencoder = arguments.pop("autoencoder")
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     given = {name: value for name, value in arguments.items() if value is not None and name != "recipe"}
