@@ -212,7 +212,13 @@ def gradient_magnitudes(stage: int, module: ContinualPersonalization, steps: int
             given = {name: each.to(device) for name, each in batch.items() if isinstance(each, torch.Tensor)}
             states = text_states(module.base, list(batch["prompt"]))
             losses = denoising_loss(
-                module.base, given["latents"], given["noise"], given["timestep"], states, given["valid_region"]
+                module.base,
+                given["latents"],
+                given["noise"],
+                given["timestep"],
+                states,
+                given["valid_region"],
+                given.get("weights"),
             )
             gradients = torch.autograd.grad(losses.mean(), list(weights.values()))
             for total, gradient in zip(totals.values(), gradients, strict=True):

@@ -25,9 +25,9 @@ class Snapshots(Callback):
     would have kept of each concept, not a sequence that was learned with shorter stages.
 
     Acts in ``on_train_batch_end``, before anything that saves the run and leaves; rank 0 writes, without a collective.
-    Keeps no state: a step that is taken again keeps an equal record in the same place. Touches nothing that is learned;
-    when a run is continued with other steps, the new registries lack the concepts of earlier stages, and `test` leaves
-    them out.
+    Keeps no state: a step that is taken again keeps an equal record in the same place. Touches nothing that is learned,
+    unless `StageEnd` keeps the best of them; when a run is continued with other steps, the new registries lack the
+    concepts of earlier stages, and `test` leaves them out.
 
     Args:
         steps: optimizer steps of a stage, each smaller than a whole one; None or an empty list keeps no snapshots.
@@ -92,7 +92,7 @@ def check_snapshots(steps: list[int] | None, stage_steps: int) -> None:
         remedy = "Use smaller ones; what a finished stage learned is kept anyway"
         problems.add(
             "--snapshots.steps",
-            f"has {each}, and a stage has {stage_steps} steps (data.steps, data.steps_per_picture)",
+            f"has {each}, and a stage has {stage_steps} steps (data.steps, data.steps_per_picture, settings)",
             remedy,
         )
     problems.raise_if_any()

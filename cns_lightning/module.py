@@ -35,11 +35,12 @@ from cns_lightning.training.step import PlainStep
 from cns_lightning.training.step_notices import LOSS, PENALTY, Notice, StepNotices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from PIL import Image
 
     from cns_lightning.data.module import ConceptDataModule
+    from cns_lightning.registry.record import ConceptRecord
     from cns_lightning.sequences.sequence import Concept, Sequence
 
 
@@ -226,12 +227,13 @@ class ContinualPersonalization(LightningModule):
             )
         )
 
-    def finish_stage(self) -> None:
-        """Keeps what the running stage learned and folds it into the model; `StageEnd` calls it."""
+    def finish_stage(self, choose: Callable[[ConceptRecord], ConceptRecord] = lambda last: last) -> None:
+        """Keeps what the running stage learned, or what is chosen, and folds it into the model; for `StageEnd`."""
         self.data.check_whole(self.stage, self.step)
         record = self.method.finish_stage()
         self.overrides.clear()
         self.tokens.fold(record.token)
+        record = choose(record)
         self.registry.add(record, write=self.trainer.is_global_zero)
         self.fold(self.stage)
         self.done_stages = self.stage + 1
@@ -279,7 +281,7 @@ class ContinualPersonalization(LightningModule):
         """Makes AdamW over the running stage's groups, and its schedule; before the first stage over a placeholder."""
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
-        optimizer = stage_optimizer(self.method.parameter_groups())
+        optimizer = stage_optimizer(self.method.parameter_groups(), self.concept.settings.rates)
         if not self.method.learning_rate_falls:
             return optimizer
         schedule = falling_rates(optimizer, self.data.steps_of(self.stage))

@@ -145,6 +145,7 @@ def listing(registry: NeuronRegistry) -> list[dict[str, Any]]:
                 "neurons": entry.counts["neurons"],
                 "mean_shift": float(record.values.float().abs().mean()) if len(record.values) else None,
                 "rare_words": list(record.rare_words),
+                "kept_step": record.kept_step,
                 "bytes": entry.bytes,
                 **shares,
             }
@@ -206,7 +207,9 @@ def _as_text(registry: NeuronRegistry, rows: list[dict[str, Any]], overlap: dict
     total = sum(row["bytes"] for row in rows)
     names = "1 concept" if len(rows) == 1 else f"{len(rows)} concepts"
     summary = f"{names} on {registry.base_model}, {_size(total)} on disk"
-    return "\n".join([*_table([_COLUMNS, *cells]), "", summary, *_beside_the_paper(rows, overlap)])
+    chosen = ", ".join(f"{row['token']} {row['kept_step']}" for row in rows if row["kept_step"] is not None)
+    kept = [f"kept after step: {chosen}"] if chosen else []
+    return "\n".join([*_table([_COLUMNS, *cells]), "", summary, *kept, *_beside_the_paper(rows, overlap)])
 
 
 def _beside_the_paper(rows: list[dict[str, Any]], overlap: dict[str, float]) -> list[str]:

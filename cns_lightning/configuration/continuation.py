@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from cns_lightning.callbacks.stage_end import StageEnd
+from cns_lightning.configuration.concept_settings import changed_settings
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.runs.config import RunConfig
-from cns_lightning.storage import read_json
+from cns_lightning.sequences.sequence import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,16 +25,21 @@ if TYPE_CHECKING:
 
 # A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (
-    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals", "stage_end"),
-    *("snapshots", "data.sequence"),
+    *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals", "data.sequence"),
     "model.base_model",  # the registry knows its fingerprint
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
 )
+
+WITHOUT = {"data.masks.alpha": False}
+"""What versions did that did not know an argument, where that is not its default. With the default, the checksum of a
+running stage's pictures tells whether it makes a difference."""
 
 
 def comparable(config: Namespace) -> dict[str, Any]:
     """Returns the settings that must stay the same for a run to be continued, by dotted key."""
     whole = {key: value for key, value in config.as_dict().items() if key not in ("config", "run", "steps")}
+    if whole["stage_end"]["keep"] == "last":  # what is not kept may be looked at in any way
+        whole = {key: value for key, value in whole.items() if key not in ("stage_end", "snapshots")}
     callbacks = whole["trainer"].get("callbacks")
     if isinstance(callbacks, list):
         whole["trainer"]["callbacks"] = [each for each in callbacks if _is_compared(each["class_path"])]
@@ -87,7 +94,8 @@ def _usual(key: str, settings: dict[str, Any]) -> Any:
     head, inner, path = key.partition(".init_args.")
     if not inner:
         head, _, path = key.partition(".")
-    owner = {"model": ContinualPersonalization, "data": ConceptDataModule}.get(head)
+    owners = {"model": ContinualPersonalization, "data": ConceptDataModule, "stage_end": StageEnd}
+    owner: Any = owners.get(head)
     if inner:
         module, _, name = settings[f"{head}.class_path"].rpartition(".")
         owner = getattr(import_module(module), name)
@@ -121,15 +129,16 @@ def check_unchanged(
         f"{key} was {before.get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
         for key in sorted(before.keys() | settings.keys())
         if before.get(key) != settings.get(key) and not key.startswith(but_for)
-        and (key in before or settings.get(key) != _usual(key, settings))
+        and (key in before or settings.get(key) not in (_usual(key, settings), WITHOUT.get(key, _usual(key, settings))))
     ]  # fmt: skip
     for number, (old, new) in enumerate(zip(kept.concepts, sequence.plain()["concepts"], strict=False)):
         differences += [
             f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}"
             for key in old
-            # Where pictures lie, not what they are; and what only a comparison reads.
-            if key not in ("images", "description") and old[key] != new[key]
+            # Where pictures lie, not what they are; what only a comparison reads; what is compared next.
+            if key not in ("images", "description", SETTINGS) and old[key] != new[key]
         ]
+    differences += changed_settings(folder, kept.concepts, sequence)
     if len(sequence.concepts) < len(kept.concepts):
         differences.append(f"the sequence had {len(kept.concepts)} concepts and has {len(sequence.concepts)}")
     if differences:
@@ -138,9 +147,3 @@ def check_unchanged(
             "holds a run with another configuration: " + "; ".join(differences),
             "Use the old settings to continue it, or another --run folder",
         )
-
-
-def learned_tokens(folder: RunFolder) -> tuple[str, ...]:
-    """Returns the tokens that a run has learned; none where it has not begun."""
-    path = folder.registry / "registry.json"
-    return tuple(entry["token"] for entry in read_json(path)["concepts"]) if path.exists() else ()

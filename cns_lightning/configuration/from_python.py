@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cns_lightning.module import ContinualPersonalization
 
 LINKED = ("steps", "guidance")
-"""Arguments of the monitor that are those of the samples: it draws the same pictures."""
+"""Arguments of the monitor, and of a stage's end, that are those of the samples: they draw in the same way."""
 _ABSENT = object()
 
 
@@ -99,10 +99,12 @@ class _HandMadeTrainer(ContinualTrainer):
             raise UserError("seed of the data module", problem, "Give both the same")
         callbacks: list[Callback] = self.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         usual = {key: arguments_of(each, USUAL[key]) for each in callbacks if (key := key_of(each))}
-        differing = [name for name in LINKED if usual["monitor"].pop(name) != usual["samples"][name]]
-        if differing and usual["monitor"]["pictures"]:
-            problem = f"has other {' and '.join(differing)} than SampleGrid"
-            raise UserError("ForgettingMonitor", problem, "Give both the same: they draw the same pictures")
+        draws = {"monitor": usual["monitor"]["pictures"], "stage_end": usual["stage_end"]["keep"] == "best"}
+        for key in draws:
+            differing = [name for name in LINKED if usual[key].pop(name) != usual["samples"][name]]
+            if differing and draws[key]:
+                problem = f"has other {' and '.join(differing)} than SampleGrid"
+                raise UserError(USUAL[key].__name__, problem, "Give both the same: they draw in the same way")
         others = [each for each in callbacks if not key_of(each) and is_own(_path(type(each)))]
         described = {
             "seed_everything": model.seed,

@@ -16,7 +16,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from cns_lightning.callbacks.snapshots import check_snapshots
-from cns_lightning.configuration.continuation import check_unchanged, comparable, learned_tokens
+from cns_lightning.callbacks.stage_end import check_keep
+from cns_lightning.configuration.concept_settings import check_rates, learned_tokens
+from cns_lightning.configuration.continuation import check_unchanged, comparable
 from cns_lightning.configuration.errors import (
     ConfigurationMistake,
     check_config_files,
@@ -28,6 +30,7 @@ from cns_lightning.configuration.processes import check_group, choose_strategy, 
 from cns_lightning.configuration.trainer import DEFAULTS, CheckedRun, ContinualTrainer
 from cns_lightning.configuration.usual_callbacks import USUAL
 from cns_lightning.data.augmentation import Augmentation
+from cns_lightning.data.masks import Masks
 from cns_lightning.data.module import ConceptDataModule, steps_of_stage
 from cns_lightning.data.prior_pictures import PriorPictures
 from cns_lightning.diffusion.loading import MINIATURE
@@ -82,11 +85,17 @@ class ContinualCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the run folder, the quick-trial step count and the callbacks that every run has."""
         parser.add_argument("--run", type=str, required=True, help="run folder, everything is written there")
-        parser.add_argument("--steps", type=Count | None, default=None, help="optimizer steps of every stage")
+        parser.add_argument(
+            "--steps",
+            type=Count | None,
+            default=None,
+            help="optimizer steps of every stage, also of concepts that have their own",
+        )
         for key, callback in USUAL.items():
             parser.add_lightning_class_args(callback, key)
         for key in ("steps", "guidance"):
-            parser.link_arguments(f"samples.{key}", f"monitor.{key}")
+            for other in ("monitor", "stage_end"):
+                parser.link_arguments(f"samples.{key}", f"{other}.{key}")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=_as_seed)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
 
@@ -103,16 +112,21 @@ class ContinualCLI(LightningCLI):
         check_trainer(config.trainer)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
-        # The monitor scores all concepts, and needs the photos of all.
-        self.learned = () if config.monitor.pictures else learned_tokens(self.folder)
+        # The monitor scores all concepts, and needs the photos of all; so does whoever chooses among steps.
+        needs_all = config.monitor.pictures or config.stage_end.keep == "best"
+        self.learned = () if needs_all else learned_tokens(self.folder)
         self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
+        if config.steps is not None:
+            self.sequence = self.sequence.without_own_steps()
+        check_rates(self.sequence, config.model.method.class_path)
         if config.trainer.max_epochs not in (None, -1, len(self.sequence.concepts)):
             problem = f"is {config.trainer.max_epochs}, and the sequence has {len(self.sequence.concepts)} concepts"
             raise UserError("trainer.max_epochs", problem, "Leave it out; a shorter sequence file ends earlier")
         config.trainer.max_epochs = len(self.sequence.concepts)
-        folders = [concept.images for concept in self.sequence.concepts if concept.token not in self.learned]
-        lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in folders]
+        coming = [concept for concept in self.sequence.concepts if concept.token not in self.learned]
+        lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in coming]
         check_snapshots(config.snapshots.steps, min(lengths, default=config.data.steps))
+        check_keep(config.stage_end.keep, config.snapshots.steps, _class(config.model.method.class_path))
         base = expanded(config.model.base_model)
         if config.model.base_model != MINIATURE and base.exists():
             config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
@@ -188,6 +202,7 @@ def check_nulls(config: Namespace) -> None:
     """
     groups: list[tuple[str, Any, Any]] = [("model", ContinualPersonalization, config.model)]
     groups += [("data", ConceptDataModule, config.data), ("data.prior", PriorPictures, config.data.prior)]
+    groups += [("data.masks", Masks, config.data.masks)]
     groups += [("data.augmentation", Augmentation, config.data.augmentation)]
     groups += [(key, kind, config.get(key, Namespace())) for key, kind in USUAL.items()]
     classes = [("model.method", config.model.method)]

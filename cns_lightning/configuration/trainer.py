@@ -95,7 +95,7 @@ class ContinualTrainer(Trainer):
             problem = f"has no MaskFreezing, which arms every stage of {type(model.method).__name__} with its neurons"
             remedy = "Add class_path: cns_lightning.callbacks.mask_freezing.MaskFreezing behind ImportanceScoring"
             raise UserError("trainer.callbacks", problem, remedy)
-        datamodule.learned = run.learned
+        datamodule.learned, datamodule.sequence = run.learned, run.sequence
         checkpoint, count = newest_checkpoint(run.folder.last_checkpoint, say), len(run.sequence.concepts)
         is_finished = checkpoint is not None and _finished_stages(checkpoint) >= count
         if not is_finished:

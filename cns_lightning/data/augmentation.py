@@ -54,15 +54,23 @@ class Augmented:
         pixels: shape (3, side, side), float32, -1 to 1.
         valid: shape (1, side, side), float32: 1 where the picture is, 0 where the canvas is.
         prefix: words in front of the prompt.
+        mask: shape (1, side, side), float32, 0 to 1: how far a pixel is to be learned; None counts all.
     """
 
     pixels: Tensor
     valid: Tensor
     prefix: str
+    mask: Tensor | None = None
 
 
 def augment(
-    image: Image.Image, side: int, settings: Augmentation, seed: int, *key: int | str, resize: bool | None = None
+    image: Image.Image,
+    side: int,
+    settings: Augmentation,
+    seed: int,
+    *key: int | str,
+    resize: bool | None = None,
+    mask: Image.Image | None = None,
 ) -> Augmented:
     """Makes one variant of a picture, a pure function of picture, settings, seed and key.
 
@@ -73,15 +81,17 @@ def augment(
         seed: base random seed.
         key: names of the variant, from which its random numbers follow.
         resize: overrides ``settings.resize``.
+        mask: grey, of the picture's size; goes where the picture goes.
     """
     if uniform(seed, "flip", *key) < settings.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mask = None if mask is None else mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if not (settings.resize if resize is None else resize):
-        return _place(image, side, side, (0.5, 0.5), "")
+        return _place(image, side, side, (0.5, 0.5), "", mask)
     scale, names = _scale(settings, seed, *key)
     prefix = names[integer(len(names), seed, "prefix", *key)] if names and settings.prefixes else ""
     where = (uniform(seed, "across", *key), uniform(seed, "down", *key))
-    return _place(image, side, round(scale * side), where, prefix)
+    return _place(image, side, round(scale * side), where, prefix, mask)
 
 
 def _scale(settings: Augmentation, seed: int, *key: int | str) -> tuple[float, tuple[str, ...]]:
@@ -93,7 +103,9 @@ def _scale(settings: Augmentation, seed: int, *key: int | str) -> tuple[float, t
     return low + drawn * (high - low), CLOSE_UP
 
 
-def _place(image: Image.Image, side: int, short: int, where: tuple[float, float], prefix: str) -> Augmented:
+def _place(
+    image: Image.Image, side: int, short: int, where: tuple[float, float], prefix: str, mask: Image.Image | None
+) -> Augmented:
     """Brings the short side to a length, then crops or pastes at a place given from 0 to 1 across and down."""
     factor = short / min(image.size)
     size = tuple(max(1, round(length * factor)) for length in image.size)
@@ -105,7 +117,12 @@ def _place(image: Image.Image, side: int, short: int, where: tuple[float, float]
     region.paste(255, (left, top, left + size[0], top + size[1]))
     pixels = torch.from_numpy(numpy.array(canvas)).permute(2, 0, 1).float() / 127.5 - 1
     valid = (torch.from_numpy(numpy.array(region))[None] > 0).float()
-    return Augmented(pixels, valid, prefix)
+    if mask is None:
+        return Augmented(pixels, valid, prefix)
+    # Not Lanczos, which overshoots at the edges of a mask.
+    shown = Image.new("L", (side, side))
+    shown.paste(mask.resize((size[0], size[1]), Image.Resampling.BILINEAR, reducing_gap=3.0), (left, top))
+    return Augmented(pixels, valid, prefix, torch.from_numpy(numpy.array(shown))[None].float() / 255)
 
 
 def latent_valid_region(valid: Tensor, factor: int) -> Tensor:

@@ -38,11 +38,15 @@ _ODD_EXIF = (ArithmeticError, AttributeError, LookupError, OSError, SyntaxError,
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a concept: RGB, upright, with its caption if a text file of the same name stands beside it."""
+    """A picture of a concept: RGB, upright, with its caption if a text file of the same name stands beside it.
+
+    Its mask is grey and of the same size, or None: all of it is learned.
+    """
 
     path: Path
     image: Image.Image
     caption: str | None
+    mask: Image.Image | None = None
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -53,6 +57,31 @@ def read_picture(path: Path) -> Image.Image:
     Raises:
         UserError: if it is not a picture, is damaged, cut off, too small or unreadable, or its numbers have no scale.
     """
+    image = _decoded(path, lambda file: _as_rgb(_upright(file), str(path)))
+    assert image is not None
+    if min(image.size) < LEAST_SIDE:
+        problem = f"is {image.width}x{image.height} pixels, at least {LEAST_SIDE} a side are needed"
+        raise UserError(str(path), problem, "Replace it by a larger one")
+    return image
+
+
+def read_grey(path: Path) -> Image.Image:
+    """Reads a picture as shades of grey, upright, what is transparent black; raises what `read_picture` raises."""
+    image = _decoded(path, lambda file: _as_grey(_upright(file), str(path)))
+    assert image is not None
+    return image
+
+
+def read_alpha(path: Path) -> Image.Image | None:
+    """Reads the alpha channel of a picture, upright, as grey; raises what `read_picture` raises.
+
+    Returns:
+        None where it has none, or is opaque all over.
+    """
+    return _decoded(path, lambda file: _alpha(_upright(file), str(path)) if file.has_transparency_data else None)
+
+
+def _decoded(path: Path, convert: Callable[[Image.Image], Image.Image | None]) -> Image.Image | None:
     try:
         with warnings.catch_warnings():
             # A picture of over 90 million pixels is a warning, of twice that an error; both are mistakes here.
@@ -62,7 +91,7 @@ def read_picture(path: Path) -> Image.Image:
             # Named, or Pillow would start Ghostscript for an EPS that is called .png.
             with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
                 file.seek(0)
-                image = _as_rgb(_upright(file), str(path))
+                image = convert(file)
     except UnidentifiedImageError as error:
         raise UserError(str(path), "is not a picture", "Replace it, or remove it from the folder") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -72,9 +101,6 @@ def read_picture(path: Path) -> Image.Image:
         raise UserError(str(path), "may not be read", "Change its permissions") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(str(path), f"is damaged or cut off ({error})", "Copy it again, or remove it") from error
-    if min(image.size) < LEAST_SIDE:
-        problem = f"is {image.width}x{image.height} pixels, at least {LEAST_SIDE} a side are needed"
-        raise UserError(str(path), problem, "Replace it by a larger one")
     return image
 
 
@@ -90,14 +116,31 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image, where: str) -> Image.Image:
-    image = _scaled(image, where)
+    return _upon(_in_srgb(_layered(_scaled(image, where))), "white").convert("RGB")
+
+
+def _as_grey(image: Image.Image, where: str) -> Image.Image:
+    return _upon(_layered(_scaled(image, where)), "black").convert("RGB").convert("L")
+
+
+def _alpha(image: Image.Image, where: str) -> Image.Image | None:
+    layer = _layered(_scaled(image, where))
+    alpha = layer.getchannel("A") if layer.mode in ("RGBA", "LA") else None
+    return None if alpha is None or alpha.getextrema() == (255, 255) else alpha
+
+
+def _layered(image: Image.Image) -> Image.Image:
+    """Turns what says in another way than by an alpha channel of its own what is transparent into RGBA."""
     if image.mode in ("P", "PA", "RGBa", "La") or ("transparency" in image.info and image.mode in ("L", "RGB")):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image = _in_srgb(image)
-    if image.mode in ("RGBA", "LA"):
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image
+
+
+def _upon(image: Image.Image, colour: str) -> Image.Image:
+    if image.mode not in ("RGBA", "LA"):
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, colour), layer)
 
 
 def _scaled(image: Image.Image, where: str) -> Image.Image:
@@ -132,15 +175,20 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     return converted or image
 
 
-def read_concept_pictures(concept: Concept, read: Callable[[Path], Image.Image] = read_picture) -> list[Picture]:
+def read_concept_pictures(
+    concept: Concept,
+    read: Callable[[Path], Image.Image] = read_picture,
+    mask: Callable[[Path, tuple[int, int]], Image.Image | None] = lambda path, size: None,
+) -> list[Picture]:
     """Reads the pictures of a concept in the order of their names.
 
     Args:
         concept: concept of the sequence.
         read: decodes a picture; one that keeps what it decodes takes the place of `read_picture`.
+        mask: returns the mask of a picture of a size, as `Masks.of`; by default none is read.
 
     Raises:
-        UserError: if there are none, or listing every picture and caption that cannot be used.
+        UserError: if there are none, or listing every picture, caption and mask that cannot be used.
     """
     files = picture_files(concept.images) if concept.images.is_dir() else []
     if not files:
@@ -149,7 +197,8 @@ def read_concept_pictures(concept: Concept, read: Callable[[Path], Image.Image] 
     problems, pictures = Problems(), []
     for path in files:
         try:
-            pictures.append(Picture(path, read(path), _caption(path, concept.token)))
+            image = read(path)
+            pictures.append(Picture(path, image, _caption(path, concept.token), mask(path, image.size)))
         except UserError as error:
             problems.add(error.where, error.problem, error.remedy)
     problems.raise_if_any()

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from cns_lightning.data.augmentation import CLOSE_UP, FAR_AWAY, Augmentation, augment, latent_valid_region
 from cns_lightning.data.decoded import DecodedPictures
 from cns_lightning.data.images import read_captions, read_concept_pictures
+from cns_lightning.data.masks import Masks, balanced_weights, latent_weights, masks_in_words
 from cns_lightning.data.order import Key, StepSampler, sample_for
 from cns_lightning.data.prior_pictures import PriorPictures
 from cns_lightning.data.stage_latents import RunContext, StageLatents
@@ -28,6 +29,7 @@ from cns_lightning.sequences.sequence import (
     Sequence,
     captions_beside,
     left_out,
+    masks_beside,
     picture_files,
     sequence_path,
 )
@@ -35,25 +37,25 @@ from cns_lightning.sequences.templates import PromptTemplates, check_templates, 
 from cns_lightning.storage import read_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.sequences.sequence import Concept
 
 
-def steps_of_stage(steps: int, steps_per_picture: int | None, images: Path) -> int:
+def steps_of_stage(steps: int, steps_per_picture: int | None, concept: Concept) -> int:
     """Returns the optimizer steps of a stage; 0 if they follow from pictures that are gone.
 
     Args:
         steps: optimizer steps of a stage where they do not follow the pictures.
         steps_per_picture: in place of ``steps``; None leaves it at that.
-        images: folder of the pictures.
+        concept: concept of the stage, whose own steps come before either.
 
     Source: Mix-of-Show's published code; docs/methods.md 5.1.
     """
+    if concept.settings.steps is not None:
+        return concept.settings.steps
     if steps_per_picture is None:
         return steps
-    return steps_per_picture * (len(picture_files(images)) if images.is_dir() else 0)
+    return steps_per_picture * (len(picture_files(concept.images)) if concept.images.is_dir() else 0)
 
 
 class ConceptDataModule(LightningDataModule):
@@ -62,9 +64,10 @@ class ConceptDataModule(LightningDataModule):
     Args:
         sequence: path of the sequence file; a bare name stands for one that ships.
         batch_size: pictures of one rank in one batch.
-        steps: optimizer steps of every stage.
+        steps: optimizer steps of every stage; a concept's own (settings in the sequence file) win.
         steps_per_picture: optimizer steps of a stage for each of its pictures, in place of ``steps``.
         augmentation: how pictures are varied.
+        masks: how much of a picture counts where it has a mask.
         templates: prompts by kind of concept.
         prior: pictures of the class, for methods with prior preservation.
         noise_offset: deviation of a further noise that is the same all over a channel of a sample.
@@ -74,7 +77,7 @@ class ConceptDataModule(LightningDataModule):
         UserError: if a template cannot be filled in.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - they are YAML keys
         self,
         sequence: str,
         batch_size: Count = 4,
@@ -85,12 +88,13 @@ class ConceptDataModule(LightningDataModule):
         prior: PriorPictures = PriorPictures(),  # noqa: B008 - frozen
         noise_offset: NonNegative = 0.0,
         seed: int = 0,
+        masks: Masks = Masks(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         check_templates(templates)
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
-        self.noise_offset, self.steps_per_picture = noise_offset, steps_per_picture
+        self.noise_offset, self.steps_per_picture, self.masks = noise_offset, steps_per_picture, masks
         self.stage_steps: dict[int, int] = {}
         self.prepared: dict[int, StageLatents] = {}
         self._context: RunContext | None = None
@@ -118,22 +122,25 @@ class ConceptDataModule(LightningDataModule):
         """Reads every picture of the sequence once, so that a bad one stops the run before any long work.
 
         Returns:
-            A sentence for every folder that holds what is not read.
+            A sentence for every folder that holds masks, or what is not read.
 
         Raises:
-            UserError: listing every picture that cannot be used.
+            UserError: listing every picture, caption and mask that cannot be used.
         """
         concepts = [concept for concept in self.sequence.concepts if concept.token not in self.learned]
+        said: list[str] = []
         for concept in concepts:
-            read_concept_pictures(concept, self.decoded.keep)
+            pictures = read_concept_pictures(concept, self.decoded.keep, self.masks.of)
+            said += masks_in_words(concept.images, [picture.mask is not None for picture in pictures], self.masks)
         folders = dict.fromkeys(concept.images for concept in concepts)
-        return [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
+        left = [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
+        return [*dict.fromkeys(said), *left]
 
     def steps_of(self, stage: int) -> int:
         """Returns the optimizer steps of a stage; of a learned concept whose pictures are gone, those that it took."""
         if stage not in self.stage_steps:
-            (running, step), images = self.context.position(), self.sequence.concepts[stage].images
-            asked = steps_of_stage(self.steps, self.steps_per_picture, images) or step
+            (running, step), concept = self.context.position(), self.sequence.concepts[stage]
+            asked = steps_of_stage(self.steps, self.steps_per_picture, concept) or step
             if stage != running:
                 return asked  # before it begins pictures may still be added
             self.stage_steps = {stage: asked}
@@ -158,26 +165,28 @@ class ConceptDataModule(LightningDataModule):
     def check_against(self, base: BaseModel, first: int) -> None:
         """Refuses what does not fit the base model.
 
-        That is a caption whose token stands behind what the text encoder reads, since it would never be trained, and
-        more steps for pictures of the class than the sampler has.
+        That is a caption, or a concept's own prompt, whose token stands behind what the text encoder reads, since it
+        would never be trained, and more steps for pictures of the class than the sampler has.
 
         Args:
             base: the base model.
             first: stage that is learned next.
 
         Raises:
-            UserError: listing every such caption, or for the steps.
+            UserError: listing every such caption and prompt, or for the steps.
         """
         if self.prior.pictures:
             check_steps(base.noise_scheduler, self.prior.steps, "data.prior.steps")
         problems = Problems()
         prefixes = ("", *FAR_AWAY, *CLOSE_UP) if self.augmentation.prefixes else ("",)
         for concept in self.sequence.concepts[first:]:
-            for path, caption in read_captions(concept).items():
+            told = {str(captions_beside(path)[0]): caption for path, caption in read_captions(concept).items()}
+            own = {f"{self.path}: settings.prompt of {concept.token}": None} if concept.settings.prompt else {}
+            for where, caption in {**own, **told}.items():
                 prompts = [training_prompt(concept, self.templates, prefix, caption) for prefix in prefixes]
                 if not all(reads_token(base, prompt, concept.token) for prompt in prompts):
                     problem = f"is so long that {concept.token} stands behind what the text encoder reads"
-                    problems.add(str(captions_beside(path)[0]), problem, f"Put {concept.token} further in front")
+                    problems.add(where, problem, f"Put {concept.token} further in front")
         problems.raise_if_any()
 
     def prompt_of(self, concept: Concept, prefix: str = "", caption: str | None = None) -> str:
@@ -185,16 +194,19 @@ class ConceptDataModule(LightningDataModule):
         return training_prompt(concept, self.templates, prefix, caption, self.context.names_class_word)
 
     def picture_checksum(self, stage: int) -> str:
-        """Computes the SHA-256 over the files of a stage's pictures and their captions, in order; once a stage."""
+        """Computes the SHA-256 over the files of a stage's pictures, captions and masks, in order; once a stage."""
         if stage not in self.checksums:
             digest = hashlib.sha256()
             for path in picture_files(self.sequence.concepts[stage].images):
-                digest.update(b"".join(read_bytes(each) for each in (path, *captions_beside(path))))
+                files = (path, *captions_beside(path), *masks_beside(path))
+                digest.update(b"".join(read_bytes(each) for each in files))
+                if self.masks.takes_alpha_of(path):  # versions that knew no masks did not
+                    digest.update(b"alpha")
             self.checksums = {stage: digest.hexdigest()}
         return self.checksums[stage]
 
     def check_pictures_of(self, stage: int, checksum: str | None, step: int) -> None:
-        """Refuses to go on with a stage whose pictures or captions are others than when it began.
+        """Refuses to go on with a stage whose pictures, captions or masks are others than when it began.
 
         Args:
             stage: stage that is continued.
@@ -206,9 +218,8 @@ class ConceptDataModule(LightningDataModule):
         """
         concept = self.sequence.concepts[stage]
         if checksum and checksum != self.picture_checksum(stage):
-            problem = (
-                f"holds other pictures or captions than when the stage of {concept.token} began (now at step {step})"
-            )
+            began = f"when the stage of {concept.token} began (now at step {step})"
+            problem = f"holds other pictures, captions or masks than {began}"
             if any(path.suffix.lower() in HEIF_SUFFIXES + AVIF_SUFFIXES for path in concept.images.iterdir()):
                 problem += "; its HEIC and AVIF files count only where pillow-heif and Pillow read them"
             remedy = "Put them back as they were, or take another --run folder"
@@ -250,7 +261,8 @@ class ConceptDataModule(LightningDataModule):
         self.picture_checksum(stage)  # of what is encoded now, not of what lies there when the state is saved
         concept, context = self.sequence.concepts[stage], self.context
         resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
-        latents, valid, prompts, pictures = [], [], [], read_concept_pictures(concept, self.decoded.take)
+        latents, valid, weights, prompts = [], [], [], []
+        pictures = read_concept_pictures(concept, self.decoded.take, self.masks.of)
         for number, picture in enumerate(pictures):
             variants = [
                 augment(
@@ -262,6 +274,7 @@ class ConceptDataModule(LightningDataModule):
                     number,
                     variant,
                     resize=resize,
+                    mask=picture.mask,
                 )
                 for variant in range(self.augmentation.variants)
             ]
@@ -270,12 +283,18 @@ class ConceptDataModule(LightningDataModule):
             valid.append(
                 torch.stack([latent_valid_region(variant.valid, context.latent_scale) for variant in variants])
             )
+            weights.append(
+                torch.stack([latent_weights(variant, context.latent_scale, self.masks.outside) for variant in variants])
+            )
             prompts.append([self.prompt_of(concept, variant.prefix, picture.caption) for variant in variants])
         prior = None
         if self.prior.pictures and context.class_latents is not None:
             prior = context.class_latents(concept)
         prior_prompt, paths = class_training_prompt(concept, self.templates), [picture.path for picture in pictures]
-        return StageLatents(torch.stack(latents), torch.stack(valid), prompts, paths, prior, prior_prompt)
+        balanced, cells = None, torch.stack(valid)
+        if any(picture.mask is not None for picture in pictures):
+            balanced = balanced_weights(torch.stack(weights), cells)
+        return StageLatents(torch.stack(latents), cells, prompts, paths, prior, prior_prompt, balanced)
 
     def train_dataloader(self) -> DataLoader:
         """Returns the loader of the stage that the trainer is in, from the step at which the module stands.
@@ -305,7 +324,7 @@ class StageDataset(Dataset):
         self.data = data
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        """Returns latents, valid region, noise, timestep and prompt of a sample."""
+        """Returns latents, valid region, noise, timestep and prompt of a sample; weights where a picture has a mask."""
         stage, step, sample = key
         data = self.data
         encoded = data.prepared[stage]
@@ -319,6 +338,8 @@ class StageDataset(Dataset):
             "timestep": timestep_for(timesteps, data.seed, stage, step, sample),
             "prompt": encoded.prompts[picture][variant],
         }
+        if encoded.weights is not None:
+            given["weights"] = encoded.weights[picture, variant]
         if encoded.prior is None:
             return given
         place = (data.seed, "prior", stage, step, sample)

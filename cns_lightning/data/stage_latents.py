@@ -58,6 +58,8 @@ class StageLatents:
         paths: files of the pictures.
         prior: encoded pictures of the class, as ``latents`` without variants; None without prior preservation.
         prior_prompt: prompt of all of them.
+        weights: how much cells count in the loss, as ``valid``, with a mean of 1 over the valid ones; None where no
+            picture has a mask, and all count alike.
     """
 
     latents: Tensor
@@ -66,3 +68,4 @@ class StageLatents:
     paths: list[Path]
     prior: Tensor | None = None
     prior_prompt: str = ""
+    weights: Tensor | None = None

@@ -20,6 +20,7 @@ def denoising_loss(
     timesteps: Tensor,
     states: TextStates,
     valid_region: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Returns each sample's mean squared error of what the UNet predicts from noisy latents.
 
@@ -33,12 +34,14 @@ def denoising_loss(
         states: states of one prompt a sample.
         valid_region: latent cells that count, 0 or 1, shape (samples, 1, height, width); the mean is over them, and 0
             where there are none. None counts all.
+        weights: factors on the squared errors, of the same shape; None for 1. They do not change over how many cells
+            the mean is taken: a sample of which little is to be learned counts little.
 
     Returns:
         Shape (samples,), float32.
 
     Raises:
-        ValueError: if the valid region has another shape; it would mix the samples of a batch.
+        ValueError: if valid region or weights have another shape; they would mix the samples of a batch.
 
     Source: docs/methods.md 0.3; Custom Diffusion's valid region, docs/methods.md 4.2.
     """
@@ -51,6 +54,10 @@ def denoising_loss(
         return_dict=False,
     )[0]
     error = (predicted.float() - _target(base, latents, noise, timesteps).float()).square().mean(1, keepdim=True)
+    if weights is not None:
+        if weights.shape != error.shape:
+            raise ValueError(f"weights are {tuple(weights.shape)}, must be {tuple(error.shape)}")
+        error = error * weights.to(error)
     if valid_region is None:
         return error.mean((1, 2, 3))
     if valid_region.shape != error.shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cns_lightning.data.masks import Masks
 from cns_lightning.diffusion.sampling import check_steps
 from cns_lightning.doctor.base_parts import BaseParts, find_parts
 from cns_lightning.doctor.concepts import word_findings
@@ -81,7 +82,8 @@ def all_findings(
         found += refusals(error)
     resolution = parts.resolution if parts is not None else None
     found += [*header_findings(run.coming, resolution), *folder_findings(run.coming)]
-    found += [*content_findings(run.coming, progress), *word_findings(run.sequence.concepts)]
+    masks = Masks(**run.config.data.get("masks") or {})
+    found += [*content_findings(run.coming, progress, masks), *word_findings(run.sequence.concepts)]
     if parts is not None:
         found += [*_weight_findings(parts), *_text_findings(run, parts, data)]
     found += _machine_findings(run, parts)

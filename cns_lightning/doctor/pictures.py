@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from cns_lightning.data.images import FORMATS, read_concept_pictures, read_picture
+from cns_lightning.data.masks import Masks
 from cns_lightning.doctor.findings import Finding, Severity, refusals
 from cns_lightning.doctor.likeness import alike, both_ways
 from cns_lightning.errors import UserError
@@ -16,6 +17,7 @@ from cns_lightning.sequences.sequence import (
     CAPTION_SUFFIXES,
     captions_beside,
     left_out,
+    masks_beside,
     picture_files,
     register_heif,
 )
@@ -99,7 +101,7 @@ def _is_turned(file: Image.Image) -> bool:
 
 
 def folder_findings(concepts: Sequence[Concept]) -> list[Finding]:
-    """Returns what folders hold beside pictures: captions, and what is not read."""
+    """Returns what folders hold beside pictures: captions, masks, and what is not read."""
     found = []
     for folder in dict.fromkeys(concept.images for concept in concepts if concept.images.is_dir()):
         pictures = picture_files(folder)
@@ -118,7 +120,9 @@ def folder_findings(concepts: Sequence[Concept]) -> list[Finding]:
             found.append(Finding(Severity.WARNING, "a caption without its picture", str(folder), remedy, alone))
         # The captions just named are among what is left out; said once.
         if beside := left_out(folder):
-            found += [] if all(each in alone for each in _others(folder, stems)) else [_unread(folder, beside)]
+            masks = {path.name for picture in pictures for path in masks_beside(picture)}
+            others = [name for name in _others(folder, stems) if name not in masks]
+            found += [] if all(each in alone for each in others) else [_unread(folder, beside)]
     return found
 
 
@@ -135,13 +139,16 @@ def _unread(folder: Path, beside: str) -> Finding:
 
 
 def content_findings(
-    concepts: Sequence[Concept], progress: Callable[[int, int], None] = lambda done, of: None
+    concepts: Sequence[Concept],
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    masks: Masks = Masks(),  # noqa: B008 - frozen
 ) -> list[Finding]:
-    """Decodes every picture as `fit` does; returns those that cannot be used, and those that are nearly the same.
+    """Decodes every picture and mask as `fit` does; returns what cannot be used, masks, and what is nearly the same.
 
     Args:
         concepts: concepts whose pictures are needed.
         progress: called with pictures done and pictures in all.
+        masks: how much the parts of a picture count.
     """
     present = [concept for concept in concepts if concept.images.is_dir() and picture_files(concept.images)]
     total, done = sum(len(picture_files(concept.images)) for concept in present), 0
@@ -154,6 +161,8 @@ def content_findings(
         done += 1
         image = read_picture(path)
         hashes[path] = both_ways(image)
+        if masks.of(path, image.size) is not None:
+            found.append(_masked(path, masks))
         return Image.new("RGB", (1, 1))  # the list of a folder's pictures would hold all of them decoded
 
     for concept in present:
@@ -163,6 +172,13 @@ def content_findings(
             found += refusals(error)
     progress(total, total)
     return found + [finding for group in alike(hashes) for finding in _nearly_the_same(group)]
+
+
+def _masked(path: Path, masks: Masks) -> Finding:
+    beside, folder = masks_beside(path), str(path.parent)
+    problem, part = ("a mask beside the picture", "black") if beside else ("transparent in part", "transparent")
+    counts = f"What is {part} counts {masks.outside:g} in the loss, the rest 1 (data.masks)"
+    return Finding(Severity.NOTE, problem, folder, counts, (beside[0].name if beside else path.name,))
 
 
 def _nearly_the_same(group: Sequence[Path]) -> list[Finding]:

@@ -135,7 +135,9 @@ def prompt_findings(
     """
     told = [(f"{where}: prompts.{key}", getattr(prompts, key)) for key in PROMPT_KEYS]
     told += [("samples.base_prompts", base_prompts)]
-    told += [(f"data.templates.{each.kind}", [training_prompt(each, templates)]) for each in concepts]
+    for each in concepts:
+        place = f"settings.prompt of {each.token}" if each.settings.prompt else f"data.templates.{each.kind}"
+        told += [(place, [training_prompt(each, templates)])]
     found = [_cut(base, f"{place}[{number}]", text) for place, texts in told for number, text in enumerate(texts)]
     for concept in concepts:
         for path, caption in _captions(concept).items():

@@ -180,7 +180,7 @@ def _steps_of_stages(folder: RunFolder, evaluation: Evaluation) -> int:
     """Returns the optimizer steps of a run's longest stage."""
     data = RunConfig.read(folder).data
     given = data["steps"], data.get("steps_per_picture")
-    return max(steps_of_stage(*given, concept.images) for concept in evaluation.sequence.concepts)
+    return max(steps_of_stage(*given, concept) for concept in evaluation.sequence.concepts)
 
 
 class Curve:

@@ -151,7 +151,17 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Names what the optimizer moves, in an order that is the same in every process."""
+        """Names what the optimizer moves, in an order that is the same in every process; rates are those of `rate`."""
+
+    def rate(self, name: str = "learning_rate", factor: float = 1.0) -> float:
+        """Returns a learning rate of the running stage: that of the concept's settings, else that of the run.
+
+        Args:
+            name: argument and attribute of the method.
+            factor: factor on the run's; a concept's own counts as it is.
+        """
+        own = self.context.concept.settings.rate(name)
+        return factor * getattr(self, name) if own is None else own
 
     def text_states(self, prompts: list[str]) -> TextStates:
         """Encodes prompts with the learned tokens; the gradient reaches the token that is being trained."""

@@ -109,7 +109,7 @@ class ConceptNeuronSelection(Method):
     Args:
         learning_rate: learning rate of the values on the concept neurons.
         learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
-            that are not named.
+            that are not named. The own learning rate of a concept (settings in the sequence file) is taken as it is.
         token_learning_rate: learning rate of the concept's token embedding.
         learning_rate_falls: whether the learning rates fall in a straight line, to 0 at a stage's end.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
@@ -221,8 +221,8 @@ class ConceptNeuronSelection(Method):
         """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
         factor = (self.learning_rate_factors or {}).get(self.context.concept.kind, 1.0)
         return [
-            ParameterGroup("neurons", [self.delta.values], factor * self.learning_rate),
-            ParameterGroup("token", list(self.token), self.token_learning_rate),
+            ParameterGroup("neurons", [self.delta.values], self.rate(factor=factor)),
+            ParameterGroup("token", list(self.token), self.rate("token_learning_rate")),
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:

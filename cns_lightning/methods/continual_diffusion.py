@@ -83,8 +83,8 @@ class ContinualDiffusion(Method):
         """Names the factors and the token."""
         factors = [*self.delta.ups, *self.delta.downs]
         return [
-            ParameterGroup("token", list(self.token), self.token_learning_rate),
-            ParameterGroup("factors", factors, self.learning_rate),
+            ParameterGroup("token", list(self.token), self.rate("token_learning_rate")),
+            ParameterGroup("factors", factors, self.rate()),
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:

@@ -37,8 +37,8 @@ class DenseMethod(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the key and value weights and the token."""
         return [
-            ParameterGroup("weights", [self.delta.values], self.learning_rate),
-            ParameterGroup("token", list(self.token), self.token_learning_rate),
+            ParameterGroup("weights", [self.delta.values], self.rate()),
+            ParameterGroup("token", list(self.token), self.rate("token_learning_rate")),
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:

@@ -106,9 +106,9 @@ class MixOfShow(Method):
         for name, up, down in zip(self.delta.names, self.delta.ups, self.delta.downs, strict=True):
             (text if name.startswith(TEXT_PREFIX) else unet).extend([up, down])  # type: ignore[list-item]
         return [
-            ParameterGroup("token", list(self.token), self.token_learning_rate, self.weight_decay),
-            ParameterGroup("factors", unet, self.learning_rate, self.weight_decay),
-            ParameterGroup("text factors", text, self.text_learning_rate, self.weight_decay),
+            ParameterGroup("token", list(self.token), self.rate("token_learning_rate"), self.weight_decay),
+            ParameterGroup("factors", unet, self.rate(), self.weight_decay),
+            ParameterGroup("text factors", text, self.rate("text_learning_rate"), self.weight_decay),
         ]
 
     def trained_weights(self) -> Weights:

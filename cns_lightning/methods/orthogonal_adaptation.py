@@ -130,8 +130,8 @@ class OrthogonalAdaptation(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the vectors and the trained factors."""
         return [
-            ParameterGroup("token", list(self.token), self.token_learning_rate),
-            ParameterGroup("factors", list(self.delta.ups), self.learning_rate),
+            ParameterGroup("token", list(self.token), self.rate("token_learning_rate")),
+            ParameterGroup("factors", list(self.delta.ups), self.rate()),
         ]
 
     def trained_weights(self) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class TextualInversion(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the token."""
-        return [ParameterGroup("token", list(self.token), self.token_learning_rate)]
+        return [ParameterGroup("token", list(self.token), self.rate("token_learning_rate"))]
 
     def finish_stage(self) -> ConceptRecord:
         """Keeps the token."""

@@ -25,6 +25,9 @@ LAYERS = "layers"
 RARE_WORDS = "rare_words"
 """Key of the metadata: the words from which the token started."""
 
+KEPT_STEP = "kept_step"
+"""Key of the metadata: after which optimizer step of its stage the concept stood so, where a step was chosen."""
+
 
 @dataclass(eq=False)
 class ConceptRecord:
@@ -94,6 +97,11 @@ class ConceptRecord:
     def rare_words(self) -> tuple[str, ...]:
         """Returns the words from which the token started; empty where it started from something else."""
         return tuple(self.metadata.get(RARE_WORDS, "").split())
+
+    @property
+    def kept_step(self) -> int | None:
+        """Returns the optimizer step of the stage that was chosen; None where the last was kept without a choice."""
+        return int(self.metadata[KEPT_STEP]) if KEPT_STEP in self.metadata else None
 
     def moved(self) -> NeuronMask | None:
         """Returns the neurons that the concept moves: those of its mask, or all of a matrix with factors."""

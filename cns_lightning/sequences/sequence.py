@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import Problems, UserError
+from cns_lightning.sequences.concept_settings import PROMPT, USUAL_KEYS, ConceptSettings, read_settings
 from cns_lightning.user_files import composed, expanded, read_yaml
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ AVIF_SUFFIXES = (".avif",)
 HEIF_SUFFIXES = (".heic", ".heif")
 """Read where pillow-heif is installed."""
 CAPTION_SUFFIXES = (".txt", ".caption")
+MASK_ENDINGS = (".mask", "-masklabel")
+"""How the name of a mask goes on after that of its picture, in front of ``.png`` or another ending of pictures."""
 WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 FEWEST_PICTURES = 3
 LONGEST_TOKEN = 60
@@ -31,6 +34,7 @@ TOKEN = re.compile(r"<[^<>\s]+>")
 SEQUENCE_KEYS = ("name", "concepts", "prompts")
 CONCEPT_KEYS = ("token", "class_word", "kind", "images")
 OPTIONAL_KEYS = ("description",)
+SETTINGS = "settings"
 PROMPT_KEYS = {"single": 1, "double": 2, "triple": 3}
 """Lists of prompts, and how many concepts each of their prompts names."""
 
@@ -46,6 +50,7 @@ class Concept:
         images: folder of its pictures, absolute.
         description: the most that words can say of it, such as ``grey striped cat with a bell``; `compare` draws what
             the base model makes of it. Nothing is learned from it.
+        settings: what its stage does otherwise than the run.
     """
 
     token: str
@@ -53,6 +58,7 @@ class Concept:
     kind: str
     images: Path
     description: str = ""
+    settings: ConceptSettings = field(default_factory=ConceptSettings)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,16 @@ class Sequence:
     @classmethod
     def from_plain(cls, content: dict[str, Any]) -> Sequence:
         """Makes the sequence that `plain` gave; nothing is checked, the pictures may be gone."""
-        concepts = tuple(Concept(**{**each, "images": Path(each["images"])}) for each in content["concepts"])
+        concepts = tuple(
+            Concept(
+                **{
+                    **each,
+                    "images": Path(each["images"]),
+                    SETTINGS: ConceptSettings.from_plain(each.get(SETTINGS) or {}),
+                }
+            )
+            for each in content["concepts"]
+        )
         prompts = EvaluationPrompts(**{name: tuple(listed) for name, listed in content["prompts"].items()})
         return cls(content["name"], concepts, prompts)
 
@@ -119,6 +134,7 @@ class Sequence:
             "concepts": [
                 {"token": each.token, "class_word": each.class_word, "kind": each.kind, "images": str(each.images)}
                 | ({"description": each.description} if each.description else {})
+                | ({SETTINGS: settings} if (settings := each.settings.plain()) else {})
                 for each in self.concepts
             ],
             "prompts": {
@@ -127,6 +143,12 @@ class Sequence:
                 "triple": list(self.prompts.triple),
             },
         }
+
+    def without_own_steps(self) -> Sequence:
+        """Returns the sequence with the steps of the run for every stage."""
+        settings = [replace(each.settings, steps=None) for each in self.concepts]
+        concepts = (replace(each, settings=own) for each, own in zip(self.concepts, settings, strict=True))
+        return replace(self, concepts=tuple(concepts))
 
 
 def sequence_path(given: str) -> Path:
@@ -155,11 +177,27 @@ def _reads_avif() -> bool:
     return "avif" in features.get_supported_modules()
 
 
+def _readable() -> tuple[str, ...]:
+    return (*SUFFIXES, *(HEIF_SUFFIXES if register_heif() else ()), *(AVIF_SUFFIXES if _reads_avif() else ()))
+
+
 def picture_files(folder: Path) -> list[Path]:
-    """Lists the pictures of a folder by name; what else it holds, `left_out` names."""
-    suffixes = (*SUFFIXES, *(HEIF_SUFFIXES if register_heif() else ()), *(AVIF_SUFFIXES if _reads_avif() else ()))
+    """Lists the pictures of a folder by name, without masks; what else it holds, `left_out` names."""
+    suffixes = _readable()
     found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() in suffixes)
+    return sorted(path for path in found if path.suffix.lower() in suffixes and not is_mask(path))
+
+
+def is_mask(path: Path) -> bool:
+    """Returns whether a file is called as the mask of a picture is."""
+    return path.stem.lower().endswith(MASK_ENDINGS)
+
+
+def masks_beside(picture: Path) -> list[Path]:
+    """Lists the masks of a picture by their names, such as ``1.mask.png``; more than one cannot be told apart."""
+    rest = {path: path.stem.removeprefix(picture.stem).lower() for path in picture.parent.iterdir()}
+    found = [path for path, ending in rest.items() if ending in MASK_ENDINGS and path.stem.startswith(picture.stem)]
+    return sorted(path for path in found if path.suffix.lower() in _readable())
 
 
 def captions_beside(picture: Path) -> list[Path]:
@@ -169,20 +207,22 @@ def captions_beside(picture: Path) -> list[Path]:
 
 
 def left_out(folder: Path) -> str:
-    """Says what a folder holds beside its pictures and their captions, and why that is not read; empty for nothing.
+    """Says what a folder holds beside pictures, captions and masks, and why that is not read; empty for nothing.
 
     Hidden files and those that Windows leaves in folders of pictures are not worth a word.
     """
     pictures = picture_files(folder)
-    captions = {each for path in pictures for each in captions_beside(path)}
+    beside = {each for path in pictures for each in (*captions_beside(path), *masks_beside(path))}
     reasons: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
-        if path in pictures or path in captions or path.name.startswith(".") or path.name.lower() in WINDOWS_FILES:
+        if path in pictures or path in beside or path.name.startswith(".") or path.name.lower() in WINDOWS_FILES:
             continue
         if path.is_dir():
             reason = "in a folder of their own"
         elif not path.exists():
             reason = "links to what is not there"
+        elif is_mask(path) and path.suffix.lower() in _readable():
+            reason = "a mask without its picture"
         elif path.suffix.lower() in HEIF_SUFFIXES:
             reason = "HEIC, which needs pip install pillow-heif"
         elif path.suffix.lower() in AVIF_SUFFIXES:
@@ -230,7 +270,7 @@ def _concept(problems: Problems, path: Path, number: int, entry: Any, learned: C
     if not isinstance(entry, dict):
         problems.add(where, f"is {entry!r}", f"Give the keys {', '.join(CONCEPT_KEYS)}")
         return None
-    _check_keys(problems, f"{where}.", entry, CONCEPT_KEYS + OPTIONAL_KEYS, CONCEPT_KEYS)
+    _check_keys(problems, f"{where}.", entry, (*CONCEPT_KEYS, *OPTIONAL_KEYS, SETTINGS), CONCEPT_KEYS)
     for key in CONCEPT_KEYS + OPTIONAL_KEYS:
         if key in entry and (not isinstance(entry[key], str) or not entry[key].strip()):
             problems.add(f"{where}.{key}", f"is {entry[key]!r}, a word is needed", f'Write {key}: "..."')
@@ -252,7 +292,22 @@ def _concept(problems: Problems, path: Path, number: int, entry: Any, learned: C
     description = composed(entry.get("description", "").strip())
     if named := TOKEN.findall(description):
         problems.add(f"{where}.description", f"names {named[0]}", "Say it in words that the base model knows")
-    return Concept(token, class_word, entry["kind"], images, description)
+    settings = _settings(problems, f"{where}.{SETTINGS}", entry.get(SETTINGS), token)
+    return Concept(token, class_word, entry["kind"], images, description, settings)
+
+
+def _settings(problems: Problems, where: str, entry: Any, token: str) -> ConceptSettings:
+    """Reads the settings of a concept; its prompt names the token alone, in the case of the sequence."""
+    entry = {} if entry is None else entry
+    wrong = [str(key) for key in entry] if isinstance(entry, dict) else []
+    remedies = {key: unknown_word(key, USUAL_KEYS) for key in wrong}
+    found = read_settings(problems, where, entry, remedies)
+    prompt = composed(found.prompt)
+    named = {each.lower() for each in TOKEN.findall(prompt)}
+    if prompt and named != {token.lower()}:
+        problem = f"names {', '.join(sorted(named)) or 'no token'}, a training prompt names {token} alone"
+        problems.add(f"{where}.{PROMPT}", problem, f"Write it like: a photo of a {token} ...")
+    return replace(found, prompt=TOKEN.sub(lambda _: token, prompt))
 
 
 def _check_pictures(problems: Problems, where: str, folder: Path) -> None:

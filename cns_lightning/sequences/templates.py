@@ -30,6 +30,7 @@ class PromptTemplates:
 
 DEFAULT_TEMPLATES = PromptTemplates()
 PLACEHOLDERS = ("token", "class_word", "prefix")
+_ARTICLE = re.compile(r"^an? ", re.IGNORECASE)
 
 
 def check_templates(templates: PromptTemplates) -> None:
@@ -67,8 +68,8 @@ def training_prompt(
         concept: what is shown.
         templates: by kind.
         prefix: what an augmentation did, such as ``a far away ``.
-        caption: the picture's own; it stands in place of the template, and gets the token before the class word if it
-            does not name it.
+        caption: the picture's own; it stands in place of the template or the concept's prompt, and gets the token
+            before the class word if it does not name it.
         names_class_word: False leaves the class word behind the token out, for methods that name the token alone.
     """
     prompt = _prompt(concept, templates, prefix, caption)
@@ -89,6 +90,9 @@ def token_alone(prompt: str, concepts: Iterable[Concept]) -> str:
 
 def _prompt(concept: Concept, templates: PromptTemplates, prefix: str, caption: str | None) -> str:
     words = f"{concept.token} {concept.class_word}"
+    if caption is None and concept.settings.prompt:
+        # As the templates have it: "a far away photo of", "zoomed in photo of".
+        return prefix + (_ARTICLE.sub("", concept.settings.prompt) if prefix else concept.settings.prompt)
     if caption is None:
         template: str = getattr(templates, concept.kind)
         return _of_style(template.format(token=concept.token, class_word=concept.class_word, prefix=prefix))
@@ -108,6 +112,10 @@ def _of_style(prompt: str) -> str:
 
 def class_training_prompt(concept: Concept, templates: PromptTemplates = DEFAULT_TEMPLATES) -> str:
     """Returns the training prompt of a concept's class: the concept's own without its token."""
+    if own := concept.settings.prompt:
+        words = f"{concept.token} {concept.class_word}"
+        named = re.sub(rf"{re.escape(words)}(?!\w)", lambda _: concept.class_word, own, flags=re.IGNORECASE)
+        return _of_style(named.replace(concept.token, concept.class_word))
     template: str = getattr(templates, concept.kind)
     stand_in = "" if "class_word" in template else concept.class_word
     return _of_style(" ".join(template.format(token=stand_in, class_word=concept.class_word, prefix="").split()))

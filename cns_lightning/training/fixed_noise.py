@@ -24,7 +24,8 @@ def fixed_batch(encoded: StageLatents, count: int, timesteps: int, seed: int, st
     """
     pictures = [number % len(encoded.latents) for number in range(count)]
     latents = encoded.latents[pictures, 0]
-    return {
+    weights = {} if encoded.weights is None else {"weights": encoded.weights[pictures, 0]}
+    return weights | {
         "latents": latents,
         "valid_region": encoded.valid[pictures, 0],
         "noise": torch.stack([normal(latents.shape[1:], seed, "fixed_noise", stage, each) for each in range(count)]),

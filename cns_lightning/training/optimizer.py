@@ -7,14 +7,29 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from cns_lightning.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cns_lightning.methods.base import ParameterGroup
 
 
-def stage_optimizer(groups: Iterable[ParameterGroup]) -> AdamW:
-    """Makes AdamW over the groups of a stage."""
+def stage_optimizer(groups: list[ParameterGroup], own: Iterable[tuple[str, float]] = ()) -> AdamW:
+    """Makes AdamW over the groups of a stage.
+
+    Args:
+        groups: those of the method.
+        own: learning rates of the concept by the name of the method's argument, which the groups must have taken.
+
+    Raises:
+        UserError: if a method has not taken one of them; it would be ignored without a word.
+    """
+    for name, rate in own:
+        if all(group.learning_rate != rate for group in groups):
+            problem = f"{name} is {rate:g} for this concept, and the method has not taken it"
+            remedy = f'Write self.rate("{name}") in its parameter_groups, or take it out of the concept\'s settings'
+            raise UserError("model.method", problem, remedy)
     return AdamW(
         [
             {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}

@@ -55,7 +55,13 @@ class PlainStep:
         self.overrides.set(self.method.trained_weights())  # first: a method may move the text encoder as well
         states = self.method.text_states(list(batch["prompt"]))
         losses = denoising_loss(
-            self.base, batch["latents"], batch["noise"], batch["timestep"], states, batch["valid_region"]
+            self.base,
+            batch["latents"],
+            batch["noise"],
+            batch["timestep"],
+            states,
+            batch["valid_region"],
+            batch.get("weights"),
         )
         penalty, prior = self.method.penalty(), None
         if self.method.prior_weight and "prior_latents" in batch:

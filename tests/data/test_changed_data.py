@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
@@ -94,7 +95,7 @@ def test_a_base_model_named_by_a_relative_path_is_found_from_elsewhere(
     assert main(["generate", "--run", str(run), "--prompt", "a <new1> cat", "--n", "1", "--steps", "2"]) == 0
 
 
-@pytest.mark.parametrize("change", ["picture", "caption"])
+@pytest.mark.parametrize("change", ["picture", "caption", "mask"])
 def test_pictures_that_change_in_the_middle_of_a_stage_are_noticed(
     tiny_base_model: Path,
     tmp_path: Path,
@@ -112,13 +113,16 @@ def test_pictures_that_change_in_the_middle_of_a_stage_are_noticed(
     if change == "picture":
         shutil.copy(picture, tmp_path / "0.png")
         shutil.copy(picture, picture.with_name("9.png"))
+    elif change == "mask":
+        Image.new("L", (40, 32), 255).save(picture.with_name("0.mask.png"))
     else:
         caption.write_text("a <new2> dog in the snow", "utf-8")
     assert main(command) == 2
-    assert "holds other pictures or captions than when the stage of <new2> began" in capsys.readouterr().err
+    assert "holds other pictures, captions or masks than when the stage of <new2> began" in capsys.readouterr().err
     # Put back as they were, they are those of before.
     caption.unlink(missing_ok=True)
     picture.with_name("9.png").unlink(missing_ok=True)
+    picture.with_name("0.mask.png").unlink(missing_ok=True)
     assert main(command) == 0
     assert learned(run) == BOTH
 

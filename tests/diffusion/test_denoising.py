@@ -58,6 +58,41 @@ def test_only_the_valid_region_counts(base: BaseModel) -> None:
         denoising_loss(base, *draws(base), TIMESTEPS, text_states(base, PROMPTS), region[:, 0])
 
 
+def test_weights_multiply_errors_and_leave_their_number(base: BaseModel) -> None:
+    region, weights = torch.zeros(3, 1, 8, 8), torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    region[:, :, 2:5, 1:7] = 1
+    states = text_states(base, PROMPTS)
+    losses = denoising_loss(base, *draws(base), TIMESTEPS, states, region, weights)
+    for sample in range(3):
+        expected = (squared_error(base, sample) * weights[sample])[:, 2:5, 1:7].mean().item()
+        assert losses[sample].item() == pytest.approx(expected, rel=1e-4)
+    plain = denoising_loss(base, *draws(base), TIMESTEPS, states, region)
+    assert torch.equal(denoising_loss(base, *draws(base), TIMESTEPS, states, region, torch.ones(3, 1, 8, 8)), plain)
+    with pytest.raises(ValueError, match="weights are"):
+        denoising_loss(base, *draws(base), TIMESTEPS, states, region, weights[:, 0])
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_what_is_masked_out_does_not_reach_the_gradient(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, prediction_type: str
+) -> None:
+    base.noise_scheduler.register_to_config(prediction_type=prediction_type)
+    # A UNet that looks at no neighbours: what is left of the masked-out cells is what the loss lets through.
+    factor = torch.tensor([0.3, -0.2, 0.1, 0.7]).reshape(1, 4, 1, 1).requires_grad_()
+    monkeypatch.setattr(base.unet, "forward", lambda noisy, *_, **__: (factor * noisy,))
+    weights = torch.ones(3, 1, 8, 8)
+    weights[:, :, :, :5] = 0
+    latents, noise = draws(base)
+    found = []
+    for shift in (0.0, 3.0):
+        moved = torch.where(weights == 0, latents + shift, latents), torch.where(weights == 0, noise - shift, noise)
+        losses = denoising_loss(base, *moved, TIMESTEPS, text_states(base, PROMPTS), torch.ones(3, 1, 8, 8), weights)
+        found.append((losses, *torch.autograd.grad(losses.mean(), factor)))
+    assert found[0][1].abs().min() > 0
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_xl_reads_pooled_text_and_picture_size(xl_base: BaseModel) -> None:
     latents, noise = draws(xl_base)
     states = text_states(xl_base, PROMPTS)

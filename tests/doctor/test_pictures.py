@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cns_lightning.data.images import read_picture
+from cns_lightning.data.masks import Masks
 from cns_lightning.doctor.findings import Finding, Severity, merged
 from cns_lightning.doctor.pictures import content_findings, folder_findings, header_findings
 from cns_lightning.sequences.sequence import Concept
@@ -38,7 +39,8 @@ def test_headers_tell_what_is_converted(tmp_path: Path) -> None:
     }
     severities = [finding.severity for finding in found.values()]
     assert severities == [Severity.WARNING] + [Severity.NOTE] * 6
-    assert not content_findings([concept(tmp_path)])  # all of them can be used
+    # All of them can be used; what is transparent in part counts less there.
+    assert [finding.problem for finding in content_findings([concept(tmp_path)])] == ["transparent in part"]
 
 
 def test_what_is_said_of_a_picture_is_what_reading_does(tmp_path: Path) -> None:
@@ -103,6 +105,30 @@ def test_files_beside_pictures(tmp_path: Path) -> None:
     assert "IMG_1.HEIC" in unread.problem
     assert "pip install pillow-heif" in unread.remedy
     assert unread.severity is Severity.WARNING
+
+
+def test_masks_are_named_and_looked_at(tmp_path: Path) -> None:
+    write_good(tmp_path, 0)
+    write_odd(tmp_path / "odd")
+    shutil.copy(tmp_path / "odd" / "alpha.png", tmp_path / "alpha.png")
+    Image.new("L", (32, 32), 200).save(tmp_path / "good0.mask.png")
+    assert folder_findings([concept(tmp_path)])[-1].problem.startswith("not read: odd")
+    shutil.rmtree(tmp_path / "odd")
+    assert folder_findings([concept(tmp_path)]) == []
+    found = by_problem(content_findings([concept(tmp_path)], masks=Masks(outside=0.25)))
+    assert {problem: finding.names for problem, finding in found.items()} == {
+        "a mask beside the picture": ("good0.mask.png",),
+        "transparent in part": ("alpha.png",),
+    }
+    assert all(finding.severity is Severity.NOTE for finding in found.values())
+    assert "What is black counts 0.25 in the loss" in found["a mask beside the picture"].remedy
+    assert by_problem(content_findings([concept(tmp_path)], masks=Masks(alpha=False))).keys() == {
+        "a mask beside the picture"
+    }
+    Image.new("L", (32, 32)).save(tmp_path / "good0.mask.png")
+    found = by_problem(content_findings([concept(tmp_path)]))
+    (black,) = [each for each in found.values() if each.severity is Severity.STOPS]
+    assert black.where.endswith("good0.mask.png")
 
 
 def test_twenty_photos_and_more_are_welcome(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import shutil
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.projections import read_weights
-from cns_lightning.methods.base import Method
+from cns_lightning.methods.base import Method, ParameterGroup
 from cns_lightning.methods.discovery import method_configs
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.pipeline import load_pipeline
@@ -21,6 +23,7 @@ from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
+from cns_lightning.training.optimizer import stage_optimizer
 from tests.runs.learning import arguments, learn, write_sequence
 from tests.runs.processes import in_two_processes
 from tests.runs.stop_at import CALLBACK, StopAt
@@ -142,6 +145,30 @@ def kept(record: ConceptRecord) -> list[Tensor]:
     """Returns every tensor of a record but its mask, in one order."""
     factors = [each for name in sorted(record.factors) for each in record.factors[name]]
     return [record.values, *record.embeddings, *factors, *(record.extra[name] for name in sorted(record.extra))]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_concept_may_have_learning_rates_of_its_own(
+    method: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = yaml.safe_load(method_configs()[method].read_text("utf-8"))["model"]["method"]["class_path"]
+    kind = getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2])
+    names = [name for name in signature(kind).parameters if name.endswith("learning_rate")]
+    rates = {name: 0.001 * (number + 1) for number, name in enumerate(names)}
+    sequence = write_sequence(tmp_path, ["cat"])
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    content["concepts"][0]["settings"] = rates
+    sequence.write_text(yaml.safe_dump(content), "utf-8")
+    found: dict[str, float] = {}
+
+    def noted(groups: list[ParameterGroup], own: Any) -> Any:
+        found.update({group.name: group.learning_rate for group in groups})
+        return stage_optimizer(groups, own)
+
+    monkeypatch.setattr("cns_lightning.module.stage_optimizer", noted)
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "run", "--samples.pictures", "0", method=method)) == 0
+    assert found.pop("token") == rates.pop("token_learning_rate")
+    assert set(found.values()) == set(rates.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
