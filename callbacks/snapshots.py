@@ -69,10 +69,10 @@ def _registry(trainer: Trainer, pl_module: LightningModule, steps: int) -> Neuro
     if (folder / "registry.json").exists():
         registry = NeuronRegistry.load(folder)
         registry.check_base([own.base_fingerprint])
-        registry.move_base(own.base_model, write=trainer.is_global_zero)
+        registry.move_base(own.source, write=trainer.is_global_zero)
         return registry
     return NeuronRegistry.create(
-        folder, own.base_model, own.base_fingerprint, module.base_weights, own.unet_parameters, own.fused_by,
+        folder, own.source, own.base_fingerprint, module.base_weights, own.unet_parameters, own.fused_by,
         own.rare_words,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from cns_lightning.registry.fused import weights_after
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
-from cns_lightning.training.opening import open_registry
+from cns_lightning.training.opening import open_registry, source_of
 from cns_lightning.training.optimizer import falling_rates, resume_rates, stage_optimizer
 from cns_lightning.training.position import Position
 from cns_lightning.training.run_context import run_context
@@ -62,6 +62,8 @@ class ContinualPersonalization(LightningModule):
     Args:
         method: method of the run.
         base_model: ``miniature``, a diffusers folder, a single-file checkpoint or a hub id.
+        revision: branch, tag or commit of a hub's repository.
+        base_loras: strength of every LoRA file that is folded into the base model before anything else, by its path.
         seed: base random seed.
         base_dtype: precision in which the frozen base model is loaded.
         gradient_checkpointing: trades time for memory in the UNet.
@@ -77,10 +79,13 @@ class ContinualPersonalization(LightningModule):
         base_dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         gradient_checkpointing: bool = False,
         rare_words: list[str] | str = "auto",
+        revision: str | None = None,
+        base_loras: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.method, self.base_model, self.seed, self.rare_words = method, base_model, seed, rare_words
         self.base_dtype, self.gradient_checkpointing = base_dtype, gradient_checkpointing
+        self.revision, self.base_loras = revision, base_loras
         self.stage, self.step, self.done_stages = -1, 0, 0
         self.concept_neurons: dict[str, NeuronMask] = {}
         self.armed: NeuronMask | None = None
@@ -129,17 +134,17 @@ class ContinualPersonalization(LightningModule):
                 self._load()
 
     def _load(self) -> None:
-        base = BaseModel.load(self.base_model)
+        run, writes = RunFolder(self.trainer.default_root_dir), self.trainer.is_global_zero
+        base = BaseModel.load(source_of(run, self.base_model, self.revision, self.base_loras))
         if self.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
         self._base, self.unet, self.vae, self._trainer_of_base = base, base.unet, base.vae, self.trainer
         self.text_encoders = nn.ModuleList(base.text_encoders)
         self.projections = self.method.projections(base)
         self.base_weights = read_weights(self.projections)
-        run, writes = RunFolder(self.trainer.default_root_dir), self.trainer.is_global_zero
         device = self.trainer.strategy.root_device
         words = partial(rare_words_of, self.method, base, self.rare_words, device)
-        self.registry = open_registry(run, self.method, base, self.base_model, self.base_weights, words, writes)
+        self.registry = open_registry(run, self.method, base, self.base_weights, words, writes)
         self.data.check_against(base, len(self.registry.tokens))
         # Only now: weights and rare words come from single precision whatever the run computes in.
         base.to(dtype=getattr(torch, self.base_dtype))

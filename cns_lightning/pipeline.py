@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import read_weights, write_weights
 from cns_lightning.errors import UserError
+from cns_lightning.registry.application import load_base
 from cns_lightning.registry.fused import weights_after
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.config import RunConfig
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from diffusers import DiffusionPipeline
+    from torch import Tensor
 
 
 def load_pipeline(
@@ -38,7 +39,8 @@ def load_pipeline(
     Args:
         run_dir: a run folder; nothing learned yet gives the base model.
         upto: the last concept to take in; None takes all.
-        base_model: where the base model is now, when it is not where the run had it.
+        base_model: where the base model is now, when it is not where the run had it; LoRA files that the run folded
+            into it are folded in again.
         dtype: precision of every part; the concepts are added in float32 first.
         device: device of every part.
         snapshot: takes the concepts as they stood after so many optimizer steps of their own stages; None as they stood
@@ -48,7 +50,8 @@ def load_pipeline(
 
     Raises:
         UserError: if the folder is not a run folder or damaged, there is no such concept or snapshot, the base model is
-            not to be found or is another one, or concepts are given a strength and do not add up.
+            not to be found or is another one, a LoRA file of it is gone or has changed, or concepts are given a
+            strength and do not add up.
     """
     folder = RunFolder.existing(Path(run_dir))
     registry = NeuronRegistry.load(folder.registry if snapshot is None else folder.snapshot(snapshot))
@@ -71,8 +74,12 @@ class RunModel:
         device: device of every part.
         keep_fused: whether weights that the method fuses are kept in the run folder.
 
+    Attributes:
+        base: base model, with what is folded into it.
+        pretrained: pretrained weights of the projections that the run's method moves, by parameter name, on the CPU.
+
     Raises:
-        UserError: if the base model is not to be found or is another one.
+        UserError: if the base model is not to be found or is another one, or the method is not there any more.
     """
 
     def __init__(
@@ -83,17 +90,15 @@ class RunModel:
         device: torch.device | str = "cpu",
         keep_fused: bool = True,
     ) -> None:
-        source = base_model or registry.base_model
         self.folder, self.registry, self.keep_fused = folder, registry, keep_fused
-        self.base = BaseModel.load(source)
-        registry.check_base(self.base.fingerprints(), source)
+        self.base = load_base(registry, base_model)
         self.pipe = self.base.pipeline()
         self._method, projections = None, key_value_projections(self.base.unet)
         if registry.fused_by is not None and registry.tokens:
             kind, settings = RunConfig.read(folder).method()
             self._method = kind(**settings)
             projections = self._method.projections(self.base)
-        self._pretrained = read_weights(projections) if registry.tokens else {}
+        self.pretrained = read_weights(projections) if registry.tokens else {}
         # A fusion that is not kept is made on the device: it may take minutes.
         self.base.to(device=device)
         # None where a stage was begun and failed.
@@ -118,14 +123,17 @@ class RunModel:
             return self.pipe
         if self._method is not None and self._shown != (0, {}):
             # Concepts are fused on the pretrained model, whatever was shown before.
-            write_weights(self.pipe, self._pretrained)
+            write_weights(self.pipe, self.pretrained)
         self._shown = None
-        weights = weights_after(
-            count, self.folder, self.registry, self._method, self.base, self._pretrained, self.keep_fused, strengths
-        )
-        write_weights(self.pipe, weights)
+        write_weights(self.pipe, self.weights_after(count, strengths))
         self._shown = asked
         return self.pipe
+
+    def weights_after(self, count: int, strengths: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+        """Returns the weights after the first concepts; see `cns_lightning.registry.fused.weights_after`."""
+        return weights_after(
+            count, self.folder, self.registry, self._method, self.base, self.pretrained, self.keep_fused, strengths
+        )
 
 
 def check_strengths(strengths: Mapping[str, float], registry: NeuronRegistry, upto: str | None) -> None:

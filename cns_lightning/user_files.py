@@ -1,8 +1,9 @@
-"""Paths and YAML files as users write them: ``~``, one message for what cannot be read, no key that is given twice."""
+"""Paths and YAML files as users write them: ``~``, names of files that ship, one message for what cannot be read."""
 
 from __future__ import annotations
 
 import unicodedata
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from cns_lightning.errors import UserError
 
+CONFIGS = "configs"
+_CONFIG_OPTIONS = ("--config", "-c")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -88,3 +91,41 @@ def expanded(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def configs_folder() -> Path:
+    """Returns the folder of the configuration files that ship."""
+    return Path(str(files("cns_lightning") / CONFIGS))
+
+
+def shipped(given: str) -> Path:
+    """Returns the path of a configuration file as it is given; where there is none, that of one that ships.
+
+    ``configs/methods/cns.yaml``, ``methods/cns.yaml`` and ``methods/cns`` name the same one.
+
+    Args:
+        given: path or name; returned as it is where nothing of that name ships either.
+    """
+    path = Path(given)
+    if not given.strip() or path.exists() or path.is_absolute() or ".." in path.parts:
+        return path
+    parts = path.parts[1:] if path.parts[0] == CONFIGS else path.parts
+    named = configs_folder().joinpath(*parts)
+    found = named if named.suffix == ".yaml" else named.with_name(f"{named.name}.yaml")
+    return found if parts and found.is_file() else path
+
+
+def with_shipped_configs(arguments: list[str]) -> list[str]:
+    """Returns a command line in which names of configuration files that ship are paths.
+
+    Args:
+        arguments: words after a command.
+    """
+    found = list(arguments)
+    for number, word in enumerate(arguments):
+        option, equals, value = word.partition("=")
+        if option == "--config" and equals:
+            found[number] = f"{option}={shipped(value)}" if value else word
+        elif number and arguments[number - 1] in _CONFIG_OPTIONS and not word.startswith("-"):
+            found[number] = str(shipped(word)) if word else word
+    return found

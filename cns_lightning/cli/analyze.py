@@ -80,17 +80,16 @@ def _analysed(folder: RunFolder | None, arguments: argparse.Namespace) -> Analys
     from cns_lightning.analysis.concepts import masks_of
     from cns_lightning.analysis.queries import read_families
     from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.diffusion.base_source import MINIATURE
     from cns_lightning.diffusion.devices import available_device
-    from cns_lightning.diffusion.loading import MINIATURE
+    from cns_lightning.registry.application import load_base
     from cns_lightning.registry.registry import NeuronRegistry
 
     registry = None if folder is None else NeuronRegistry.load(folder.registry)
     source = arguments.base_model or (registry.base_model if registry is not None else "")
     shipped = MINIATURE if source == MINIATURE else "stable_diffusion"
     families = read_families(arguments.queries or shipped)
-    base = BaseModel.load(source)
-    if registry is not None:
-        registry.check_base(base.fingerprints(), source)
+    base = BaseModel.load(source) if registry is None else load_base(registry, arguments.base_model)
     parameters = counted(base)
     base.to(device=available_device(arguments.device))
     selector, prompts = selection(base, folder, arguments.calibration or None, shipped)

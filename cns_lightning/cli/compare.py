@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cns_lightning.cli.arguments import at_least, path_argument
+from cns_lightning.cli.main import call
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from cns_lightning.experiments.comparison import Run
 
 _EXPLANATION = """\
 Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
@@ -38,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--jobs", type=at_least(1), default=0, metavar="N", help="runs side by side (one a GPU, or one a core)"
     )
+    options.add_argument(
+        "--print_config", action="store_true", help="print what every method is run with, whole, and run nothing"
+    )
     return options
 
 
@@ -60,6 +69,8 @@ def run(argv: list[str]) -> int:
     if arguments.sets:
         comparison = replace(comparison, sets=tuple(arguments.sets))
     runs = runs_of(comparison, out)
+    if arguments.print_config:
+        return print_configurations(runs)
     check(arguments.config, runs)
     make_folder(out, f"--out {out}")
     write_alone_sequences(comparison, out)
@@ -70,4 +81,14 @@ def run(argv: list[str]) -> int:
     sys.stdout.write(write_results(runs, out, command, arguments.config.read_text("utf-8-sig")))
     display.event(f"wrote {out / 'table.csv'} and beside it other tables (*.csv, table.md) and pictures (*.png)")
     display.event(f"report: {out / 'report.html'}")
+    return EXIT_DONE
+
+
+def print_configurations(runs: list[Run]) -> int:
+    """Prints the configuration of every method's first run, a YAML document each; returns the exit code."""
+    first = {run.method: run for run in reversed(runs)}
+    for method in dict.fromkeys(run.method for run in runs):
+        sys.stdout.write(f"---\n# {method}: {first[method].folder}\n")
+        with suppress(SystemExit):  # the parser's way to end after it has printed
+            call("fit", [*first[method].fit_arguments(), "--print_config"])
     return EXIT_DONE

@@ -115,7 +115,7 @@ def _verify(folder: RunFolder, registry: NeuronRegistry) -> tuple[dict[str, Any]
 
     found = verify_run(folder, registry)
     text = (
-        f"{found.files} files read, every checksum is right. {registry.base_model} is the model that was learned on.\n"
+        f"{found.files} files read, every checksum is right. {registry.source.said} is the model that was learned on.\n"
         f"Of {found.weights:,} key and value weights {found.moved:,} are moved by concepts. The others, and every "
         "other weight of the model, are the base model's, bit for bit."
     )
@@ -182,6 +182,7 @@ def _facts(registry: NeuronRegistry, rows: list[dict[str, Any]]) -> dict[str, An
     return {
         "base_model": registry.base_model,
         "base_fingerprint": registry.base_fingerprint,
+        **registry.source.plain(),
         "general": registry.general_metadata(),
         "concepts": rows,
     }
@@ -206,7 +207,7 @@ def _as_text(registry: NeuronRegistry, rows: list[dict[str, Any]], overlap: dict
     ]
     total = sum(row["bytes"] for row in rows)
     names = "1 concept" if len(rows) == 1 else f"{len(rows)} concepts"
-    summary = f"{names} on {registry.base_model}, {_size(total)} on disk"
+    summary = f"{names} on {registry.source.said}, {_size(total)} on disk"
     chosen = ", ".join(f"{row['token']} {row['kept_step']}" for row in rows if row["kept_step"] is not None)
     kept = [f"kept after step: {chosen}"] if chosen else []
     return "\n".join([*_table([_COLUMNS, *cells]), "", summary, *kept, *_beside_the_paper(rows, overlap)])

@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from cns_lightning.sequences.drafts import (
     usual_kind,
 )
 from cns_lightning.sequences.sequence import KINDS, picture_files, unknown_word
+from cns_lightning.user_files import CONFIGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +206,5 @@ def _told(concepts: list[DraftConcept], path: Path) -> str:
 
 
 def _stack() -> str:
-    """Returns the configuration that README.md takes: the repository's own files here, else the installed ones."""
-    here, installed = Path("configs"), Path(str(files("cns_lightning") / "configs"))
-    folder = here if all((here / name).is_file() for name in STACK) else installed
-    return " ".join(f"--config {shlex.quote(str(folder / name))}" for name in STACK)
+    """Returns the configuration that README.md takes; without the repository these names mean the installed files."""
+    return " ".join(f"--config {CONFIGS}/{name}" for name in STACK)

@@ -12,7 +12,9 @@ import sys
 from cns_lightning.cli.help import FIT_HELP
 from cns_lightning.errors import EXIT_DONE, EXIT_ERROR, EXIT_USER_ERROR, RunStopped, UserError
 
+PROGRAM = "cns-lightning"
 COMMANDS = {
+    "demo": ("cns_lightning.cli.demo", "learn seven concepts on the model that ships, and draw with them"),
     "init": ("cns_lightning.cli.init", "write a sequence file for folders of pictures"),
     "doctor": ("cns_lightning.cli.doctor", "what would stop or spoil a fit, before it starts"),
     "fit": ("cns_lightning.cli.fit", "learn a sequence of concepts, or continue"),
@@ -26,12 +28,13 @@ COMMANDS = {
     "compare": ("cns_lightning.cli.compare", "several methods on the same sequences: a table of quality and cost"),
     "search": ("cns_lightning.cli.search", "try settings of several methods, as many of each"),
     "launch": ("cns_lightning.cli.launch", "run fit as a job of SLURM, or an array of them"),
+    "completion": ("cns_lightning.cli.completion", "print the script with which a shell completes these commands"),
 }
 
 
 def overview() -> str:
     """Returns the help text of the program."""
-    lines = [f"  {name:<10} {said}" for name, (_, said) in COMMANDS.items()]
+    lines = [f"  {name:<11} {said}" for name, (_, said) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: python -m cns_lightning COMMAND [...]",
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         from importlib.metadata import version
 
-        sys.stdout.write(version("cns-lightning") + "\n")
+        sys.stdout.write(version(PROGRAM) + "\n")
         return EXIT_DONE
     command, rest = arguments[0], arguments[1:]
     try:
@@ -97,6 +100,11 @@ def call(command: str, rest: list[str]) -> int:
         return EXIT_DONE
     if command == "fit":
         hold_back_warning()
+    if any(word.startswith(("--config", "-c")) for word in rest):
+        # Here, so that help imports nothing.
+        from cns_lightning.user_files import with_shipped_configs
+
+        rest = with_shipped_configs(rest)
     from cns_lightning.allocator import keep_freed_memory
 
     keep_freed_memory()

@@ -97,7 +97,6 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     folder = RunFolder.existing(arguments.run)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.diffusion.devices import available_device
     from cns_lightning.evaluation.costs import costs_of
     from cns_lightning.evaluation.curves import Curve
@@ -105,6 +104,7 @@ def run(argv: list[str]) -> int:
     from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
     from cns_lightning.evaluation.scored_with import scored_with
     from cns_lightning.pipeline import load_pipeline
+    from cns_lightning.registry.application import load_base
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.storage import write_json
 
@@ -129,7 +129,7 @@ def run(argv: list[str]) -> int:
                 settings.steps,
                 load_pipeline(folder.path, registry.tokens[stage], source, device=device, snapshot=snapshot),
             )
-        base = BaseModel.load(source)
+        base = load_base(registry, source)
         base.to(device=device)
         return base.pipeline()
 

@@ -14,19 +14,21 @@ from cns_lightning.configuration.concept_settings import changed_settings
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import UserError
 from cns_lightning.module import ContinualPersonalization
+from cns_lightning.registry.files import INDEX, read_index
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.sequences.sequence import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cns_lightning.diffusion.base_source import BaseSource
     from cns_lightning.runs.folder import RunFolder
     from cns_lightning.sequences.sequence import Sequence
 
 # A changed value of these may continue a run: they touch nothing that is learned.
 SAFE_KEYS = (
     *("progress", "metrics", "samples", "monitor", "checkpoint", "timer", "finite", "signals", "data.sequence"),
-    "model.base_model",  # the registry knows its fingerprint
+    *("model.base_model", "model.revision", "model.base_loras"),  # the registry knows their fingerprint
     *("trainer.logger", "trainer.default_root_dir", "trainer.max_epochs"),
 )
 
@@ -147,3 +149,23 @@ def check_unchanged(
             "holds a run with another configuration: " + "; ".join(differences),
             "Use the old settings to continue it, or another --run folder",
         )
+
+
+def check_folded(folder: RunFolder, source: BaseSource) -> None:
+    """Refuses to continue a run with other LoRA files in its base model, or at other strengths; they may have moved.
+
+    Args:
+        folder: run folder, which may be new.
+        source: base model of the configuration.
+
+    Raises:
+        UserError: saying what was folded in, and what is now.
+    """
+    if not folder.has_begun() or not (folder.registry / INDEX).exists():
+        return
+    kept = read_index(folder.registry).source
+    if not kept.is_folded_like(source):
+        problem = (
+            f"holds a run whose base model has {kept.folded} folded in, the configuration folds in {source.folded}"
+        )
+        raise UserError(str(folder.path), problem, "Set model.base_loras as it was, or use another --run folder")

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from cns_lightning.callbacks.snapshots import check_snapshots
 from cns_lightning.callbacks.stage_end import check_keep
 from cns_lightning.configuration.concept_settings import check_rates, learned_tokens
-from cns_lightning.configuration.continuation import check_unchanged, comparable
+from cns_lightning.configuration.continuation import check_folded, check_unchanged, comparable
 from cns_lightning.configuration.errors import (
     ConfigurationMistake,
     check_config_files,
@@ -33,7 +33,7 @@ from cns_lightning.data.augmentation import Augmentation
 from cns_lightning.data.masks import Masks
 from cns_lightning.data.module import ConceptDataModule, steps_of_stage
 from cns_lightning.data.prior_pictures import PriorPictures
-from cns_lightning.diffusion.loading import MINIATURE
+from cns_lightning.diffusion.base_source import MINIATURE, BaseSource
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.ranges import Count
@@ -130,6 +130,9 @@ class ContinualCLI(LightningCLI):
         base = expanded(config.model.base_model)
         if config.model.base_model != MINIATURE and base.exists():
             config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
+        strengths = {str(expanded(file).absolute()): each for file, each in (config.model.base_loras or {}).items()}
+        config.model.base_loras = strengths or None
+        source = BaseSource.of(config.model.base_model, config.model.revision, strengths)
         if config.trainer.accelerator == "auto":
             config.trainer.accelerator = self.usual_accelerator()
         for logger in _listed(config.trainer.logger):
@@ -137,6 +140,7 @@ class ContinualCLI(LightningCLI):
                 logger.init_args.save_dir = str(logger.init_args.save_dir).replace("{run}", config.run)
         choose_strategy(config.trainer)
         check_unchanged(self.folder, comparable(config), self.sequence)
+        check_folded(self.folder, source)
 
     def instantiate_classes(self) -> None:
         """Makes the parts, in a process that knows its place among the others."""
@@ -157,6 +161,28 @@ class ContinualCLI(LightningCLI):
         whole = yaml.safe_load(self.parser.dump(self.config, skip_check=True, skip_none=False))
         config = RunConfig(self.folder.config, comparable(self.config), self.sequence.plain(), whole)
         return CheckedRun(self.folder, self.sequence, self.learned, config)
+
+
+class _FoundParser(Exception):
+    """Carries the parser out of a command line that is not going to be parsed."""
+
+    def __init__(self, parser: LightningArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+class _ParserAlone(ContinualCLI):
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> NoReturn:
+        raise _FoundParser(parser)
+
+
+def fit_parser() -> LightningArgumentParser:
+    """Returns the parser of ``fit``, for what lists its keys."""
+    try:
+        _ParserAlone([])
+    except _FoundParser as found:
+        return found.parser
+    raise AssertionError
 
 
 class CheckedConfiguration(ContinualCLI):

@@ -19,6 +19,7 @@ from cns_lightning.doctor.findings import Severity
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.report.report import write_report
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
+from cns_lightning.training.opening import note_moved
 from cns_lightning.training.position import Position
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class ContinualTrainer(Trainer):
         with _writing(run):
             if is_finished:
                 # Prompts and what else touches nothing that is learned may have changed: `test` reads them from there.
+                note_moved(run.folder, model.base_loras, self.is_global_zero)
                 say(f"{run.folder.path}: the run is finished, all {count} concepts are learned")
                 return
             with handlers_kept(), lightning_explained():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from cns_lightning.diffusion.base_source import BaseSource
 from cns_lightning.diffusion.fingerprint import model_fingerprints
 from cns_lightning.diffusion.loading import load_stock_pipeline
+from cns_lightning.diffusion.loras import fold_loras
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ class BaseModel:
 
     Attributes:
         source: folder, file or name that it was loaded from.
+        origin: the same with the revision that was loaded, and the LoRA files that are folded in.
         tokenizers: one a text encoder.
         text_encoders: one, or two for SDXL.
         vae: the autoencoder.
@@ -41,15 +45,16 @@ class BaseModel:
         latent_shape: channels, height, width of one picture's latents.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, source: str) -> None:
-        """Takes the parts of a pipeline and freezes them.
+    def __init__(self, pipeline: DiffusionPipeline, source: str | BaseSource) -> None:
+        """Takes the parts of a pipeline and freezes them; LoRA files are not folded in here.
 
         Raises:
             UserError: if the pipeline is of a kind whose cross-attention reads something else than the text states.
         """
         from diffusers import DDPMScheduler
 
-        self.source = source
+        self.origin = BaseSource.named(source)
+        self.source = self.origin.place
         self._family = type(pipeline)
         self._settings = _construction_settings(pipeline)
         parts: dict[str, Any] = dict(pipeline.components)
@@ -81,19 +86,28 @@ class BaseModel:
             tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
     @classmethod
-    def load(cls, source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> BaseModel:
+    def load(
+        cls, source: str | BaseSource, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> BaseModel:
         """Loads a base model; it is read in float32 first, so that its fingerprint does not depend on the precision.
 
         Args:
-            source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id.
+            source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id; or one of them with a
+                revision and LoRA files, which are folded in.
             dtype: precision of every part.
             device: device of every part.
 
         Raises:
-            UserError: if there is nothing there, or nothing that can be read or used.
+            UserError: if there is nothing there, or nothing that can be read or used, or a LoRA file is gone, has
+                changed or does not fit.
         """
-        base = cls(load_stock_pipeline(source), source).to(dtype=torch.float32)
+        origin = BaseSource.named(source)
+        origin.check_files()
+        pipeline, commit = load_stock_pipeline(origin.place, origin.revision)
+        base = cls(pipeline, replace(origin, revision=commit)).to(dtype=torch.float32)
+        # Of the model as it was read, and the files: what is folded in may differ by a last bit between machines.
         base.fingerprint()
+        fold_loras(base, origin.loras)
         return base.to(dtype=dtype, device=device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> BaseModel:

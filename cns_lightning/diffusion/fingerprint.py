@@ -27,10 +27,12 @@ def model_fingerprints(base: BaseModel) -> tuple[str, str]:
 
     The earlier one covers key and value weights, token embeddings and key settings. The present one adds every layer of
     the text encoders with their vocabularies, which decide text states and masks, and the sum of all bits of UNet and
-    autoencoder: a sum, since hashing the ten gigabytes of SDXL would take longer than reading them.
+    autoencoder: a sum, since hashing the ten gigabytes of SDXL would take longer than reading them. LoRA files that
+    are folded in count by their content and strength.
 
     Args:
-        base: base model with its weights as they were read, in float32; added tokens do not count.
+        base: base model with its weights as they were read, in float32, before anything is folded in; added tokens do
+            not count.
     """
     tensors = {name: each.weight.detach().float() for name, each in key_value_projections(base.unet).items()}
     for number, rows in enumerate(base.vocabulary_sizes):
@@ -52,7 +54,11 @@ def model_fingerprints(base: BaseModel) -> tuple[str, str]:
     zero = bool(base.scheduler.config.get("rescale_betas_zero_snr", False))
     vocabularies = [sorted(tokenizer.get_vocab().items()) for tokenizer in base.tokenizers]
     facts = [earlier, fingerprint(layers), sums, encoders, heads, zero, vocabularies]
-    return _sha256(json.dumps(facts)), earlier
+    plain = _sha256(json.dumps(facts))
+    loras = [[each.sha256, each.strength] for each in base.origin.loras]
+    if not loras:
+        return plain, earlier
+    return _sha256(json.dumps([plain, loras])), _sha256(json.dumps([earlier, loras]))
 
 
 def _sum_of_bits(part: nn.Module) -> int:

@@ -13,23 +13,22 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.diffusion.base_source import MINIATURE, check_revision, is_hub_id
+from cns_lightning.diffusion.hub import DOWNLOAD, GIVE_ONE, INDEX, commit_of, first_line, hub_explained
 from cns_lightning.diffusion.soundness import AGAIN, check_sound
 from cns_lightning.diffusion.text_encoder_names import text_encoder_of_newer_names
 from cns_lightning.errors import UserError
+from cns_lightning.user_files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-MINIATURE = "miniature"
-INDEX = "model_index.json"
 HALF = "fp16"
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
-GIVE_ONE = "Give miniature, a diffusers folder, a single .safetensors file or a hub id such as owner/name"
-DOWNLOAD = "Download it where there is a network (hf download OWNER/NAME --local-dir FOLDER) and give the folder"
 
 # model.fp16.safetensors, and in pieces model.fp16-00001-of-00002.safetensors
 _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d{5}-of-\d{5})?\.safetensors")
@@ -38,26 +37,31 @@ _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d{5}-of-\d{5})?\.safetensors")
 LOADING_FAULTS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 
 
-def load_stock_pipeline(source: str) -> DiffusionPipeline:
+def load_stock_pipeline(source: str, revision: str | None = None) -> tuple[DiffusionPipeline, str | None]:
     """Opens a text-to-image pipeline on the CPU, in the precision diffusers chooses, without its safety checker.
 
     Weights are read from safetensors only.
 
     Args:
         source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id.
+        revision: branch, tag or commit of a hub's repository; None for its newest state.
+
+    Returns:
+        The pipeline, and the commit of the hub's repository; None for what is on this machine.
 
     Raises:
         UserError: if there is nothing there, a part is missing or unreadable, or the hub does not answer.
     """
+    check_revision(source, revision)
     if source == MINIATURE:
-        return _from_folder(_miniature_folder(), source)
-    path = Path(source).expanduser()
+        return _from_folder(_miniature_folder(), source), None
+    path = expanded(source)
     if path.is_dir():
-        return _from_folder(path, source)
+        return _from_folder(path, source), None
     if path.is_file():
-        return _from_single_file(path)
-    if _is_hub_id(source):
-        return _from_hub(source)
+        return _from_single_file(path), None
+    if is_hub_id(source):
+        return _from_hub(source, revision)
     raise UserError(f"base model {source}", "there is no such folder or file", GIVE_ONE)
 
 
@@ -67,10 +71,6 @@ def _miniature_folder() -> Path:
         remedy = "Install the package again, or restore cns_lightning/miniature/weights from the repository"
         raise UserError(f"base model {MINIATURE}", f"its files are missing from this installation ({folder})", remedy)
     return folder
-
-
-def _is_hub_id(source: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
 
 
 # ---- a diffusers folder ---------------------------------------------------------------------------------------------
@@ -288,48 +288,32 @@ def _predict_velocity(pipeline: DiffusionPipeline, has_zero_snr: bool) -> None:
 # ---- the hub --------------------------------------------------------------------------------------------------------
 
 
-def _from_hub(identifier: str) -> DiffusionPipeline:
+def _from_hub(identifier: str, revision: str | None) -> tuple[DiffusionPipeline, str | None]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    where = f"base model {identifier}"
-    try:
-        index = Path(hf_hub_download(identifier, INDEX))
-    except LocalEntryNotFoundError as error:
-        problem = "is not a folder here and is not in the download cache, and the hub cannot be reached"
-        raise UserError(where, problem, DOWNLOAD) from error
-    except RepositoryNotFoundError as error:
-        problem = "is not a folder here, and the hub has no such repository for you"
-        raise UserError(where, problem, "Check the spelling; a gated one needs hf auth login") from error
-    except EntryNotFoundError as error:
-        raise UserError(where, f"is not a diffusers repository: it has no {INDEX}", GIVE_ONE) from error
-    except OSError as error:
-        raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
-    is_xl = "text_encoder_2" in index.read_text("utf-8")
-    return _from_folder(_downloaded(identifier, where, is_xl=is_xl), identifier)
+    with hub_explained(identifier, revision):
+        index = Path(hf_hub_download(identifier, INDEX, revision=revision))
+    # All parts of one commit, should the repository change meanwhile.
+    commit, is_xl = commit_of(index.parent), "text_encoder_2" in index.read_text("utf-8")
+    folder = _downloaded(identifier, commit or revision, f"base model {identifier}", is_xl=is_xl)
+    return _from_folder(folder, identifier), commit
 
 
-def _downloaded(identifier: str, where: str, *, is_xl: bool) -> Path:
+def _downloaded(identifier: str, revision: str | None, where: str, *, is_xl: bool) -> Path:
     """Fetches what is missing of a repository and returns its folder in the download cache."""
     family = stock_pipelines()[is_xl]
-    skipped = dict.fromkeys(NOT_NEEDED)
+    keywords: dict[str, Any] = {"use_safetensors": True, "revision": revision, **dict.fromkeys(NOT_NEEDED)}
     with _told(where), quiet_loading():
         try:
-            return Path(family.download(identifier, use_safetensors=True, **skipped))
+            return Path(family.download(identifier, **keywords))
         except (OSError, ValueError) as error:
             if "no file named" not in str(error) and "variant" not in str(error):
                 raise
         # Many repositories hold nothing but half-precision files, of a variant of that name.
-        return Path(family.download(identifier, use_safetensors=True, variant=HALF, **skipped))
+        return Path(family.download(identifier, variant=HALF, **keywords))
 
 
 # ---- noise ----------------------------------------------------------------------------------------------------------
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of what a library said, without a final stop, at most 200 characters."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].strip().rstrip(".")[:200]
 
 
 def stock_pipelines() -> tuple[type[StableDiffusionPipeline], type[StableDiffusionXLPipeline]]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cns_lightning.diffusion.loading import DOWNLOAD, GIVE_ONE, INDEX, MINIATURE, WITH_WEIGHTS, first_line, parts_of
+from cns_lightning.diffusion.base_source import MINIATURE, check_revision, is_hub_id
+from cns_lightning.diffusion.hub import DOWNLOAD, GIVE_ONE, INDEX, hub_explained
+from cns_lightning.diffusion.loading import WITH_WEIGHTS, parts_of
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.miniature import base_model_path
 from cns_lightning.user_files import expanded
@@ -54,16 +56,18 @@ class BaseParts:
         return int(size if isinstance(size, int) else size[0]) * self.latent_scale
 
 
-def find_parts(source: str, may_fetch: bool = True) -> BaseParts:
+def find_parts(source: str, revision: str | None = None, may_fetch: bool = True) -> BaseParts:
     """Reads the small files of a base model, and the headers of its weights.
 
     Args:
         source: ``miniature``, a diffusers folder, a single ``.safetensors`` file or a hub id.
+        revision: branch, tag or commit of a hub's repository; None for its newest state.
         may_fetch: whether the small files of a hub's model may be fetched; a few megabytes, kept in its cache.
 
     Raises:
         UserError: if there is nothing there, the hub does not answer, or files are missing or damaged.
     """
+    check_revision(source, revision)
     where, path = f"base model {source}", expanded(source)
     if source == MINIATURE:
         return _of_folder(base_model_path(), source, where)
@@ -73,7 +77,9 @@ def find_parts(source: str, may_fetch: bool = True) -> BaseParts:
         beside = path.with_suffix("")
         found = _of_folder(beside, source, where, needs_weights=False) if (beside / INDEX).is_file() else None
         return BaseParts(source, found and found.folder, found.configs if found else {}, {"all": _numbers_in(path)})
-    return _of_folder(_fetched(source, where, may_fetch), source, where, needs_weights=False)
+    if not is_hub_id(source):
+        raise UserError(where, "there is no such folder or file", GIVE_ONE)
+    return _of_folder(_fetched(source, revision, may_fetch), source, where, needs_weights=False)
 
 
 def _of_folder(folder: Path, source: str, where: str, needs_weights: bool = True) -> BaseParts:
@@ -130,23 +136,13 @@ def _numbers_in(path: Path) -> int:
         raise UserError(str(path), f"is damaged or not a safetensors file ({error})", AGAIN) from error
 
 
-def _fetched(identifier: str, where: str, may_fetch: bool) -> Path:
+def _fetched(identifier: str, revision: str | None, may_fetch: bool) -> Path:
     """Returns the folder of a hub's model in the download cache, once its small files are there."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    if identifier.count("/") != 1:
-        raise UserError(where, "there is no such folder or file", GIVE_ONE)
-    try:
-        patterns = list(SMALL_FILES)
-        return Path(snapshot_download(identifier, allow_patterns=patterns, local_files_only=not may_fetch))
-    except HFValidationError as error:
-        raise UserError(where, "there is no such folder or file", GIVE_ONE) from error
-    except LocalEntryNotFoundError as error:
-        problem = "is not a folder here and is not in the download cache, and the hub cannot be reached"
-        raise UserError(where, problem, DOWNLOAD) from error
-    except RepositoryNotFoundError as error:
-        problem = "is not a folder here, and the hub has no such repository for you"
-        raise UserError(where, problem, "Check the spelling; a gated one needs hf auth login") from error
-    except OSError as error:
-        raise UserError(where, f"cannot be fetched from the hub: {first_line(error)}", DOWNLOAD) from error
+    patterns = list(SMALL_FILES)
+    with hub_explained(identifier, revision):
+        folder = snapshot_download(
+            identifier, revision=revision, allow_patterns=patterns, local_files_only=not may_fetch
+        )
+    return Path(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cns_lightning.data.masks import Masks
 from cns_lightning.diffusion.sampling import check_steps
@@ -56,7 +56,7 @@ def quick_findings(run: PlannedRun) -> list[Finding]:
 
     It leaves out what `fit` says itself right after it: pictures that cannot be used, what folders hold beside them.
     """
-    parts = _parts_at_hand(run.config.whole["model"]["base_model"])
+    parts = _parts_at_hand(run.config.whole["model"])
     resolution = parts.resolution if parts is not None else None
     found = [*header_findings(run.coming, resolution), *word_findings(run.sequence.concepts)]
     return merged([*found, *_machine_findings(run, parts, is_quick=True)])
@@ -74,9 +74,9 @@ def all_findings(
         data: data module that the run would have, for checks of its own; None where it could not be made.
         progress: called with pictures done and pictures in all.
     """
-    found, source = [], run.config.whole["model"]["base_model"]
+    found, model = [], run.config.whole["model"]
     try:
-        parts = find_parts(source)
+        parts = find_parts(model["base_model"], model.get("revision"))
     except UserError as error:
         parts = None
         found += refusals(error)
@@ -92,9 +92,9 @@ def all_findings(
     return merged(found)
 
 
-def _parts_at_hand(source: str) -> BaseParts | None:
+def _parts_at_hand(model: dict[str, Any]) -> BaseParts | None:
     try:
-        return find_parts(source, may_fetch=False)
+        return find_parts(model["base_model"], model.get("revision"), may_fetch=False)
     except UserError:  # `fit` says it when it opens the base model
         return None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.devices import available_device
 from cns_lightning.evaluation.anchors import base_model_scores
 from cns_lightning.evaluation.judges import clip_encoder, dino_encoder
 from cns_lightning.evaluation.settings import EvaluationSettings
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD_FOLDER, IN_WORDS_FOLDER
 from cns_lightning.experiments.table import scores_of
+from cns_lightning.registry.application import load_base
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
@@ -41,7 +41,7 @@ def bounds_of(name: str, runs: list[Run], out: Path) -> tuple[dict[str, Any], di
     )
     device, place = available_device(None), out / CLASS_WORD_FOLDER / name
     place_in_words = out / IN_WORDS_FOLDER / name
-    base = BaseModel.load(NeuronRegistry.load(folder.registry).base_model)
+    base = load_base(NeuronRegistry.load(folder.registry))
     base.to(device=device)
     sequence, judge = Sequence.read(Path(first.sequence)), clip_encoder(known["judge"], device)
     dino = dino_encoder(known["dino"], device)

@@ -14,6 +14,7 @@ from cns_lightning.experiments.scoring_options import ScoringOptions, read_scori
 from cns_lightning.methods.discovery import method_configs
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.storage import write_atomically
+from cns_lightning.user_files import shipped
 
 KEYS = ("stack", "methods", "alone", "sets", "seeds", "fit", "test")
 ALONE, ALL = "alone", "all"
@@ -32,7 +33,7 @@ def every_method(stack: tuple[str, ...]) -> dict[str, list[str]]:
     Args:
         stack: configuration files under every method.
     """
-    folders = [Path(each).parent for each in stack]
+    folders = [shipped(each).parent for each in stack]
     found = {}
     for name, usual in method_configs().items():
         beside = [folder / usual.name for folder in folders if (folder / usual.name).is_file()]

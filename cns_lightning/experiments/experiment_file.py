@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cns_lightning.errors import Problems, UserError
-from cns_lightning.user_files import read_yaml
+from cns_lightning.user_files import read_yaml, shipped
 
 
 class ExperimentFile:
@@ -98,7 +98,7 @@ class ExperimentFile:
 
     def files(self, key: str, value: Any) -> tuple[str, ...]:
         """Returns a list of files that exist, at least one."""
-        found = self.words(key, value)
+        found = tuple(str(shipped(name)) for name in self.words(key, value))
         if value is None or value == []:
             self.add(key, "names no file")
         for name in found:

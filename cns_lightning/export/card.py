@@ -82,7 +82,7 @@ def card_text(model: LearnedModel, card: Card, has_pictures: bool) -> str:
     sections = [
         _header(model, card),
         f"# {card.title}",
-        f"{said} For {model.base_name} ({family.title}, {side} x {side} pixels).",
+        f"{said} For {model.base_name}{model.folded_in} ({family.title}, {side} x {side} pixels).",
         *([f"![what it draws]({SHEET})"] if has_pictures else []),
         "## Concepts, in learning order",
         _table(concepts),
@@ -98,6 +98,9 @@ def card_text(model: LearnedModel, card: Card, has_pictures: bool) -> str:
     if settings:
         sections += ["## Made with", _table([("setting", "value"), *settings])]
     sections += ["## Base model", f"{model.base_name}, fingerprint `{learned.registry.base_fingerprint}`."]
+    if model.folded_in:
+        remedy = "the format `diffusers` holds it, the others need the file beside theirs, at the same strength"
+        sections += [f"The concepts were learned on it{model.folded_in}: {remedy}."]
     sections += ["## Licence", card.licence or UNKNOWN_LICENCE]
     return "\n\n".join(sections) + "\n"
 

@@ -144,6 +144,7 @@ def export_comfyui(learned: Learned, options: WorkflowOptions, base_model: str |
     write_json(options.out, workflow(model, options, stems).nodes)
     files = [f"{name}.safetensors in models/loras" for name in network_names(learned, options, stems)]
     files.append(f"{', '.join(f'{stem}.safetensors' for stem in stems.values())} in models/embeddings")
+    files = [f"{each.name} in models/loras (part of the base model)" for each in model.base.origin.loras] + files
     parts = " --per-concept" if options.per_concept else ""
     return [
         f"{'replaced' if was_there else 'wrote'} {options.out}",
@@ -178,6 +179,11 @@ def workflow(model: LearnedModel, options: WorkflowOptions, stems: Mapping[str, 
     )
     checkpoint = flow.add("CheckpointLoaderSimple", f"base model: {model.base_name}", ckpt_name=file)
     unet: Link = [checkpoint, 0]
+    clip: Link = [checkpoint, 1]
+    for lora in model.base.origin.loras:
+        both = {"strength_model": lora.strength, "strength_clip": lora.strength}
+        node = flow.add("LoraLoader", f"base model: {lora.name}", model=unet, clip=clip, lora_name=lora.name, **both)
+        unet, clip = [node, 0], [node, 1]
     for name in network_names(model.learned, options, stems):
         node = flow.add("LoraLoaderModelOnly", name, model=unet, lora_name=f"{name}.safetensors", strength_model=1.0)
         unet = [node, 0]
@@ -186,7 +192,7 @@ def workflow(model: LearnedModel, options: WorkflowOptions, stems: Mapping[str, 
         zero = bool(scheduler.config.get("rescale_betas_zero_snr", False))
         node = flow.add("ModelSamplingDiscrete", "predicts v", model=unet, sampling=VELOCITY, zsnr=zero)
         unet = [node, 0]
-    texts = _Texts(flow, [checkpoint, 1], stems)
+    texts = _Texts(flow, clip, stems)
     positive_boxes = [texts.box(region, region.prompt) for region in options.regions]
     negative = texts.whole(options.negative_prompt, "negative prompt")
     for region in options.regions:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
 import torch
 
-from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.cross_attention import key_value_projections
-from cns_lightning.diffusion.loading import MINIATURE
-from cns_lightning.diffusion.projections import TEXT_PREFIX, read_weights, write_weights
+from cns_lightning.diffusion.base_source import MINIATURE, is_hub_id
+from cns_lightning.diffusion.projections import TEXT_PREFIX, write_weights
 from cns_lightning.errors import UserError
 from cns_lightning.export.family import Family
-from cns_lightning.registry.fused import weights_after
+from cns_lightning.pipeline import RunModel
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,10 +21,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import Tensor
 
-    from cns_lightning.methods.base import Method
     from cns_lightning.runs.folder import RunFolder
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ONE_VECTOR_METHOD = "learn the sequence with a method whose tokens are the same in every layer, such as cns"
 
 
@@ -154,10 +148,7 @@ class Learned:
         Raises:
             UserError: if the base model is not to be found or is another one.
         """
-        source = base_model or self.registry.base_model
-        base = BaseModel.load(source)
-        self.registry.check_base(base.fingerprints(), source)
-        return LearnedModel(self, base)
+        return LearnedModel(self, RunModel(self.folder, self.registry, base_model))
 
 
 class LearnedModel:
@@ -169,16 +160,10 @@ class LearnedModel:
         pretrained: pretrained weights of the projections that the run's method moves, by parameter name.
     """
 
-    def __init__(self, learned: Learned, base: BaseModel) -> None:
-        self.learned, self.base = learned, base
-        self._pipeline = base.pipeline()
-        self._method: Method | None = None
-        projections = key_value_projections(base.unet)
-        if learned.registry.fused_by is not None:
-            kind, settings = RunConfig.read(learned.folder).method()
-            method: Method = kind(**settings)
-            self._method, projections = method, method.projections(base)
-        self.pretrained = read_weights(projections)
+    def __init__(self, learned: Learned, model: RunModel) -> None:
+        self.learned, self.base, self.pretrained = learned, model.base, model.pretrained
+        self._model = model
+        self._pipeline = model.pipe
         self._trained: dict[str, Tensor] | None = None
         learned.registry.apply_tokens(self._pipeline, learned.last)
 
@@ -196,21 +181,22 @@ class LearnedModel:
     def base_name(self) -> str:
         """Returns the base model's name without the place it has on this machine."""
         source = self.learned.registry.base_model
-        is_name = source == MINIATURE or (_HUB_ID.fullmatch(source) and not Path(source).exists())
-        return source if is_name else re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+        return source if source == MINIATURE or is_hub_id(source) else PureWindowsPath(source).name
+
+    @property
+    def folded_in(self) -> str:
+        """Returns which LoRA files are part of the base model, a phrase that follows its name; empty for none."""
+        return self.learned.registry.source.folded_in
 
     @property
     def base_hub_id(self) -> str | None:
         """Returns the hub id of the base model, if it has one."""
-        return self.base_name if _HUB_ID.fullmatch(self.base_name) else None
+        return self.base_name if is_hub_id(self.base_name) else None
 
     def trained(self) -> dict[str, Tensor]:
         """Returns the weights after the exported concepts, by parameter name."""
         if self._trained is None:
-            learned = self.learned
-            self._trained = weights_after(
-                len(learned.concepts), learned.folder, learned.registry, self._method, self.base, self.pretrained
-            )
+            self._trained = self._model.weights_after(len(self.learned.concepts))
         return self._trained
 
     def folded(self) -> DiffusionPipeline:

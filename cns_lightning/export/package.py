@@ -235,8 +235,13 @@ class _Package:
             )
 
     def calls(self) -> str:
-        """Returns what loads the weight files, in a prompt of A1111 and Forge; empty where there are none."""
-        return "".join(f"<lora:{name}:1> " for name, _, _ in self.networks())
+        """Returns what loads the weight files, in a prompt of A1111 and Forge; empty where there are none.
+
+        LoRA files that were folded into the run's base model come first: their differences add up like the others.
+        """
+        base = [(each.stem, each.strength) for each in self.model.base.origin.loras]
+        names = [*base, *((name, 1.0) for name, _, _ in self.networks())]
+        return "".join(f"<lora:{name}:{strength:g}> " for name, strength in names)
 
     def example(self) -> str:
         concept = self.model.learned.concepts[-1]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import TEXT_PREFIX
 from cns_lightning.errors import Problems
 from cns_lightning.pipeline import load_pipeline
+from cns_lightning.registry.application import load_base
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.checkpoint_file import DamagedCheckpoint, SealedCheckpointIO
 
@@ -49,8 +49,7 @@ def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
         RuntimeError: if a weight outside the masks differs, never the user's fault.
     """
     files = registry.verify() + _verify_snapshots(folder) + _verify_checkpoints(folder)
-    base = BaseModel.load(registry.base_model)
-    registry.check_base(base.fingerprints(), f"{registry.base_model} as it is now")
+    base = load_base(registry)
     pipe = load_pipeline(folder.path)
     movable = registry.union()
     union = movable.bools()

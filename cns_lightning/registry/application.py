@@ -17,21 +17,35 @@ if TYPE_CHECKING:
 
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.registry.record import ConceptRecord
+    from cns_lightning.registry.registry import NeuronRegistry
 
 _REMEDY = "Use a pipeline of the base model that the concepts were learned on"
 
 
-def pretrained_weights(source: str) -> tuple[tuple[str, str], dict[str, Tensor]]:
-    """Loads a base model and returns its fingerprints and its key and value weights by parameter name.
+def load_base(registry: NeuronRegistry, base_model: str | None = None) -> BaseModel:
+    """Loads the base model that a registry's concepts were learned on, float32, on the CPU.
+
+    Args:
+        registry: the concepts.
+        base_model: where the base model is now; None where it was.
 
     Raises:
-        UserError: if there is no such base model.
+        UserError: if it is not to be found or is another one, or what was folded into it is gone or has changed.
     """
     from cns_lightning.diffusion.base_model import BaseModel
+
+    source = registry.source.at(base_model)
+    base = BaseModel.load(source)
+    registry.check_base(base.fingerprints(), base_model or "what is found there now")
+    return base
+
+
+def pretrained_weights(registry: NeuronRegistry) -> dict[str, Tensor]:
+    """Returns the base model's key and value weights by parameter name, float32; raises what `load_base` raises."""
     from cns_lightning.diffusion.cross_attention import key_value_projections
 
-    base = BaseModel.load(source)
-    return base.fingerprints(), {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
+    unet = load_base(registry).unet
+    return {name: each.weight.detach() for name, each in key_value_projections(unet).items()}
 
 
 def write_tokens(pipe: DiffusionPipeline, source: str, records: Sequence[ConceptRecord]) -> None:

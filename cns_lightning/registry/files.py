@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cns_lightning.diffusion.base_source import BaseSource
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.storage import read_bytes, read_json, tensor_bytes, tensors_from_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -99,14 +100,14 @@ class Index:
     """The content of ``registry.json``.
 
     Attributes:
-        base_model: name or place of the base model.
-        base_fingerprint: fingerprint of its weights.
+        source: where the base model comes from, and what is folded into it.
+        base_fingerprint: fingerprint of the base model.
         unet_parameters: number of parameters of the base model's UNet, if it was told.
         fused_by: class path of the method that makes one model of the concepts; None where they simply add up.
         rare_words: words of the base model from which tokens start, best first; empty where none does.
     """
 
-    base_model: str
+    source: BaseSource
     base_fingerprint: str
     unet_parameters: int | None = None
     general: GeneralEntry | None = None
@@ -117,6 +118,23 @@ class Index:
     def entries(self) -> list[ConceptEntry | GeneralEntry]:
         """Returns every file's entry."""
         return [*([self.general] if self.general else []), *self.concepts]
+
+    def check_base(self, fingerprints: Sequence[str], base_model: str, where: str) -> None:
+        """Refuses a base model the concepts were not learned on.
+
+        Args:
+            fingerprints: what `BaseModel.fingerprints` returns for the base model in use.
+            base_model: its name, for the message.
+            where: place of the registry, for the message.
+
+        Raises:
+            UserError: if it is another one.
+        """
+        own, now = self.base_fingerprint, fingerprints[0][:12]
+        if own not in fingerprints:
+            problem = f"was learned on the base model {self.source.said} (fingerprint {own[:12]})"
+            remedy = f"Use {self.source.place} in the version it was learned on, or another --run folder"
+            raise UserError(where, f"{problem}, {base_model} is another (fingerprint {now})", remedy)
 
 
 def file_name(number: int, token: str) -> str:
@@ -231,9 +249,10 @@ def write_index(folder: Path, index: Index) -> None:
         {
             "format_version": FORMAT_VERSION,
             "base_model": {
-                "id": index.base_model,
+                "id": index.source.place,
                 "fingerprint": index.base_fingerprint,
                 "unet_parameters": index.unet_parameters,
+                **index.source.plain(),
                 **({"rare_words": list(index.rare_words)} if index.rare_words else {}),
             },
             "general": vars(index.general) if index.general else None,
@@ -287,7 +306,7 @@ def _index_of(content: dict[str, Any], source: str) -> Index:
     try:
         general = content["general"]
         return Index(
-            base_model=content["base_model"]["id"],
+            source=BaseSource.from_plain(content["base_model"]["id"], content["base_model"]),
             base_fingerprint=content["base_model"]["fingerprint"],
             unet_parameters=content["base_model"]["unet_parameters"],
             general=GeneralEntry(**general) if general else None,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.diffusion.loading import MINIATURE
+from cns_lightning.diffusion.base_source import MINIATURE, BaseSource
 from cns_lightning.diffusion.projections import write_weights
 from cns_lightning.errors import UserError
 from cns_lightning.neurons.mask import NeuronMask
@@ -48,7 +48,7 @@ class NeuronRegistry:
     def create(
         cls,
         folder: Path | str | None,
-        base_model: str,
+        base_model: str | BaseSource,
         base_fingerprint: str,
         weights: Mapping[str, Tensor] | None = None,
         unet_parameters: int | None = None,
@@ -59,14 +59,15 @@ class NeuronRegistry:
 
         Args:
             folder: folder of the registry; None keeps it in memory.
-            base_model: name or place of the base model, from which it can be loaded again.
-            base_fingerprint: fingerprint of the base model's weights.
+            base_model: name or place of the base model, from which it can be loaded again; or its whole source.
+            base_fingerprint: fingerprint of the base model.
             weights: the base model's key and value weights; without them they are loaded when they are needed.
             unet_parameters: number of parameters of the base model, only to tell shares of it.
             fused_by: class path of the method that makes one model of the concepts; None where they add up.
             rare_words: words from which the concepts' tokens start, best first.
         """
-        index = Index(base_model, base_fingerprint, unet_parameters, fused_by=fused_by, rare_words=tuple(rare_words))
+        source, words = BaseSource.named(base_model), tuple(rare_words)
+        index = Index(source, base_fingerprint, unet_parameters, fused_by=fused_by, rare_words=words)
         registry = cls(Path(folder) if folder is not None else None, index, None)
         registry._base_weights = dict(weights) if weights is not None else None
         return registry
@@ -91,7 +92,12 @@ class NeuronRegistry:
     @property
     def base_model(self) -> str:
         """Returns the name or place of the base model."""
-        return self._index.base_model
+        return self._index.source.place
+
+    @property
+    def source(self) -> BaseSource:
+        """Returns what makes the base model again: its place, its revision, the LoRA files that are folded in."""
+        return self._index.source
 
     @property
     def base_fingerprint(self) -> str:
@@ -302,18 +308,14 @@ class NeuronRegistry:
         Raises:
             UserError: if it is another one.
         """
-        if self.base_fingerprint not in fingerprints:
-            raise UserError(
-                self._place,
-                f"was learned on the base model {self.base_model} (fingerprint {self.base_fingerprint[:12]}), "
-                f"{base_model} is another (fingerprint {fingerprints[0][:12]})",
-                f"Use {self.base_model} in the version it was learned on, or another --run folder",
-            )
+        self._index.check_base(fingerprints, base_model, self._place)
 
-    def move_base(self, base_model: str, write: bool = True) -> None:
+    def move_base(self, source: BaseSource, write: bool = True) -> None:
         """Notes where the base model is now, on disk if this process writes files; raises what `save` raises."""
-        if base_model != self.base_model != MINIATURE:  # which is where it always was
-            self._index = replace(self._index, base_model=base_model)
+        if self.base_model == MINIATURE:  # which is where it always was
+            source = source.at(MINIATURE)
+        if source != self.source:
+            self._index = replace(self._index, source=source)
             if write:
                 self.save()
 
@@ -371,9 +373,7 @@ class NeuronRegistry:
 
     def _loaded_base_weights(self) -> dict[str, Tensor]:
         if self._base_weights is None:
-            fingerprints, weights = pretrained_weights(self.base_model)
-            self.check_base(fingerprints, "what is found there now")
-            self._base_weights = weights
+            self._base_weights = pretrained_weights(self)
         return self._base_weights
 
     def apply(self, pipe: Any, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> None:

@@ -60,7 +60,7 @@ class RunFacts:
     Attributes:
         name: name of the sequence.
         method: the method, as people write it.
-        base_model: name or place of the base model.
+        base_model: name or place of the base model, and what is folded into it.
         concepts: token and class word, in learning order.
         shown: stages of the strips: all, or of many some, the first and the last among them.
         strips: concepts from stage to stage.
@@ -129,7 +129,7 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
     return RunFacts(
         name=config.sequence["name"],
         method=kind.display_name or display_name(kind.__module__.rsplit(".", 1)[-1]),
-        base_model=registry.base_model,
+        base_model=registry.source.said,
         concepts=[(concept.token, concept.class_word) for concept in learned],
         shown=shown,
         strips=[_strip(concept, sheets) for concept in learned],

@@ -7,13 +7,12 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.sequences.concept_settings import PROMPT, USUAL_KEYS, ConceptSettings, read_settings
-from cns_lightning.user_files import composed, expanded, read_yaml
+from cns_lightning.user_files import composed, expanded, read_yaml, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -152,12 +151,16 @@ class Sequence:
 
 
 def sequence_path(given: str) -> Path:
-    """Returns the path of a sequence file; a bare name stands for one that ships, such as ``miniature_set1``."""
+    """Returns the path of a sequence file; a bare name stands for one that ships, such as ``miniature_set1``.
+
+    So does the path that it has in the repository, ``configs/sequences/miniature_set1.yaml``, where there is none.
+    """
     path = expanded(given)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.exists():
         return path
-    shipped = Path(str(files("cns_lightning") / "configs" / "sequences" / f"{given}.yaml"))
-    return shipped if shipped.exists() else path
+    is_name = len(path.parts) == 1 and not path.suffix
+    found = shipped(f"sequences/{given}" if is_name else str(path))
+    return found if found.exists() else path
 
 
 def register_heif() -> bool:

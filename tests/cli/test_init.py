@@ -15,6 +15,7 @@ from cns_lightning.doctor.texts import TextSide
 from cns_lightning.export.tokens import token_stems
 from cns_lightning.sequences.drafts import clashes, free_token, stem, usual_kind, written_path
 from cns_lightning.sequences.sequence import TOKEN, Sequence
+from cns_lightning.user_files import shipped
 from tests.doctor.photos import write_good
 
 
@@ -68,7 +69,7 @@ def test_from_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
         assert shown[number].startswith(f"  python -m cns_lightning {name} --config ")
         assert shown[number].endswith("--data.sequence family.yaml --run runs/family")
         files = [word for word in shown[number].split() if word.endswith("cns.yaml")]
-        assert Path(files[0]).is_file()
+        assert shipped(files[0]).is_file()
 
 
 def test_from_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

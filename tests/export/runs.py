@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.base_source import BaseSource
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.sheets import grid, sheet_bytes
 from cns_lightning.neurons.mask import NeuronMask
@@ -40,11 +41,11 @@ def concept(base: BaseModel, token: str, seed: int, share: float = 0.1, vectors:
     )
 
 
-def write_run(folder: Path, source: Path, records: int = 2, share: float = 0.1, vectors: int = 1) -> Path:
+def write_run(folder: Path, source: Path | BaseSource, records: int = 2, share: float = 0.1, vectors: int = 1) -> Path:
     """Writes a run folder of made-up concepts, with the sheets of pictures that a run draws."""
-    base = BaseModel.load(str(source))
+    base = BaseModel.load(source if isinstance(source, BaseSource) else str(source))
     weights = {name: each.weight.detach() for name, each in key_value_projections(base.unet).items()}
-    registry = NeuronRegistry.create(folder / "registry", str(source), base.fingerprint(), weights)
+    registry = NeuronRegistry.create(folder / "registry", base.origin, base.fingerprint(), weights)
     rows: dict[str, list[Image.Image]] = {}
     for number in range(records):
         token = f"<new{number + 1}>"

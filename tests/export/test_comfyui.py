@@ -13,6 +13,10 @@ from tests.export.runs import export, write_run
 
 NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "CheckpointLoaderSimple": ({"ckpt_name": "str"}, ("MODEL", "CLIP", "VAE")),
+    "LoraLoader": (
+        {"model": "MODEL", "clip": "CLIP", "lora_name": "str", "strength_model": "float", "strength_clip": "float"},
+        ("MODEL", "CLIP"),
+    ),
     "LoraLoaderModelOnly": ({"model": "MODEL", "lora_name": "str", "strength_model": "float"}, ("MODEL",)),
     "ModelSamplingDiscrete": ({"model": "MODEL", "sampling": "str", "zsnr": "bool"}, ("MODEL",)),
     "CLIPTextEncode": ({"text": "str", "clip": "CLIP"}, ("CONDITIONING",)),
