@@ -11,11 +11,13 @@ from cns_lightning.evaluation.metrics import ClipEncoder, ImageAlignment, TextAl
 from cns_lightning.miniature import judge_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from diffusers import DiffusionPipeline
 
-    from cns_lightning.sequences.sequence import Concept, Sequence
+    from cns_lightning.sequences.sequence import Concept
+    from cns_lightning.sequences.sequence import Sequence as ConceptSequence
 
 GUIDANCE = 4.0
 
@@ -62,9 +64,23 @@ def learn(run: Path, sequence: Path, steps: int) -> Path:
     return run
 
 
-def own_prompts(sequence: Sequence, concept: Concept) -> list[str]:
+def own_prompts(sequence: ConceptSequence, concept: Concept) -> list[str]:
     """Lists the single prompts that name a concept."""
     return [prompt for prompt in sequence.prompts.single if concept.token in prompt]
+
+
+def command_of(module: str, words: Sequence[str]) -> str:
+    """Returns the command line of a benchmark as documents show it: without the file that all figures went to.
+
+    Args:
+        module: name of the module.
+        words: its arguments, with ``--out FILE`` or without.
+    """
+    kept = list(words)
+    if "--out" in kept:
+        place = kept.index("--out")
+        del kept[place : place + 2]
+    return " ".join(["python -m", module, *kept])
 
 
 def check_section(path: Path, name: str) -> None:

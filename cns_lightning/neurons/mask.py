@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Bits = np.ndarray
-_SET_BITS = np.array([value.bit_count() for value in range(256)], dtype=np.uint8)
 
 
 class NeuronMask:
@@ -33,6 +33,26 @@ class NeuronMask:
         self.names: tuple[str, ...] = tuple(sorted(shapes))
         self.shapes = {name: tuple(int(size) for size in shapes[name]) for name in self.names}
         self._bits = {name: bits[name] for name in self.names}
+        self._indices: Mapping[str, np.ndarray] = {}
+
+    @cached_property
+    def _bits(self) -> dict[str, Bits]:
+        """Packs the indices of a mask that was made of them; most such masks are only added up."""
+        packed = {}
+        for name in self.names:
+            entries = np.zeros(math.prod(self.shapes[name]), np.bool_)
+            entries[self._indices[name]] = True
+            packed[name] = np.packbits(entries, bitorder="little")
+        return packed
+
+    @classmethod
+    def from_indices(cls, shapes: Mapping[str, tuple[int, ...]], indices: Mapping[str, np.ndarray]) -> NeuronMask:
+        """Takes the flat indices of every matrix's neurons, int64, ascending, each once."""
+        mask = cls.__new__(cls)
+        mask.names = tuple(sorted(shapes))
+        mask.shapes = {name: tuple(int(size) for size in shapes[name]) for name in mask.names}
+        mask._indices = indices
+        return mask
 
     @classmethod
     def from_bools(cls, masks: Mapping[str, Tensor]) -> NeuronMask:
@@ -54,18 +74,21 @@ class NeuronMask:
 
     def bools(self) -> dict[str, Tensor]:
         """Unpacks to bool tensors of the matrices' shapes, on the CPU."""
-        return {name: torch.from_numpy(self._flat(name)).view(self.shapes[name]) for name in self.names}
+        return {name: torch.from_numpy(self.flat(name)).view(self.shapes[name]) for name in self.names}
 
-    def _flat(self, name: str) -> Bits:
+    def flat(self, name: str) -> Bits:
+        """Returns a matrix's entries in one row, bool, shape (entries,); those of the mask are True."""
         return np.unpackbits(self._bits[name], count=math.prod(self.shapes[name]), bitorder="little").view(np.bool_)
 
     def indices(self, name: str) -> Tensor:
         """Returns the flat indices of a matrix's neurons, ascending, int64, on the CPU."""
-        return torch.from_numpy(np.flatnonzero(self._flat(name)))
+        return torch.from_numpy(self._indices[name] if self._indices else np.flatnonzero(self.flat(name)))
 
     def counts(self) -> dict[str, int]:
         """Counts the neurons of every matrix."""
-        return {name: int(_SET_BITS[self._bits[name]].sum(dtype=np.int64)) for name in self.names}
+        if self._indices:
+            return {name: len(self._indices[name]) for name in self.names}
+        return {name: int(np.bitwise_count(self._bits[name]).sum(dtype=np.int64)) for name in self.names}
 
     def count(self) -> int:
         """Counts the neurons."""

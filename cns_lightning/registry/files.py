@@ -1,12 +1,14 @@
 """The registry on disk: names, form, versions and checks.
 
     registry.json              format version, base model, ordered concepts, SHA-256 of every file; written last
-    000-new1.safetensors       mask/NAME.bits, mask/NAME.shape, values, embeddings/0, ..., extra/NAME; header metadata:
-                               format_version, token, class_word, kind, prompt, counts, metadata
-    general.safetensors        mask/NAME.bits, mask/NAME.shape; header metadata: format_version, fingerprint, metadata
+    000-new1.safetensors       mask/packed, mask/columns, values, embeddings/0, ..., extra/NAME; header metadata:
+                               format_version, token, class_word, kind, prompt, counts, metadata, mask
+    general.safetensors        mask/packed, mask/columns; header metadata: format_version, fingerprint, metadata, mask
 
-Equal content gives equal bytes. Files are named by a number, which is a concept's place in the learning order, and
-what is left of its token when everything but letters, digits and - is dropped.
+How a mask is packed stands in `neurons.mask_codec`; versions 1 and 2 have mask/NAME.bits and mask/NAME.shape in its
+place. A concept is one line of ``registry.json``. Equal content gives equal bytes, of one build of zlib. Files are
+named by a number, which is a concept's place in the learning order, and what is left of its token when everything but
+letters, digits and - is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +25,9 @@ import torch
 from cns_lightning.diffusion.base_source import BaseSource
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.neurons.mask_codec import pack_mask, unpack_mask
 from cns_lightning.registry.record import ConceptRecord
-from cns_lightning.storage import read_bytes, read_json, tensor_bytes, tensors_from_bytes, write_json
+from cns_lightning.storage import read_bytes, read_json, tensor_bytes, tensors_from_bytes, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,9 +35,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT_VERSION = 2
-"""2 keeps the facts of a file in one JSON text of its header, 1 in a key for each; both are read."""
-READABLE = ("1", "2")
+FORMAT_VERSION = 3
+"""3 compresses masks; 2 keeps the facts of a file in one JSON text of its header, 1 in a key for each. All are read."""
+READABLE = ("1", "2", "3")
 INDEX = "registry.json"
 GENERAL = "general.safetensors"
 DAMAGED_REMEDY = "Restore the file from a copy; or undo with `concepts --rollback`, then run fit again to learn it anew"
@@ -60,7 +64,7 @@ class ConceptEntry:
     file: str
     sha256: str
     bytes: int
-    counts: dict[str, int]
+    counts: dict[str, int] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,8 @@ def next_number(concepts: Iterable[ConceptEntry]) -> int:
 
 def encode_record(record: ConceptRecord) -> bytes:
     """Packs a concept into its file's content."""
-    tensors: dict[str, Tensor] = {"values": record.values}
-    if record.mask is not None:
-        tensors |= {f"mask/{name}": tensor for name, tensor in record.mask.to_tensors().items()}
+    masks, packing = _packed(record.mask)
+    tensors: dict[str, Tensor] = {"values": record.values, **masks}
     tensors |= {f"embeddings/{number}": rows for number, rows in enumerate(record.embeddings)}
     for name, (up, down) in record.factors.items():
         tensors |= {f"up/{name}": up, f"down/{name}": down}
@@ -164,31 +167,34 @@ def encode_record(record: ConceptRecord) -> bytes:
         "prompt": record.prompt,
         "counts": json.dumps(record.counts),
         "metadata": json.dumps(record.metadata, sort_keys=True, ensure_ascii=False),
+        **packing,
     }
     return tensor_bytes(tensors, facts)
 
 
-def decode_record(data: bytes, source: str) -> ConceptRecord:
+def decode_record(data: bytes, source: str, has_neurons: bool = True) -> ConceptRecord:
     """Unpacks a concept.
 
     Args:
         data: content of its file.
         source: the file's path, for messages.
+        has_neurons: False leaves out what the concept moves, which takes most of the time.
 
     Raises:
         UserError: if the content is not that of a concept.
     """
     tensors, facts = tensors_from_bytes(data, source)
     check_version(facts.get("format_version"), source)
+    if not has_neurons:
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("embeddings/")}
     try:
-        mask = _group(tensors, "mask/")
         embeddings, down = _group(tensors, "embeddings/"), _group(tensors, "down/")
         return ConceptRecord(
             token=facts["token"],
             class_word=facts["class_word"],
             kind=facts["kind"],
             prompt=facts["prompt"],
-            mask=NeuronMask.from_tensors(mask) if mask else None,
+            mask=_unpacked(tensors, facts),
             values=tensors.get("values", torch.zeros(0, dtype=torch.float16)),
             embeddings=[embeddings[str(number)] for number in range(len(embeddings))],
             factors={name: (up, down[name]) for name, up in sorted(_group(tensors, "up/").items())},
@@ -199,18 +205,36 @@ def decode_record(data: bytes, source: str) -> ConceptRecord:
         raise UserError(source, f"does not hold a concept ({error})", DAMAGED_REMEDY) from error
 
 
+def _packed(mask: NeuronMask | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns a mask's tensors and what the header says of them; nothing for none."""
+    if mask is None:
+        return {}, {}
+    tensors, about = pack_mask(mask)
+    return {f"mask/{name}": tensor for name, tensor in tensors.items()}, {"mask": json.dumps(about)}
+
+
+def _unpacked(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> NeuronMask | None:
+    """Returns the mask of a file of any version, None if it has none; raises KeyError and ValueError."""
+    found = _group(tensors, "mask/")
+    if not found:
+        return None
+    return unpack_mask(found, json.loads(facts["mask"])) if "mask" in facts else NeuronMask.from_tensors(found)
+
+
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def encode_general(general: GeneralNeurons) -> bytes:
     """Packs the general neurons into their file's content."""
+    tensors, packing = _packed(general.mask)
     facts = {
         "format_version": str(FORMAT_VERSION),
         "fingerprint": general.fingerprint,
         "metadata": json.dumps(general.metadata, sort_keys=True, ensure_ascii=False),
+        **packing,
     }
-    return tensor_bytes({f"mask/{name}": tensor for name, tensor in general.mask.to_tensors().items()}, facts)
+    return tensor_bytes(tensors, facts)
 
 
 def decode_general(data: bytes, source: str) -> GeneralNeurons:
@@ -222,7 +246,9 @@ def decode_general(data: bytes, source: str) -> GeneralNeurons:
     tensors, facts = tensors_from_bytes(data, source)
     check_version(facts.get("format_version"), source)
     try:
-        mask = NeuronMask.from_tensors(_group(tensors, "mask/"))
+        mask = _unpacked(tensors, facts)
+        if mask is None:
+            raise ValueError("no mask")
         return GeneralNeurons(mask, facts["fingerprint"], json.loads(facts["metadata"]))
     except (KeyError, ValueError) as error:
         raise UserError(source, f"does not hold general neurons ({error})", DELETE_REMEDY) from error
@@ -244,22 +270,33 @@ def check_version(found: object, source: str) -> None:
 
 def write_index(folder: Path, index: Index) -> None:
     """Writes ``registry.json`` atomically."""
-    write_json(
-        folder / INDEX,
-        {
-            "format_version": FORMAT_VERSION,
-            "base_model": {
-                "id": index.source.place,
-                "fingerprint": index.base_fingerprint,
-                "unet_parameters": index.unet_parameters,
-                **index.source.plain(),
-                **({"rare_words": list(index.rare_words)} if index.rare_words else {}),
-            },
-            "general": vars(index.general) if index.general else None,
-            "concepts": [vars(entry) for entry in index.concepts],
-            **({"fused_by": index.fused_by} if index.fused_by else {}),
+    write_atomically(folder / INDEX, index_bytes(index))
+
+
+def index_bytes(index: Index) -> bytes:
+    """Returns the content of ``registry.json``: one JSON text, with a line for each concept at its end."""
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "base_model": {
+            "id": index.source.place,
+            "fingerprint": index.base_fingerprint,
+            "unet_parameters": index.unet_parameters,
+            **index.source.plain(),
+            **({"rare_words": list(index.rare_words)} if index.rare_words else {}),
         },
-    )
+        "general": vars(index.general) if index.general else None,
+        **({"fused_by": index.fused_by} if index.fused_by else {}),
+    }
+    head = json.dumps(facts, indent=2, ensure_ascii=False).removesuffix("\n}")
+    lines = ",\n".join(f"    {_line(entry)}" for entry in index.concepts)
+    concepts = f"[\n{lines}\n  ]" if lines else "[]"
+    return f'{head},\n  "concepts": {concepts}\n}}\n'.encode()
+
+
+@lru_cache(maxsize=4096)
+def _line(entry: ConceptEntry) -> str:
+    # Kept: to write every line anew at every save cost more than everything else that a save does.
+    return json.dumps(vars(entry), ensure_ascii=False)
 
 
 def read_index(folder: Path) -> Index:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,7 +133,8 @@ class ConceptRecord:
                 weights[name] += column[:, None] * row * strength
         if self.mask is None:
             return
-        counts = self.mask.counts()
-        parts = self.values.float().split([counts[name] for name in self.mask.names])
-        for name, part in zip(self.mask.names, parts, strict=True):
-            weights[name].view(-1)[self.mask.indices(name)] += part * strength
+        # By numpy: torch's threads would fight with the one that reads the next record (`replay.read_ahead`).
+        values, first = self.values.numpy().astype(np.float32) * strength, 0
+        for name, count in self.mask.counts().items():
+            weights[name].view(-1).numpy()[self.mask.indices(name).numpy()] += values[first : first + count]
+            first += count

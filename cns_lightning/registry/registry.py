@@ -153,7 +153,7 @@ class NeuronRegistry:
 
     def embedding(self, token: str, encoder: int = 0) -> Tensor:
         """Returns a token's embedding for a text encoder, shape (vectors, width); raises what `record` raises."""
-        return self.record(token).embeddings[encoder]
+        return self._store.token_record(self._index.concepts[self._position(token)]).embeddings[encoder]
 
     def _position(self, token: str) -> int:
         if token not in self.tokens:
@@ -392,7 +392,7 @@ class NeuronRegistry:
 
     def apply_tokens(self, pipe: Any, upto: str | None = None) -> None:
         """Makes a diffusers pipeline know the tokens and their embeddings alone; raises what `apply` raises."""
-        write_tokens(pipe, self.base_model, [self._store.record(entry) for entry in self._upto(upto)])
+        write_tokens(pipe, self.base_model, [self._store.token_record(entry) for entry in self._upto(upto)])
 
     def overlap(self) -> dict[str, Any]:
         """Returns how much the concepts' neurons overlap; see `overlap_of`. Those that move none are left out."""

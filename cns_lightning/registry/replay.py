@@ -6,12 +6,13 @@ The last result is remembered: after the 100th concept one record is added, not 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -20,6 +21,24 @@ if TYPE_CHECKING:
     from cns_lightning.registry.record import ConceptRecord
 
     Reader = Callable[[ConceptEntry], ConceptRecord]
+
+
+def read_ahead(entries: Sequence[ConceptEntry], read: Reader) -> Iterator[ConceptRecord]:
+    """Yields records in order; each is read in a thread while the one before is in use, never two at once.
+
+    Args:
+        entries: the concepts.
+        read: gives the record of an entry; its errors are raised here.
+    """
+    if len(entries) < 2:
+        yield from map(read, entries)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(read, entries[0])
+        for entry in entries[1:]:
+            record, coming = coming.result(), pool.submit(read, entry)
+            yield record
+        yield coming.result()
 
 
 class Replay:
@@ -51,9 +70,10 @@ class Replay:
         asked = [(entry.sha256, (strengths or {}).get(entry.token, 1.0)) for entry in entries]
         if not self._stands_on(base) or asked[: len(self._added)] != self._added:
             self._start_on(base)
-        for entry, (sha256, strength) in list(zip(entries, asked, strict=True))[len(self._added) :]:
-            read(entry).add_to(self._weights, strength)
-            self._added.append((sha256, strength))
+        missing = asked[len(self._added) :]
+        for record, each in zip(read_ahead(entries[len(self._added) :], read), missing, strict=True):
+            record.add_to(self._weights, each[1])
+            self._added.append(each)
         return {name: weight.clone() for name, weight in self._weights.items()}
 
     def _stands_on(self, base: Mapping[str, Tensor]) -> bool:

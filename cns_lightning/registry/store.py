@@ -36,10 +36,11 @@ class RecordStore:
     def __init__(self, folder: Path | None, written: Index | None) -> None:
         self.folder = folder
         self._written = written
-        self._unsaved: dict[str, ConceptRecord] = {}
+        self._unsaved: dict[str, bytes] = {}
         self._recent: dict[str, ConceptRecord] = {}
         self._general: GeneralNeurons | None = None
         self._general_is_unsaved = False
+        self._may_have_leftovers = True  # of a process that was killed
 
     def path(self, file: str) -> Path:
         """Returns the place of a file."""
@@ -53,11 +54,19 @@ class RecordStore:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        for kept in (self._unsaved, self._recent):
-            if entry.sha256 in kept:
-                return kept[entry.sha256]
+        if entry.sha256 in self._recent:
+            return self._recent[entry.sha256]
+        if entry.sha256 in self._unsaved:
+            return self._decoded(entry, self._unsaved[entry.sha256])
         assert self.folder is not None, "a registry without a folder keeps everything in memory"
         return self._decoded(entry, files.read_checked(self.folder, entry))
+
+    def token_record(self, entry: ConceptEntry) -> ConceptRecord:
+        """Returns a concept's token and embeddings; the neurons may be left out. Raises what `record` raises."""
+        if entry.sha256 in self._recent or entry.sha256 in self._unsaved:
+            return self.record(entry)
+        assert self.folder is not None, "a registry without a folder keeps everything in memory"
+        return files.decode_record(files.read_checked(self.folder, entry), str(self.path(entry.file)), False)
 
     def _decoded(self, entry: ConceptEntry, data: bytes) -> ConceptRecord:
         record = files.decode_record(data, str(self.path(entry.file)))
@@ -98,7 +107,7 @@ class RecordStore:
             bytes=len(data),
             counts=record.counts,
         )
-        self._unsaved[entry.sha256] = self._decoded(entry, data)
+        self._unsaved[entry.sha256] = data
         return entry
 
     def keep_general(self, general: GeneralNeurons) -> GeneralEntry:
@@ -117,9 +126,10 @@ class RecordStore:
     def forget_written(self, entries: Sequence[ConceptEntry]) -> None:
         """Lets go of concepts that another process has written in the meantime, so that memory does not grow."""
         for entry in entries:
-            path = self.path(entry.file)
-            if entry.sha256 in self._unsaved and path.exists() and sha256_of(path) == entry.sha256:
-                del self._unsaved[entry.sha256]
+            if entry.sha256 in self._unsaved:
+                path = self.path(entry.file)
+                if path.exists() and sha256_of(path) == entry.sha256:
+                    del self._unsaved[entry.sha256]
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -133,15 +143,25 @@ class RecordStore:
             return
         concepts = [entry for entry in index.concepts if entry.sha256 in self._unsaved]
         general = index.general if self._general_is_unsaved else None
+        named = {entry.file for entry in index.entries()}
+        has_leftovers = (
+            self._may_have_leftovers
+            or self._written is None
+            or any(entry.file not in named for entry in self._written.entries())
+        )
+        self._may_have_leftovers = True
         self._unname(index, [*concepts, *([general] if general else [])])
         for entry in concepts:
-            write_atomically(self.path(entry.file), files.encode_record(self._unsaved[entry.sha256]))
+            write_atomically(self.path(entry.file), self._unsaved[entry.sha256])
         if general and self._general:
             write_atomically(self.path(general.file), files.encode_general(self._general))
         self._write_index(index)
         self._unsaved, self._general_is_unsaved = {}, False
-        files.remove_unnamed(self.folder, index)
-        remove_partial_files(self.folder)
+        if has_leftovers:
+            # Only then: to look through the folder at every save would cost more with every concept.
+            files.remove_unnamed(self.folder, index)
+            remove_partial_files(self.folder)
+        self._may_have_leftovers = False
 
     def _unname(self, index: Index, changing: Sequence[ConceptEntry | GeneralEntry]) -> None:
         named = {entry.file: entry.sha256 for entry in self._written.entries()} if self._written else {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from cns_lightning.diffusion.base_source import BaseSource
 from cns_lightning.registry.files import read_index
@@ -90,3 +92,19 @@ def open_registry(
     if writes:
         registry.save()  # With base model and rare words: what goes on must not have others.
     return registry
+
+
+def lay_out(base: BaseModel, dtype: torch.dtype, channels_last: bool, checkpoints: bool) -> None:
+    """Gives a base model the precision and the layout in which it stands frozen while a run trains.
+
+    Args:
+        base: base model.
+        dtype: precision of every part.
+        channels_last: whether the UNet's weights lie channel by channel for each place.
+        checkpoints: whether the UNet's blocks are computed again on the way back in place of being kept.
+    """
+    base.to(dtype=dtype)
+    if checkpoints:
+        base.unet.enable_gradient_checkpointing()
+    if channels_last:
+        cast("Any", base.unet).to(memory_format=torch.channels_last)

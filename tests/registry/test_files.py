@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from cns_lightning.errors import UserError
 from cns_lightning.registry.files import (
@@ -19,6 +19,7 @@ from cns_lightning.registry.files import (
     file_name,
 )
 from cns_lightning.registry.record import ConceptRecord
+from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.storage import tensor_bytes, tensors_from_bytes
 
 MakeRecord = Callable[..., ConceptRecord]
@@ -77,7 +78,8 @@ def test_anyone_can_read_the_file(make_record: MakeRecord, tmp_path) -> None:
         assert facts["prompt"] == "a photo of a <new3> cat"
         assert f'"neurons": {len(record.values)}' in facts["counts"]
         assert file.get_tensor("values").dtype == torch.float16
-        assert file.get_tensor("mask/a.to_v.weight.bits").dtype == torch.uint8
+        assert file.get_tensor("mask/packed").dtype == torch.uint8
+        assert json.loads(facts["mask"])["codec"] == "column-gaps-zlib"
 
 
 def test_general_neurons_come_back_equal(make_record: MakeRecord) -> None:
@@ -88,20 +90,60 @@ def test_general_neurons_come_back_equal(make_record: MakeRecord) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    for version in ("1", "2"):
+    for version in ("1", "2", "3"):
         check_version(version, "file")
-    for version in ("3", None):
+    for version in ("4", None):
         with pytest.raises(UserError, match=rf"file: has format version {version}, this program reads versions 1"):
             check_version(version, "file")
 
 
-def test_a_file_of_version_1_is_read(make_record: MakeRecord) -> None:
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_file_of_an_earlier_version_is_read(version: str, make_record: MakeRecord) -> None:
     record = make_record(5)
+    assert record.mask is not None
     data = encode_record(record)
-    facts = {**tensors_from_bytes(data, "file")[1], "format_version": "1"}
-    old = save(load(data), facts)
-    assert set(json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])["__metadata__"]) == set(facts)
+    tensors, facts = tensors_from_bytes(data, "file")
+    # As it was written then: a bit for every entry.
+    bits = {f"mask/{name}": tensor for name, tensor in record.mask.to_tensors().items()}
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("mask/")} | bits
+    facts = {name: text for name, text in facts.items() if name != "mask"} | {"format_version": version}
+    old = save(kept, facts) if version == "1" else tensor_bytes(kept, facts)
+    assert set(json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])["__metadata__"]) == (
+        set(facts) if version == "1" else {"facts"}
+    )
     assert encode_record(decode_record(old, "file")) == data
+
+
+def test_a_damaged_mask_is_refused(make_record: MakeRecord) -> None:
+    tensors, facts = tensors_from_bytes(encode_record(make_record(5)), "file")
+    about = json.loads(facts["mask"])
+    for damage, words in ({"codec": "zstd"}, "unknown codec zstd"), ({"bytes": 10**12}, "claims"):
+        data = tensor_bytes(tensors, {**facts, "mask": json.dumps(about | damage)})
+        with pytest.raises(UserError, match=f"file: does not hold a concept .*{words}.*Restore the file"):
+            decode_record(data, "file")
+    mask = make_record(5).mask
+    assert mask is not None
+    general = tensors_from_bytes(encode_general(GeneralNeurons(mask, "abc")), "file")
+    with pytest.raises(UserError, match="file: does not hold general neurons"):
+        decode_general(tensor_bytes({}, general[1]), "file")
+
+
+def test_the_index_is_json_with_a_line_for_every_concept(registry: NeuronRegistry, make_record: MakeRecord) -> None:
+    assert registry.folder is not None
+    path = registry.folder / "registry.json"
+    before = path.read_text("utf-8").splitlines()
+    content = json.loads("\n".join(before))
+    assert [entry["token"] for entry in content["concepts"]] == registry.tokens
+    registry.add(make_record(4, '<"猫">'))
+    after = path.read_text("utf-8").splitlines()
+    # The one before the new line has a comma now; nothing else has changed.
+    assert len(after) == len(before) + 1
+    assert after[: len(before) - 2] == [*before[:-3], f"{before[-3]},"]
+    assert json.loads(after[-3])["token"] == '<"猫">'
+    assert NeuronRegistry.load(registry.folder).entries == registry.entries
+    empty = NeuronRegistry.create(registry.folder / "empty", "miniature", "f" * 64)
+    empty.save()
+    assert json.loads((registry.folder / "empty" / "registry.json").read_text("utf-8"))["concepts"] == []
 
 
 def test_another_file_is_refused(make_record: MakeRecord) -> None:

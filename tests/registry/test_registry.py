@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from cns_lightning.errors import UserError
+from cns_lightning.registry import files, store
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.registry.replay import read_ahead
 
 MakeRecord = Callable[..., ConceptRecord]
 Weights = dict[str, Tensor]
@@ -40,7 +43,7 @@ def test_the_files_have_the_names_of_the_interface(registry: NeuronRegistry) -> 
         "registry.json",
     ]
     index = json.loads((folder / "registry.json").read_text())
-    assert index["format_version"] == 2
+    assert index["format_version"] == 3
     assert index["base_model"] == {"id": "miniature", "fingerprint": "f" * 64, "unet_parameters": 1000}
     assert [entry["token"] for entry in index["concepts"]] == ["<new0>", "<new1>", "<new2>", "<new3>"]
     assert all(len(entry["sha256"]) == 64 for entry in [*index["concepts"], index["general"]])
@@ -121,6 +124,60 @@ def test_a_changed_base_is_noticed(registry: NeuronRegistry, base_weights: Weigh
         registry.weights(base=untracked)
         untracked["a.to_v.weight"].add_(1.0)
         assert not _same(registry.weights(base=untracked), expected)
+
+
+def test_tokens_are_read_without_the_neurons(
+    registry: NeuronRegistry, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _folder(registry) / "001-new1.safetensors"
+    loaded = NeuronRegistry.load(_folder(registry))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "unpack_mask", None)  # would fail
+        assert torch.equal(loaded.embedding("<new1>"), make_record(1).embeddings[0])
+    assert loaded.record("<new1>").mask == make_record(1).mask  # and not what was read for the token
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="is damaged"):
+        NeuronRegistry.load(_folder(registry)).embedding("<new1>")
+
+
+def test_a_save_touches_the_new_file_and_the_index_alone(
+    registry: NeuronRegistry, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, looks = [], []
+    write, look = store.write_atomically, store.files.remove_unnamed
+
+    def noted(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        write(path, data)
+
+    def noted_look(*arguments: Any) -> None:
+        looks.append(arguments)
+        look(*arguments)
+
+    monkeypatch.setattr(store, "write_atomically", noted)
+    monkeypatch.setattr(files, "write_atomically", noted)
+    monkeypatch.setattr(store.files, "remove_unnamed", noted_look)
+    registry.add(make_record(4))
+    assert (written, looks) == (["004-new4.safetensors", "registry.json"], [])
+    # What a killed process left is looked for once, by the first save of the next.
+    (_folder(registry) / "007-new7.safetensors").touch()
+    again = NeuronRegistry.load(_folder(registry))
+    again.add(make_record(5))
+    again.add(make_record(6))
+    assert len(looks) == 1
+    assert "007-new7.safetensors" not in _files(_folder(registry))
+
+
+def test_records_are_read_ahead_in_order_and_errors_arrive() -> None:
+    def read(entry: int) -> int:
+        if entry == 3:
+            raise UserError("file", "is damaged", "Restore it")
+        return 10 * entry
+
+    for count in range(3):
+        assert list(read_ahead(range(count), read)) == [10 * number for number in range(count)]  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="is damaged"):
+        list(read_ahead(range(5), read))  # type: ignore[arg-type]
 
 
 def test_an_empty_registry_gives_the_base(tmp_path: Path, base_weights: Weights) -> None:

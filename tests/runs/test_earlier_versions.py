@@ -1,4 +1,4 @@
-"""Runs that an earlier version began go on: without a schedule in the checkpoint, without MaskFreezing, of format 1."""
+"""Runs that an earlier version began go on: no schedule in the checkpoint, no MaskFreezing, formats 1 and 2."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from safetensors.torch import save
 from cns_lightning.cli.main import main
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO
-from cns_lightning.storage import read_json, read_tensors, sha256_of, write_json
+from cns_lightning.storage import read_json, read_tensors, sha256_of, tensor_bytes, write_json
 from tests.runs.learning import arguments, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
 
@@ -63,18 +63,23 @@ def test_a_run_begun_without_mask_freezing_goes_on_with_it(
     assert main(command) == 0
 
 
-def test_a_registry_of_format_1_is_drawn_from_verified_and_learned_on(tiny_base_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_registry_of_an_earlier_format_is_drawn_from_verified_and_learned_on(
+    version: str, tiny_base_model: Path, tmp_path: Path
+) -> None:
     longer = write_sequence(tmp_path / "two", ["cat", "dog"])
     content = yaml.safe_load(longer.read_text("utf-8"))
     shorter = longer.with_name("shorter.yaml")
     shorter.write_text(yaml.safe_dump({**content, "concepts": content["concepts"][:1]}), "utf-8")
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert main(arguments(tiny_base_model, shorter, run)) == 0
-    _as_format_1(run / "registry")
+    learned = (run / "registry" / "000-new1.safetensors").read_bytes()
+    _as_format(version, run / "registry")
+    assert (run / "registry" / "000-new1.safetensors").read_bytes() != learned
     assert main(["concepts", "--run", str(run), "--verify"]) == 0
     assert main(arguments(tiny_base_model, longer, run)) == 0
     assert main(arguments(tiny_base_model, longer, whole)) == 0
-    assert read_json(run / "registry" / "registry.json")["format_version"] == 2
+    assert read_json(run / "registry" / "registry.json")["format_version"] == 3
     assert (run / "registry" / "001-new2.safetensors").read_bytes() == (
         whole / "registry" / "001-new2.safetensors"
     ).read_bytes()
@@ -83,19 +88,23 @@ def test_a_registry_of_format_1_is_drawn_from_verified_and_learned_on(tiny_base_
     assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 0
 
 
-def _as_format_1(folder: Path) -> None:
-    """Writes the files of a registry as version 1 did: a key of the header for every fact."""
-    index = read_json(folder / "registry.json")
-    index["format_version"] = 1
-    for entry in [*index["concepts"], index["general"]]:
+def _as_format(version: str, folder: Path) -> None:
+    """Writes the files of a registry as earlier versions did: a bit for every entry, 1 with a key for every fact."""
+    registry, index = NeuronRegistry.load(folder), read_json(folder / "registry.json")
+    masks = [*(record.mask for record in registry.records), registry.general_mask()]
+    index["format_version"] = int(version)
+    for entry, mask in zip([*index["concepts"], index["general"]], masks, strict=True):
         path = folder / entry["file"]
         tensors, facts = read_tensors(path)
-        path.write_bytes(save(tensors, {**facts, "format_version": "1"}))
+        assert mask is not None
+        del facts["mask"], tensors["mask/packed"], tensors["mask/columns"]
+        tensors |= {f"mask/{name}": tensor for name, tensor in mask.to_tensors().items()}
+        facts["format_version"] = version
+        path.write_bytes(save(tensors, facts) if version == "1" else tensor_bytes(tensors, facts))
         header = path.read_bytes()
-        assert "facts" not in json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
-        entry["sha256"] = sha256_of(path)
-        if "bytes" in entry:
-            entry["bytes"] = path.stat().st_size
+        named = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
+        assert ("facts" in named) == (version == "2")
+        entry["sha256"], entry["bytes"] = sha256_of(path), path.stat().st_size
     write_json(folder / "registry.json", index)
 
 
