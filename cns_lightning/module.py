@@ -67,7 +67,7 @@ class ContinualPersonalization(LightningModule):
         seed: base random seed.
         base_dtype: precision in which the frozen base model is loaded.
         gradient_checkpointing: trades time for memory in the UNet.
-        channels_last: lays the UNet out as a GPU's convolutions in half precision read it fastest; sums round otherwise.
+        channels_last: lays the UNet out as a GPU's convolutions in half precision read it fastest; rounds otherwise.
         rare_words: words from which tokens start, best first, for methods that start them so; ``auto`` ranks those of
             the base model's vocabulary when a run begins.
     """
