@@ -107,9 +107,10 @@ def way_of_words(out: Path) -> float | None:
     covered, there = [], []
     for path in sorted(out.glob("in_words/*/scores.json")):
         class_word = read_json(out / "class_word" / path.parent.name / "scores.json")
+        learned = read_json(next(out.glob(f"*/{path.parent.name}/seed-*/evaluation/scores.json")))
         start = class_word["groups"]["single"]["clip_i"]
         covered.append(read_json(path)["groups"]["single"]["clip_i"] - start)
-        there.append(class_word["photos"]["clip_i"] - start)
+        there.append(learned["photos"]["clip_i"] - start)
     return sum(covered) / sum(there) if there else None
 
 
