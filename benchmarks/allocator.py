@@ -16,7 +16,7 @@ from pathlib import Path
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 
-WITHOUT = "import cns_lightning.allocator as allocator; allocator.keep_freed_memory = lambda: False; "
+WITHOUT = "import cns_lightning.diffusion.allocator as allocator; allocator.keep_freed_memory = lambda: False; "
 RUN = "import sys; from cns_lightning.cli.main import main; sys.exit(main(sys.argv[1:]))"
 STACK = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
 

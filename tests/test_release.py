@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 VERSION = PROJECT["project"]["version"]
 WHEEL = f"cns_lightning-{VERSION}-py3-none-any.whl"
 CARRIED = ("cns_lightning", "callbacks", "configs", "pyproject.toml", "README.md", "LICENSE")
-FILES = {"*.py", "*.yaml", "*.txt", "*.png", "*.md", "*.html", "*.json", "*.safetensors", "py.typed"}
+FILES = {"*.py", "*.yaml", "*.txt", "*.png", "*.md", "*.html", "*.js", "*.css", "*.json", "*.safetensors", "py.typed"}
 """Endings of what the package is made of."""
 
 

@@ -105,7 +105,7 @@ def call(command: str, rest: list[str]) -> int:
         from cns_lightning.user_files import with_shipped_configs
 
         rest = with_shipped_configs(rest)
-    from cns_lightning.allocator import keep_freed_memory
+    from cns_lightning.diffusion.allocator import keep_freed_memory
 
     keep_freed_memory()
     return importlib.import_module(COMMANDS[command][0]).run(rest)

@@ -218,8 +218,8 @@ class ConceptDataModule(LightningDataModule):
         """
         concept = self.sequence.concepts[stage]
         if checksum and checksum != self.picture_checksum(stage):
-            began = f"when the stage of {concept.token} began (now at step {step})"
-            problem = f"holds other pictures, captions or masks than {began}"
+            began = f"{concept.token} began (now at step {step})"
+            problem = f"holds other pictures, captions or masks than when the stage of {began}"
             if any(path.suffix.lower() in HEIF_SUFFIXES + AVIF_SUFFIXES for path in concept.images.iterdir()):
                 problem += "; its HEIC and AVIF files count only where pillow-heif and Pillow read them"
             remedy = "Put them back as they were, or take another --run folder"

@@ -26,6 +26,7 @@ HERE = {
     "configs/hardware/one_gpu.yaml": "configs/hardware/cpu.yaml",
 }
 FEWER = {
+    "demo": "--steps 2 --samples.steps 2 --samples.pictures 2 --data.augmentation.variants 2",
     "fit": "--steps 2 --samples.steps 2 --samples.pictures 2 --data.augmentation.variants 2",
     "generate": "--steps 2",
     "test": "--pictures 1 --matrix-pictures 0 --look-alikes 1 --steps 2",
@@ -75,7 +76,7 @@ def readme(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 def test_readme(readme: tuple[Path, list[str]]) -> None:
     place, ran = readme
     assert [words(each)[0] for each in ran] == [
-        *("fit", "concepts", "generate"),  # make demo
+        "demo",
         *("generate", "concepts", "generate", "init", "fit"),
     ]
     assert (place / "pictures.png").exists()
@@ -89,7 +90,7 @@ def test_first_hour(tmp_path: Path) -> None:
         *("init", "doctor", "fit", "generate", "concepts", "test", "export"),
     ]
     # The page shows the beginning of what `init` writes.
-    (shown,) = blocks(read("docs/first-hour.md"), "yaml")
+    shown = blocks(read("docs/first-hour.md"), "yaml")[0]
     assert shown.rstrip("\n") in (tmp_path / "family.yaml").read_text("utf-8")
     assert (tmp_path / "momo.png").exists()
     assert (tmp_path / "runs" / "family" / "evaluation" / "scores.json").exists()

@@ -30,10 +30,11 @@ with children.told_to_stop(), ThreadPoolExecutor(1) as pool:
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[None]:
-    """Lets a hang-up count where the tests run under nohup, which what they start would inherit."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Lets a hang-up and Ctrl-C count where the tests run under nohup or behind an &: what they start would inherit."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _started(*paths: Path, child: str = CHILD) -> subprocess.Popen[str]:

@@ -19,6 +19,7 @@ from cns_lightning.methods.cns import (
 from cns_lightning.methods.deltas import SparseDelta
 from cns_lightning.methods.quadratic_form import QuadraticForm
 from cns_lightning.neurons.mask import NeuronMask
+from cns_lightning.sequences.concept_settings import ConceptSettings
 
 VALUES = torch.tensor([0.5, -1.0, 2.0])
 SHIFT = torch.tensor([0.0, 3.0, -1.0])
@@ -174,7 +175,7 @@ def test_kinds_have_rates_of_their_own() -> None:
     method.delta = SimpleNamespace(values=torch.nn.Parameter(VALUES))  # type: ignore[assignment]
     method.token = torch.nn.ParameterList()
     for kind, rate in (("scene", 0.3), ("animal", 0.1)):
-        method.context = SimpleNamespace(concept=SimpleNamespace(kind=kind))  # type: ignore[assignment]
+        method.context = SimpleNamespace(concept=SimpleNamespace(kind=kind, settings=ConceptSettings()))  # type: ignore[assignment]
         assert method.parameter_groups()[0].learning_rate == pytest.approx(rate)
     with pytest.raises(UserError, match="learning_rate_factors: has sceen"):
         ConceptNeuronSelection(learning_rate_factors={"sceen": 3.0})

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cns_lightning.allocator import keep_freed_memory
+from cns_lightning.diffusion.allocator import keep_freed_memory
 from cns_lightning.diffusion.picture_processors import pillow_processor
 from cns_lightning.miniature import architecture
 from cns_lightning.miniature.training.judge import JUDGE_DEVIATION, JUDGE_MEAN, train_judge

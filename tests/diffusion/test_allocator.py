@@ -6,7 +6,7 @@ import pytest
 # Thirty-two blocks of a megabyte, again and again: a system that gets them back has to clear their pages each time.
 ROUNDS = """
 import resource, sys
-from cns_lightning.allocator import keep_freed_memory
+from cns_lightning.diffusion.allocator import keep_freed_memory
 kept = sys.argv[1] == "kept"
 assert not kept or keep_freed_memory()
 import torch
