@@ -40,7 +40,7 @@ napoleon_numpy_docstring = False
 # Nothing is fetched, so what other libraries, or parts of this one without a page, are called has no target.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!cns_lightning\.).*"),
-    (r"py:.*", r"cns_lightning\.(data\.augmentation|data\.prior_pictures|diffusion|ranges|sequences)\..*"),
+    (r"py:.*", r"cns_lightning\.(data\.augmentation|data\.masks|data\.prior_pictures|diffusion|ranges|sequences)\..*"),
     (r"py:.*", r"cns_lightning\.(registry\.files\.Index|registry\.store\.Records|methods\.deltas\.BufferList)"),
 ]
 
