@@ -12,8 +12,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Lets glibc keep what is freed for the next request, in place of giving it back to the system.
 
-    Large tensors are otherwise mapped anew in every step, and the system clears each page of them: a ninth of the time
-    of a training on two cores, docs/performance.md. The process stays at its peak of memory.
+    Large tensors are otherwise mapped anew in every step, and the system clears each page of them; docs/performance.md
+    has what that costs. The process stays at its peak of memory.
 
     Returns:
         Whether the C library has taken it; false where it is another one, as on macOS, Windows and Alpine.
