@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,8 @@ def run(argv: list[str]) -> int:
     pictures = request.draw(pipe, folder, lambda done, total: display.status(f"picture {done} of {total}"))
     for sentence in _written(arguments, folder, pictures, request.seeds):
         display.event(sentence)
+    words = ["export", "--run", str(arguments.run), "--format", "webui", "--out", f"exports/{folder.path.name}"]
+    display.event(f"next: {shlex.join(['python', '-m', 'cns_lightning', *words])}")
     return EXIT_DONE
 
 

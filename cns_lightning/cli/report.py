@@ -29,7 +29,9 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     folder = RunFolder.existing(arguments.run)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.report.report import write_report
+    from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.report.report import drawing_command, write_report
 
-    sys.stdout.write(f"report: {write_report(folder)}\n")
+    page = write_report(folder)
+    sys.stdout.write(f"report: {page}\nnext: {drawing_command(folder, NeuronRegistry.load(folder.registry))}\n")
     return EXIT_DONE

@@ -17,7 +17,7 @@ from cns_lightning.configuration.usual_callbacks import completed
 from cns_lightning.doctor.examination import PlannedRun, quick_findings
 from cns_lightning.doctor.findings import Severity
 from cns_lightning.errors import Problems, UserError
-from cns_lightning.report.report import write_report
+from cns_lightning.report.report import drawing_command, write_report
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.training.opening import note_moved
 from cns_lightning.training.position import Position
@@ -112,7 +112,7 @@ class ContinualTrainer(Trainer):
             with handlers_kept(), lightning_explained():
                 super().fit(model, datamodule=datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
         if model.done_stages == count and self.is_global_zero:
-            say(f"report: {write_report(run.folder)}")
+            say(f"report: {write_report(run.folder)}\nnext: {drawing_command(run.folder, model.registry)}")
         if model.done_stages < count:
             remedy = "Take out what stops a training early, and run the same command again"
             raise UserError("trainer", f"something ended the run after {model.done_stages} of {count} concepts", remedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Matrix = list[list[float | None]]
 
+PROGRAM = ("python", "-m", "cns_lightning")
 LIBRARIES = ("cns-lightning", "torch", "lightning", "diffusers", "transformers", "safetensors")
 HEADINGS = (
     "concept",
@@ -113,14 +114,20 @@ def costs(facts: RunFacts) -> list[list[tuple[str, Any]]]:
     return rows
 
 
+def drawing_command(folder: RunFolder, registry: NeuronRegistry) -> str:
+    """Returns the command that draws the first concept of a run."""
+    prompt = next((entry.prompt for entry in registry.entries), "a photo of a cat")
+    return shlex.join([*PROGRAM, "generate", "--run", str(folder.path), "--prompt", prompt, "--n", "4"])
+
+
 def commands(folder: RunFolder, registry: NeuronRegistry) -> str:
-    """Returns the commands that draw with a run, score it, analyse it, and write its page anew."""
-    run, prompt = folder.path, next((entry.prompt for entry in registry.entries), "a photo of a cat")
-    return "\n".join(
-        [
-            f"python -m cns_lightning generate --run {run} --prompt {json.dumps(prompt)} --n 4",
-            f"python -m cns_lightning test --run {run}",
-            f"python -m cns_lightning analyze --run {run}",
-            f"python -m cns_lightning report --run {run}",
-        ]
-    )
+    """Returns the commands that draw with a run, score it, analyse it, take it along, and write its page anew."""
+    run = str(folder.path)
+    others = [
+        ["ui", "--run", run],
+        ["test", "--run", run],
+        ["analyze", "--run", run],
+        ["export", "--run", run, "--format", "webui", "--out", f"exports/{folder.path.name}"],
+        ["report", "--run", run],
+    ]
+    return "\n".join([drawing_command(folder, registry), *(shlex.join([*PROGRAM, *words]) for words in others)])

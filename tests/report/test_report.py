@@ -81,7 +81,9 @@ def test_a_run_without_samples_has_a_page_too(
     run = learn("textual_inversion", tiny_base_model, tmp_path, "--samples.pictures", "0")
     capsys.readouterr()
     assert main(["report", "--run", str(run)]) == 0
-    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
+    first, then = capsys.readouterr().out.splitlines()
+    assert first == f"report: {run / 'report.html'}"
+    assert then.startswith("next: python -m cns_lightning generate --run ")
     assert main(["report", "--run", str(tmp_path / "nowhere")]) == 2
 
 
