@@ -135,7 +135,7 @@ class StageEnd(Callback):
 
 
 def check_keep(keep: str, snapshots: list[int] | None, method: type) -> None:
-    """Refuses to keep the best step where there is no choice, or where steps do not add up.
+    """Refuses to keep the best step where there are no snapshots to choose from, or where the method fuses concepts.
 
     Args:
         keep: which step is kept.

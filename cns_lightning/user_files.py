@@ -129,3 +129,15 @@ def with_shipped_configs(arguments: list[str]) -> list[str]:
         elif number and arguments[number - 1] in _CONFIG_OPTIONS and not word.startswith("-"):
             found[number] = str(shipped(word)) if word else word
     return found
+
+
+def with_names_of_shipped(arguments: list[str]) -> list[str]:
+    """Returns a command line as a person would write it: paths of files that ship are their names again."""
+    found = []
+    for word in arguments:
+        option, equals, value = word.rpartition("=")
+        path = Path(value)
+        is_shipped = path.is_absolute() and path.is_relative_to(configs_folder())
+        named = path.relative_to(configs_folder()).with_suffix("").as_posix() if is_shipped else value
+        found.append(f"{option}{equals}{named}")
+    return found

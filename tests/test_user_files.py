@@ -6,7 +6,7 @@ import pytest
 
 from cns_lightning.cli.main import main
 from cns_lightning.sequences.sequence import sequence_path
-from cns_lightning.user_files import configs_folder, shipped, with_shipped_configs
+from cns_lightning.user_files import configs_folder, shipped, with_names_of_shipped, with_shipped_configs
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,11 @@ def test_every_way_to_give_a_configuration_is_known() -> None:
     words = ["--config", "hardware/cpu", "-c", "hardware/cpu", "--config=hardware/cpu", "--out", "hardware/cpu"]
     assert with_shipped_configs(words) == ["--config", path, "-c", path, f"--config={path}", "--out", "hardware/cpu"]
     assert with_shipped_configs(["--config", "--config="]) == ["--config", "--config="]
+
+
+def test_a_command_for_a_person_has_names_again() -> None:
+    words = ["--config", "methods/cns", "--config=hardware/cpu", "--model.method.init_args.x=a=b", "--run", "/tmp/run"]
+    assert with_names_of_shipped(with_shipped_configs(words)) == words
 
 
 def test_sequences_that_ship() -> None:

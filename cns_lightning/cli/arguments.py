@@ -47,3 +47,14 @@ def path_argument(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty, a path is needed")
     return expanded(text)
+
+
+def add_model_options(options: argparse.ArgumentParser) -> None:
+    """Adds where a run's model is drawn with, and where its base model is now."""
+    options.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
+    options.add_argument(
+        "--base-model",
+        type=source_argument,
+        metavar="SOURCE",
+        help="where the run's base model is now, if it was moved",
+    )

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
-from cns_lightning.user_files import expanded
+from cns_lightning.user_files import expanded, with_names_of_shipped
 
 if TYPE_CHECKING:
     from cns_lightning.data.module import ConceptDataModule
@@ -182,6 +182,7 @@ def _told(findings: list[Finding], words: list[str]) -> str:
     if stops(findings):
         last = f"fit would refuse this; {warnings} besides."
     else:
-        last = f"Nothing stops a fit; {warnings}. Next:\n  python -m cns_lightning fit {shlex.join(words)}"
+        command = shlex.join(["python", "-m", "cns_lightning", "fit", *with_names_of_shipped(words)])
+        last = f"Nothing stops a fit; {warnings}. Next:\n  {command}"
     shown = table(findings, width)
     return f"{shown}\n\n{last}" if shown else last

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
+from cns_lightning.cli.arguments import add_model_options, at_least, finite_number, path_argument
 from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
@@ -75,13 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--guidance", type=finite_number, help="how closely prompts are followed (as in the run's samples)"
     )
     options.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
-    options.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
-    options.add_argument(
-        "--base-model",
-        type=source_argument,
-        metavar="SOURCE",
-        help="where the run's base model is now, if it was moved",
-    )
+    add_model_options(options)
     return options
 
 

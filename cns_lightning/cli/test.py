@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.cli.arguments import at_least, finite_number, path_argument, source_argument
+from cns_lightning.cli.arguments import add_model_options, at_least, finite_number, path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, Problems, RunStopped, UserError
 from cns_lightning.experiments.child_processes import ChildProcesses
 from cns_lightning.progress import ProgressDisplay
@@ -67,7 +67,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--dino", type=source_argument, metavar="VIT", help="also score by a ViT or DINO folder or hub id (not at all)"
     )
-    options.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
     options.add_argument(
         "--devices", type=at_least(1), default=1, metavar="N", help="processes that draw, one a device (1)"
     )
@@ -78,12 +77,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="take the prompts from here (those the run was started with)",
     )
-    options.add_argument(
-        "--base-model",
-        type=source_argument,
-        metavar="SOURCE",
-        help="where the run's base model is now, if it was moved",
-    )
+    add_model_options(options)
     return options
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib.util import find_spec
 
-from cns_lightning.cli.arguments import at_least, path_argument, source_argument
+from cns_lightning.cli.arguments import add_model_options, at_least, path_argument
 from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder
@@ -33,13 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--open", action="store_true", help="open the page in your browser")
     options.add_argument("--batch-size", type=at_least(1), default=8, help="pictures drawn at once (8)")
-    options.add_argument("--device", help="cpu, cuda, cuda:1, mps (cuda where there is one, else cpu)")
-    options.add_argument(
-        "--base-model",
-        type=source_argument,
-        metavar="SOURCE",
-        help="where the run's base model is now, if it was moved",
-    )
+    add_model_options(options)
     return options
 
 

@@ -36,7 +36,7 @@ def check_rates(sequence: Sequence, class_path: str) -> None:
             if rate not in known:
                 has = f"it has {' and '.join(known)}" if known else "it has none"
                 where = f"{sequence.path}: concepts[{number}].{SETTINGS}.{rate}"
-                problems.add(where, f"is no learning rate of {name}; {has}", "Leave it out, or take another method")
+                problems.add(where, f"is not a learning rate of {name}; {has}", "Leave it out, or take another method")
     problems.raise_if_any()
 
 

@@ -119,7 +119,7 @@ def balanced_weights(weights: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         weights: shape (pictures, variants, 1, height, width), float32.
-        valid: of the same shape, 0 or 1.
+        valid: 1 where a cell belongs to the picture and 0 in the margins, same shape.
     """
     counted = float((weights.double() * valid).sum())
     return weights if counted == 0 else weights * round(float(valid.double().sum()) / counted, DIGITS)

@@ -159,7 +159,7 @@ class BaseSource:
 
 
 def is_hub_id(place: str) -> bool:
-    """Returns whether a base model is a repository of the hub: it is named like one, and there is no such path."""
+    """Returns whether a base model is a hub repository: it is named like one, and no such path exists here."""
     return place != MINIATURE and _HUB_ID.fullmatch(place) is not None and not expanded(place).exists()
 
 

@@ -26,7 +26,7 @@ def hub_explained(identifier: str, revision: str | None = None) -> Iterator[None
         revision: revision that is asked for.
 
     Raises:
-        UserError: if there is no such repository or revision, it is not one of diffusers, or it cannot be fetched.
+        UserError: if repository or revision do not exist, it holds no diffusers pipeline, or it cannot be fetched.
     """
     from huggingface_hub import errors
 

@@ -49,6 +49,6 @@ def mean_likeness(pictures: Tensor, photos: Tensor) -> float:
 
     Args:
         pictures: vectors of a judge, shape (pictures, width), unit length.
-        photos: of the same kind.
+        photos: the judge's vectors of the photos, shape (photos, width), unit length.
     """
     return float((pictures.double() @ photos.double().T).mean())

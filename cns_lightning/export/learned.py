@@ -75,8 +75,8 @@ class Learned:
             upto: the last concept to export; None exports all.
 
         Raises:
-            UserError: if nothing was learned, there is no such concept, files are damaged, or tokens have vectors of
-                their own for every layer, which no file format but a run's own can hold.
+            UserError: if nothing was learned, there is no such concept, files are damaged, or a token has other vectors
+                in every layer, which no file format but a run's own can hold.
         """
         registry = NeuronRegistry.load(folder.registry)
         if not registry.tokens:

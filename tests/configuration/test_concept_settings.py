@@ -142,7 +142,7 @@ def test_rates_that_a_method_does_not_have_are_refused_before_anything_starts(
     run = tmp_path / "run"
     assert main(arguments(tiny_base_model, sequence, run)) == 2
     said = capsys.readouterr().err
-    assert "concepts[0].settings.text_learning_rate: is no learning rate of ConceptNeuronSelection" in said
+    assert "concepts[0].settings.text_learning_rate: is not a learning rate of ConceptNeuronSelection" in said
     assert "it has learning_rate and token_learning_rate" in said
     assert main(arguments(tiny_base_model, sequence, run, method="textual_inversion")) == 2
     said = capsys.readouterr().err.splitlines()
