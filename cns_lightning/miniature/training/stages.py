@@ -44,7 +44,7 @@ class Recipe:
     text_steps: int = 800
     text_batch: int = 128
     plain_steps: int = 1_000
-    diffusion_steps: int = 36_000
+    diffusion_steps: int = 32_000
     diffusion_batch: int = 32
     save_every: int = 500
     judge_steps: int = 4_000
