@@ -76,7 +76,9 @@ def _kept_minimum(scores: Tensor, kept: int) -> Tensor:
     return torch.topk(scores, kept, dim=1).values[:, -1:]
 
 
-def vote_counts(weights: Mapping[str, Tensor], prompt_norms: Tensor, share: float = 0.30) -> dict[str, Tensor]:
+def vote_counts(
+    weights: Mapping[str, Tensor], prompt_norms: Tensor, share: float = 0.30, device: torch.device | None = None
+) -> dict[str, Tensor]:
     """Counts for every neuron how many prompts have it among their base neurons.
 
     Holds one mask of one matrix at a time.
@@ -85,6 +87,7 @@ def vote_counts(weights: Mapping[str, Tensor], prompt_norms: Tensor, share: floa
         weights: key and value projections by parameter name, each (rows, columns).
         prompt_norms: feature norms of single prompts, shape (prompts, columns), float32.
         share: share of each row's entries, see `base_neurons`.
+        device: where the votes are counted, with the same result; by default where the weights are.
 
     Returns:
         By name, of the weight's shape and device; uint8 up to 255 prompts, else int32.
@@ -94,11 +97,11 @@ def vote_counts(weights: Mapping[str, Tensor], prompt_norms: Tensor, share: floa
     dtype = torch.uint8 if len(prompt_norms) <= 255 else torch.int32
     counts = {}
     for name, weight in weights.items():
-        magnitude = weight.detach().float().abs()
-        count = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
+        magnitude = weight.detach().to(device or weight.device).float().abs()
+        count = torch.zeros(weight.shape, dtype=dtype, device=magnitude.device)
         for norms in prompt_norms:
             count += base_neurons(importance_scores(magnitude, norms), share)
-        counts[name] = count
+        counts[name] = count.to(weight.device)
     return counts
 
 

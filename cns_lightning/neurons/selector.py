@@ -113,7 +113,7 @@ class NeuronSelector:
         facts = {"rule": rules.general_rule, "prompts": str(len(norms)), "share": str(rules.share)}
         if rules.general_rule == "mean":
             return NeuronMask.from_bools(mean_general_neurons(self.weights, norms, rules.share)), facts
-        counts = vote_counts(self.weights, norms, rules.share)
+        counts = vote_counts(self.weights, norms, rules.share, self.base.device)
         threshold = 1.0 if rules.general_rule == "intersection" else rules.vote_threshold
         if threshold == "auto":
             tokenizer = self.base.tokenizers[0]
