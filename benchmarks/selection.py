@@ -70,10 +70,9 @@ def hooked_base_neurons(base: BaseModel, prompt: str, steps: int, share: float) 
     """Draws a prompt and takes the largest |W| * ||x|| of every row from what the hooks saw, bool by parameter name."""
     projections = key_value_projections(base.unet)
     encoded, hooks = text_states(base, [prompt]), InputNorms(projections)
-    scheduler, size = base.scheduler, base.unet.config.sample_size
+    scheduler = base.scheduler
     scheduler.set_timesteps(steps, device=base.device)
-    latents = torch.randn(1, base.unet.config.in_channels, size, size, generator=torch.Generator().manual_seed(0))
-    latents = latents.to(base.device)
+    latents = torch.randn(1, *base.latent_shape, generator=torch.Generator().manual_seed(0)).to(base.device)
     for timestep in scheduler.timesteps:
         predicted = base.unet(latents, timestep, encoder_hidden_states=encoded.states).sample
         latents = scheduler.step(predicted, timestep, latents).prev_sample

@@ -104,8 +104,12 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(str(path), f"cannot be read: {reason}", "Check the path, or restore the file") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(str(path), f"cannot be read: {reason}", "Check the path, or restore the file")
 
 
 def json_bytes(content: object) -> bytes:
@@ -146,12 +150,16 @@ def csv_bytes(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None =
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, as hexadecimal.
+    """Returns the SHA-256 of a file's content, as hexadecimal; of the file, however large, little is held at a time.
 
     Raises:
         UserError: if the file cannot be read.
     """
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def sha256_of_facts(facts: list[Any]) -> str:

@@ -70,6 +70,8 @@ def run(argv: list[str]) -> int:
 
     found = all_findings(plan, data, progress)
     findings = merged([*refused, *found])
+    if plan.folder.path == expanded(UNNAMED).absolute():
+        words = [*words, "--run", f"runs/{plan.sequence.name}"]
     sys.stdout.write(_told(findings, words) + "\n")
     return EXIT_USER_ERROR if stops(findings) else EXIT_DONE
 

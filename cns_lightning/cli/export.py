@@ -124,8 +124,6 @@ def check_options(arguments: argparse.Namespace) -> None:
         )
     if arguments.format == "lora" and arguments.rank is None:
         problems.add("--rank", "is missing", "Give one, such as --rank 32; the export says what it leaves out")
-    if (arguments.seed or 0) >= 2**64:
-        problems.add("--seed", f"is {arguments.seed}, and ComfyUI takes none above {2**64 - 1}", "Take a smaller one")
     problems.raise_if_any()
 
 
@@ -148,13 +146,12 @@ def checked_name(given: str | None, run: Path) -> str:
 
 def _files(arguments: argparse.Namespace, learned: Learned, name: str, say: Say) -> list[str]:
     from cns_lightning.export.diffusers import export_diffusers
-    from cns_lightning.export.folder import check_folder
+    from cns_lightning.export.folder import claimed_folder
     from cns_lightning.export.lora import export_lora
     from cns_lightning.export.package import PackageOptions
     from cns_lightning.export.shira import export_shira
     from cns_lightning.export.webui import export_webui
 
-    check_folder(arguments.out, arguments.format)
     options = PackageOptions(
         out=arguments.out,
         name=name,
@@ -163,26 +160,25 @@ def _files(arguments: argparse.Namespace, learned: Learned, name: str, say: Say)
         bundle=bool(arguments.bundle),
         licence=arguments.license,
     )
-    if arguments.format == "lora":
-        return export_lora(learned, options, arguments.rank, arguments.base_model, say)
     exporters = {"diffusers": export_diffusers, "webui": export_webui, "shira": export_shira}
-    return exporters[arguments.format](learned, options, arguments.base_model, say)
+    with claimed_folder(arguments.out, arguments.format):
+        if arguments.format == "lora":
+            return export_lora(learned, options, arguments.rank, arguments.base_model, say)
+        return exporters[arguments.format](learned, options, arguments.base_model, say)
 
 
 def _workflow(arguments: argparse.Namespace, learned: Learned, name: str, say: Say) -> list[str]:
-    from cns_lightning.diffusion.regions import read_regions
+    from cns_lightning.drawing.request import DrawingRequest
     from cns_lightning.export.comfyui import WorkflowOptions, export_comfyui
 
-    options = WorkflowOptions(
-        out=arguments.out,
-        name=name,
-        prompts=arguments.prompt or [],
-        regions=read_regions(arguments.region or []),
+    request = DrawingRequest(
+        prompts=tuple(arguments.prompt or ()),
+        regions=tuple(arguments.region or ()),
         negative_prompt=arguments.negative_prompt or "",
-        seed=arguments.seed or 0,
         pictures=arguments.n or 1,
+        seed=arguments.seed or 0,
         steps=arguments.steps,
         guidance=arguments.guidance,
-        per_concept=bool(arguments.per_concept),
     )
+    options = WorkflowOptions(arguments.out, name, request, bool(arguments.per_concept))
     return export_comfyui(learned, options, arguments.base_model, say)

@@ -75,8 +75,16 @@ def sheet_bytes(sheet: Image.Image) -> bytes:
 def pictures_of(path: Path) -> dict[str, list[Image.Image]]:
     """Reads the pictures of a sheet again, by the label of their row, in the size in which they were drawn.
 
-    Empty for a sheet that does not say where its pictures are, such as one of an earlier version.
+    Empty for a sheet that is not there or damaged, which is no reason to stop, and for one that does not say where its
+    pictures are, such as one of an earlier version.
     """
+    try:
+        return _pictures_of(path)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # what Pillow and a broken layout raise
+        return {}
+
+
+def _pictures_of(path: Path) -> dict[str, list[Image.Image]]:
     with Image.open(path) as sheet:
         text = sheet.info.get(LAYOUT)
         if text is None:

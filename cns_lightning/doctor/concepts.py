@@ -64,6 +64,6 @@ def word_findings(concepts: Listed[Concept]) -> list[Finding]:
         folders.setdefault(concept.images, []).append(concept.token)
     for folder, tokens in folders.items():
         if len(tokens) > 1:
-            problem = f"the pictures of {', '.join(tokens)} alike"
+            problem = f"is the folder of {' and of '.join(tokens)}"
             found.append(Finding(Severity.WARNING, problem, str(folder), "Give each a folder of its own"))
     return found

@@ -119,7 +119,7 @@ class Settings:
 
     Attributes:
         concepts: concepts that are still to be learned.
-        batch: pictures of a step on one device; with those of the class where the method takes some.
+        batch: pictures of the concept in a step on one device.
         sheet: pictures of a concept on the sheet after a stage; 0 for no sheets.
         is_half: whether the base model is loaded in half precision.
         precision: Lightning's word for the precision of a step.
@@ -127,6 +127,7 @@ class Settings:
         share: share of the key and value weights that is trained.
         fuses: whether the weights after each stage are kept.
         snapshots: registries that are kept beside the run's.
+        per_picture: pictures that a step takes for each of the concept's: two where it takes one of the class as well.
     """
 
     concepts: int
@@ -138,6 +139,7 @@ class Settings:
     share: float = NEURONS
     fuses: bool = False
     snapshots: int = 0
+    per_picture: int = 1
 
     @classmethod
     def of(cls, config: RunConfig, concepts: int) -> Settings:
@@ -154,7 +156,7 @@ class Settings:
         with_class = bool(method.prior_weight and data["prior"]["pictures"])
         return cls(
             concepts=concepts,
-            batch=data["batch_size"] * (2 if with_class else 1),
+            batch=data["batch_size"],
             sheet=config.samples.get("pictures", 0),
             is_half=model["base_dtype"] != "float32",
             precision=str(config.whole["trainer"].get("precision") or "32-true"),
@@ -162,6 +164,7 @@ class Settings:
             share=NEURONS if method.needs_neurons else 1.0,
             fuses=method.fuses,
             snapshots=len((config.whole.get("snapshots") or {}).get("steps") or ()),
+            per_picture=2 if with_class else 1,
         )
 
 
@@ -203,7 +206,7 @@ def memory_needs(parts: BaseParts, settings: Settings) -> MemoryNeeds | None:
     weights = sum(parts.numbers.get(name, 0) for name in WITH_WEIGHTS) * width
     # Two copies of the movable matrices; of what is trained the values, their gradient, two moments, their places.
     weights += size.key_value * (8 + settings.share * 24)
-    kept = size.kept * settings.batch * (CHECKPOINTED if settings.checkpointing else 1) * 4
+    kept = size.kept * settings.batch * settings.per_picture * (CHECKPOINTED if settings.checkpointing else 1) * 4
     if "mixed" in settings.precision:
         kept *= MIXED
         # Frozen weights are cast anew at every operation, and kept for the way back.

@@ -118,17 +118,9 @@ def folder_findings(concepts: Sequence[Concept]) -> list[Finding]:
         if alone:
             remedy = "Not read: call it as its picture is called, or leave it"
             found.append(Finding(Severity.WARNING, "a caption without its picture", str(folder), remedy, alone))
-        # The captions just named are among what is left out; said once.
-        if beside := left_out(folder):
-            masks = {path.name for picture in pictures for path in masks_beside(picture)}
-            others = [name for name in _others(folder, stems) if name not in masks]
-            found += [] if all(each in alone for each in others) else [_unread(folder, beside)]
+        if beside := left_out(folder, alone):
+            found.append(_unread(folder, beside))
     return found
-
-
-def _others(folder: Path, stems: set[str]) -> list[str]:
-    """Lists what lies in a folder and belongs to no picture by its name."""
-    return [path.name for path in folder.iterdir() if path.stem not in stems and not path.name.startswith(".")]
 
 
 def _unread(folder: Path, beside: str) -> Finding:

@@ -13,8 +13,8 @@ from cns_lightning.diffusion.loading import LOADING_FAULTS, first_line
 from cns_lightning.diffusion.text import ConceptTokens, prompt_length, token_ids
 from cns_lightning.doctor.findings import Finding, Severity, refused
 from cns_lightning.errors import UserError
-from cns_lightning.export.tokens import token_stems
-from cns_lightning.sequences.drafts import stem
+from cns_lightning.export.tokens import stands_in, token_stems
+from cns_lightning.sequences.drafts import clashes, stem
 from cns_lightning.sequences.sequence import PROMPT_KEYS, captions_beside
 from cns_lightning.sequences.templates import training_prompt
 
@@ -96,23 +96,31 @@ def token_findings(base: BaseModel, tokens: Sequence[str]) -> list[Finding]:
     """
     distinct = list({token.lower(): token for token in tokens}.values())
     # Before they are added: another program's tokenizer does not know them.
-    found = [*_ordinary_words(base, distinct)]
+    found = [*_other_names(base, distinct)]
     added = ConceptTokens(base)
     for token in distinct:
         found += refused(lambda token=token: added.add(token))
     return found
 
 
-def _ordinary_words(base: BaseModel, tokens: Sequence[str]) -> Iterable[Finding]:
+def _other_names(base: BaseModel, tokens: Sequence[str]) -> Iterable[Finding]:
     try:
         stems = token_stems(tokens, base.tokenizers[0])
     except UserError:  # export will say so
         return
+    ids = {token: token_ids(base.tokenizers[0], stem(token)) for token in tokens}
     for token in tokens:
-        if len(token_ids(base.tokenizers[0], stem(token))) == 1:
+        remedy = f"export calls it {stems[token]} there; the concept must be asked for by that name"
+        if len(ids[token]) == 1:
             problem = f"{stem(token)} is a word that the base model knows, and other programs write no brackets"
-            remedy = f"export calls it {stems[token]} there; the concept must be asked for by that name"
             yield Finding(Severity.NOTE, problem, token, remedy)
+        # Where their letters alone tell, the words are looked at without a model.
+        within = [each for each in tokens if each != token and not clashes(each, token)
+                  and min(len(ids[each]), len(ids[token])) > 1
+                  and (stands_in(ids[each], ids[token]) or stands_in(ids[token], ids[each]))]  # fmt: skip
+        if within and stems[token] != stem(token):
+            problem = f"the base model reads it and {', '.join(within)} as one within the other, without brackets"
+            yield Finding(Severity.WARNING, problem, token, remedy)
 
 
 def prompt_findings(

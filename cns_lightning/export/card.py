@@ -10,7 +10,7 @@ import yaml
 
 from cns_lightning.export.pictures import SHEET
 from cns_lightning.export.tokens import spelling_rows
-from cns_lightning.methods.discovery import display_name
+from cns_lightning.methods.discovery import display_name_of
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.storage import write_atomically
 
@@ -143,7 +143,7 @@ def method_name(learned: Learned) -> str:
     config = RunConfig.find(learned.folder)
     if config is None:
         return ""
-    return display_name(config.whole["model"]["method"]["class_path"].rsplit(".", 2)[-2])
+    return display_name_of(config.whole["model"]["method"]["class_path"])
 
 
 def settings_of(learned: Learned) -> list[tuple[str, str]]:

@@ -7,22 +7,24 @@ prompt of its own, beside the prompt of the whole picture.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cns_lightning.diffusion.regions import read_regions
+from cns_lightning.diffusion.sampling import check_steps
+from cns_lightning.drawing.request import usual_sampling
 from cns_lightning.errors import UserError
 from cns_lightning.export.family import VELOCITY
 from cns_lightning.export.tokens import token_stems
-from cns_lightning.runs.config import USUAL_GUIDANCE, USUAL_STEPS, RunConfig
-from cns_lightning.sequences.asked import check_prompts
 from cns_lightning.sequences.sequence import TOKEN
-from cns_lightning.storage import write_json
+from cns_lightning.storage import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cns_lightning.diffusion.regions import Region
+    from cns_lightning.drawing.request import DrawingRequest
     from cns_lightning.export.learned import Learned, LearnedModel
     from cns_lightning.export.package import Say
 
@@ -48,25 +50,13 @@ class WorkflowOptions:
     Attributes:
         out: the file.
         name: name of the weight files, as ``webui`` writes them.
-        prompts: at least one; each is drawn.
-        regions: boxes with prompts of their own, in every picture.
-        negative_prompt: what no picture shall show.
-        seed: seed of the sampler.
-        pictures: number of pictures of each prompt.
-        steps: steps of the sampler; None as in the run's samples.
-        guidance: scale of guidance; None as in the run's samples.
+        request: what to draw, as ``generate`` takes it; a sampler has one seed for all pictures of a prompt.
         per_concept: load a weight file a concept.
     """
 
     out: Path
     name: str
-    prompts: Sequence[str]
-    regions: Sequence[Region] = ()
-    negative_prompt: str = ""
-    seed: int = 0
-    pictures: int = 1
-    steps: int | None = None
-    guidance: float | None = None
+    request: DrawingRequest
     per_concept: bool = False
 
 
@@ -90,31 +80,38 @@ class Workflow:
 
 
 def check_file(out: Path) -> None:
-    """Refuses a name that no workflow can have.
+    """Refuses a name that no workflow can have, and the place of another file.
 
     Raises:
-        UserError: if it does not end in .json, or is a folder.
+        UserError: if it does not end in .json, is a folder, or holds something else than a workflow.
     """
     if out.suffix.lower() != ".json":
         raise UserError("--out", f"{out} does not end in .json", "Give a name such as workflow.json")
     if out.is_dir():
         raise UserError("--out", f"{out} is a folder", "Give a name such as workflow.json")
+    if out.exists() and not _is_workflow(out):
+        raise UserError("--out", f"{out} is there, and is no workflow", "Give another name")
 
 
-def check_asked(learned: Learned, options: WorkflowOptions) -> None:
-    """Refuses prompts with tokens that are not exported: ComfyUI would read them as plain letters.
+def _is_workflow(path: Path) -> bool:
+    try:
+        content = read_json(path)
+    except UserError:
+        return False
+    nodes = list(content.values()) if isinstance(content, dict) else []
+    return bool(nodes) and all(isinstance(node, dict) and "class_type" in node for node in nodes)
+
+
+def check_asked(learned: Learned, request: DrawingRequest) -> None:
+    """Refuses what `generate` would, such as tokens that are not exported: ComfyUI would read them as plain letters.
 
     Raises:
         UserError: if there is no prompt; or naming every such token.
     """
-    if not options.prompts:
+    if not request.prompts:
         raise UserError("--prompt", "is missing, and a workflow draws one", 'Give one, such as "a photo of <new1> cat"')
-    asked = [(f"--prompt {prompt!r}", prompt) for prompt in options.prompts]
-    asked.append(("--negative-prompt", options.negative_prompt))
-    for region in options.regions:
-        asked += [(f"--region {region.prompt!r}", text) for text in (region.prompt, region.negative_prompt)]
     tokens = learned.registry.tokens
-    check_prompts(asked, tokens, learned.last if learned.last != tokens[-1] else None)
+    replace(request, upto=learned.last if learned.last != tokens[-1] else None).check(learned.registry)
 
 
 def export_comfyui(learned: Learned, options: WorkflowOptions, base_model: str | None, say: Say) -> list[str]:
@@ -134,10 +131,12 @@ def export_comfyui(learned: Learned, options: WorkflowOptions, base_model: str |
             written.
     """
     check_file(options.out)
-    check_asked(learned, options)
+    check_asked(learned, options.request)
     if options.per_concept:
         learned.check_adds_up("--per-concept")
     model = learned.load(base_model)
+    if options.request.steps is not None:
+        check_steps(model.base.scheduler, options.request.steps, "--steps")
     stems = token_stems([each.token for each in learned.concepts], model.base.tokenizers[0])
     say(f"writing {options.out}")
     was_there = options.out.exists()
@@ -192,20 +191,20 @@ def workflow(model: LearnedModel, options: WorkflowOptions, stems: Mapping[str, 
         zero = bool(scheduler.config.get("rescale_betas_zero_snr", False))
         node = flow.add("ModelSamplingDiscrete", "predicts v", model=unet, sampling=VELOCITY, zsnr=zero)
         unet = [node, 0]
-    texts = _Texts(flow, clip, stems)
-    positive_boxes = [texts.box(region, region.prompt) for region in options.regions]
-    negative = texts.whole(options.negative_prompt, "negative prompt")
-    for region in options.regions:
+    texts, request = _Texts(flow, clip, stems), options.request
+    regions = read_regions(request.regions)
+    positive_boxes = [texts.box(region, region.prompt) for region in regions]
+    negative = texts.whole(request.negative_prompt, "negative prompt")
+    for region in regions:
         if region.negative_prompt:
             negative = texts.combined(negative, texts.box(region, region.negative_prompt))
     side = model.base.resolution
-    empty = flow.add("EmptyLatentImage", "size", width=side, height=side, batch_size=options.pictures)
-    kept = RunConfig.find(model.learned.folder)
-    steps, guidance = (USUAL_STEPS, USUAL_GUIDANCE) if kept is None else kept.sampling
+    empty = flow.add("EmptyLatentImage", "size", width=side, height=side, batch_size=request.pictures)
+    steps, guidance = usual_sampling(model.learned.folder)
     sampler, schedule = SAMPLERS.get(type(scheduler).__name__, EULER)
     if scheduler.config.get("use_karras_sigmas"):
         schedule = "karras"
-    for prompt in options.prompts:
+    for prompt in request.prompts:
         positive = texts.whole(prompt, "prompt")
         for box in positive_boxes:
             positive = texts.combined(positive, box)
@@ -216,9 +215,9 @@ def workflow(model: LearnedModel, options: WorkflowOptions, stems: Mapping[str, 
             positive=positive,
             negative=negative,
             latent_image=[empty, 0],
-            seed=options.seed,
-            steps=options.steps or steps,
-            cfg=guidance if options.guidance is None else options.guidance,
+            seed=request.seed,
+            steps=request.steps or steps,
+            cfg=guidance if request.guidance is None else request.guidance,
             sampler_name=sampler,
             scheduler=schedule,
             denoise=1.0,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from cns_lightning.errors import UserError
 from cns_lightning.runs.folder import make_folder
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
 
 MARKER = "export.json"
 """What tells an export's folder: what was exported, and the SHA-256 of every file."""
-_UNFINISHED = ".export-"
+_UNFINISHED = re.compile(r"\.export-(\d+)-[0-9a-f]{8}")
+"""Working folder of an export, by the number of its process."""
 _FILE_ENDINGS = (".safetensors", ".json", ".zip")
 _REMEDY = "Give a new or empty folder"
 
@@ -54,8 +58,44 @@ def check_folder(out: Path, what: str) -> None:
     make_folder(out, where)
 
 
+@contextmanager
+def claimed_folder(out: Path, what: str) -> Iterator[None]:
+    """Checks the place of an export, as `check_folder`; if the block raises, no new empty folder is left there.
+
+    Raises:
+        UserError: as `check_folder`.
+    """
+    is_new = not out.exists()
+    check_folder(out, what)
+    try:
+        yield
+    except BaseException:
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
 def _entries(out: Path) -> list[Path]:
-    return [path for path in out.iterdir() if not path.name.startswith(_UNFINISHED)]
+    return [path for path in out.iterdir() if _UNFINISHED.fullmatch(path.name) is None]
+
+
+def _leftovers(out: Path) -> Iterator[Path]:
+    """Yields the working folders of exports whose processes are gone."""
+    for path in out.iterdir():
+        if (found := _UNFINISHED.fullmatch(path.name)) is not None and not _is_alive(int(found[1])):
+            yield path
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where to ask would be to end it
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _named(marker: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -81,26 +121,26 @@ def fresh_folder(out: Path, what: str, facts: Mapping[str, Any]) -> Iterator[Pat
     raises, everything is as it was.
 
     Args:
-        out: folder of the export, which `check_folder` has let pass.
+        out: folder of the export, which `claimed_folder` has let pass.
         what: the format.
         facts: what the marker says besides.
 
     Raises:
-        UserError: if a file of the user's is in the way.
+        UserError: if a file of the user's is in the way, or weights cannot be written.
     """
-    is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    for left in out.glob(f"{_UNFINISHED}*"):  # of an export that was killed
+    for left in list(_leftovers(out)):
         shutil.rmtree(left, ignore_errors=True)
-    inside = out / f"{_UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
+    inside = out / f".export-{os.getpid()}-{secrets.token_hex(4)}"
     inside.mkdir()
     try:
         yield inside
         _publish(inside, out, what, facts)
+    except SafetensorError as error:  # what it makes of a full disk, among others
+        raise UserError(
+            f"--out {out}", f"could not be written: {error}", "Free some space, or give another disk"
+        ) from error
     finally:
         shutil.rmtree(inside, ignore_errors=True)
-        if is_new and not any(out.iterdir()):
-            out.rmdir()
 
 
 def _publish(inside: Path, out: Path, what: str, facts: Mapping[str, Any]) -> None:

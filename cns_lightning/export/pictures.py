@@ -34,7 +34,7 @@ class SamplePictures:
     def of(cls, learned: Learned) -> SamplePictures:
         """Reads the pictures; none where the run drew none, or not of the very model that is exported."""
         path = learned.folder.sample_sheet(len(learned.concepts) - 1)
-        drawn = pictures_of(path) if path.exists() else {}
+        drawn = pictures_of(path)
         labels = {concept.token: f"{concept.token} {concept.class_word}" for concept in learned.concepts}
         if not drawn.get(labels[learned.last]):
             return cls()

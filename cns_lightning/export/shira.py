@@ -20,7 +20,7 @@ from cns_lightning.export.metadata import packed
 from cns_lightning.export.package import DTYPES, said_of_bits
 from cns_lightning.export.pictures import SamplePictures
 from cns_lightning.export.tokens import token_stems
-from cns_lightning.export.vectors import loading_lines, write_learned_embeds
+from cns_lightning.export.vectors import base_lines, loading_lines, write_learned_embeds
 from cns_lightning.storage import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def export_shira(learned: Learned, options: PackageOptions, base_model: str | No
     with fresh_folder(options.out, FORMAT, facts) as folder:
         data = packed(adapter.tensors, {})
         write_atomically(folder / WEIGHTS, data)
-        write_json(folder / CONFIG, adapter_config(adapter, model.base_hub_id))
+        write_json(folder / CONFIG, adapter_config(adapter, model.base_hub_id, learned.registry.source.revision))
         write_learned_embeds(folder, learned, stems)
         use = "\n".join(
             [
@@ -92,8 +92,7 @@ def export_shira(learned: Learned, options: PackageOptions, base_model: str | No
                 "```python",
                 "from diffusers import DiffusionPipeline",
                 f"from peft import PeftModel  # {SINCE} or newer",
-                "",
-                f'pipe = DiffusionPipeline.from_pretrained("{model.base_hub_id or model.base_name}")',
+                *base_lines(model),
                 'pipe.unet = PeftModel.from_pretrained(pipe.unet, ".").merge_and_unload()',
                 *loading_lines(learned, stems),
                 f'pipe("{learned.concepts[-1].prompt}").images[0]',
@@ -134,7 +133,9 @@ def sparse_adapter(delta: Mapping[str, Tensor], dtype: torch.dtype = torch.float
     kept = [name for name, count in moved.items() if count]
     rank = max((math.ceil(moved[name] / sum(delta[name].shape)) for name in kept), default=0)
     full = [name for name in kept if rank * sum(delta[name].shape) > delta[name].numel()]
-    if full or not kept:
+    if not kept:
+        raise UserError("--format shira", "the exported concepts move no weight", "Use --format diffusers or webui")
+    if full:
         share = sum(moved.values()) / sum(each.numel() for each in delta.values())
         problem = f"{share:.0%} of the weights move, and SHiRA is for few: {len(full)} matrices have too few entries"
         raise UserError("--format shira", problem, "Use --format webui, or lora with --rank")
@@ -153,12 +154,13 @@ def sparse_adapter(delta: Mapping[str, Tensor], dtype: torch.dtype = torch.float
     return SparseAdapter(rank, modules, tensors, sum(moved.values()))
 
 
-def adapter_config(adapter: SparseAdapter, base_hub_id: str | None) -> dict[str, object]:
+def adapter_config(adapter: SparseAdapter, base_hub_id: str | None, revision: str | None = None) -> dict[str, object]:
     """Returns the content of ``adapter_config.json``.
 
     Args:
         adapter: the adapter.
         base_hub_id: hub id of the base model; None where it has none.
+        revision: revision of its repository, if it was asked for.
     """
     return {
         "peft_type": "SHIRA",
@@ -177,5 +179,5 @@ def adapter_config(adapter: SparseAdapter, base_hub_id: str | None) -> dict[str,
         "init_weights": True,
         "modules_to_save": None,
         "task_type": None,
-        "revision": None,
+        "revision": revision,
     }

@@ -47,7 +47,7 @@ def token_stems(tokens: Sequence[str], tokenizer: CLIPTokenizer) -> dict[str, st
         for stem in _candidates(token):
             ids = token_ids(tokenizer, stem)
             is_ordinary = len(ids) < 2 or stem.isdigit()
-            if not is_ordinary and not any(_stands_in(ids, other) or _stands_in(other, ids) for other in taken):
+            if not is_ordinary and not any(stands_in(ids, other) or stands_in(other, ids) for other in taken):
                 stems[token] = stem
                 taken.append(ids)
                 break
@@ -72,7 +72,8 @@ def _candidates(token: str) -> Iterator[str]:
     yield from (f"{PREFIX}{words}{letter}{other}" for letter in letters for other in letters)
 
 
-def _stands_in(ids: Sequence[int], others: Sequence[int]) -> bool:
+def stands_in(ids: Sequence[int], others: Sequence[int]) -> bool:
+    """Returns whether the ids of one token follow each other somewhere in those of another."""
     return any(list(others[start : start + len(ids)]) == list(ids) for start in range(len(others) - len(ids) + 1))
 
 

@@ -13,6 +13,16 @@ def method_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def display_name_of(class_path: str) -> str:
+    """Returns the name of a run's method as people write it; of a class that is gone, that of its module in words."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        own = getattr(import_module(module), name).display_name
+    except (ImportError, AttributeError):
+        own = ""
+    return own or display_name(module.rpartition(".")[2])
+
+
 def display_name(method: str) -> str:
     """Returns a method's name as people write it; that of an unknown one in words."""
     from cns_lightning.methods.base import Method

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.diffusion.sheets import pictures_of
 from cns_lightning.errors import UserError
-from cns_lightning.methods.discovery import display_name
+from cns_lightning.methods.discovery import display_name_of
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.metrics import read_rows
 from cns_lightning.storage import read_json
@@ -123,12 +123,12 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
     concepts = list(config.read_sequence().concepts)
     learned = [concept for concept in concepts if concept.token in registry.tokens]
     shown = shown_stages(len(learned))
-    sheets = [pictures_of(path) if (path := folder.sample_sheet(stage)).exists() else {} for stage in shown]
+    sheets = [pictures_of(folder.sample_sheet(stage)) for stage in shown]
     monitor = folder.evaluation / "monitor.json"
     scores = folder.evaluation / "scores.json"
     return RunFacts(
         name=config.sequence["name"],
-        method=kind.display_name or display_name(kind.__module__.rsplit(".", 1)[-1]),
+        method=display_name_of(f"{kind.__module__}.{kind.__qualname__}"),
         base_model=registry.source.said,
         concepts=[(concept.token, concept.class_word) for concept in learned],
         shown=shown,
@@ -178,8 +178,7 @@ def _untouched(config: RunConfig, sheets: Sequence[dict[str, list[Image.Image]]]
 def _growing(folder: RunFolder, tokens: Sequence[str], shown: Sequence[int]) -> list[tuple[str, list[tuple[str, str]]]]:
     found = []
     for stage in shown:
-        path = folder.step_sheet(stage)
-        rows = pictures_of(path) if path.exists() else {}
+        rows = pictures_of(folder.step_sheet(stage))
         if rows:
             found.append((tokens[stage], [(label, data_url(row[0])) for label, row in rows.items()]))
     return found

@@ -151,16 +151,27 @@ def clashes(first: str, second: str) -> bool:
     """Returns whether one of two tokens stands within the other for programs that know them without brackets.
 
     They look for the ids of a token anywhere in a prompt: ``new1`` is found in ``new10``. No word of CLIP's vocabulary
-    reaches over the border of two chunks, and the last piece of a chunk is marked as such, so that this can be told
-    without a vocabulary: the chunks of one follow each other in the other.
+    reaches over the border of two chunks, and the last piece of a chunk is marked as such, so that this much can be
+    told without a vocabulary: the chunks of one follow each other in the other.
     """
-    return _stands_in(chunks(stem(first)), chunks(stem(second))) or _stands_in(
-        chunks(stem(second)), chunks(stem(first))
+    one, other = chunks(stem(first)), chunks(stem(second))
+    return _stands_in(one, other, is_whole=True) or _stands_in(other, one, is_whole=True)
+
+
+def may_clash(first: str, second: str) -> bool:
+    """Returns whether `clashes`, or some vocabulary could make it so: ``new1`` may end as the ids of ``brandnew1``.
+
+    The beginning of a chunk is not marked, so the first chunk of one token may be the end of a longer one.
+    """
+    one, other = chunks(stem(first)), chunks(stem(second))
+    return _stands_in(one, other, is_whole=False) or _stands_in(other, one, is_whole=False)
+
+
+def _stands_in(part: tuple[str, ...], whole: tuple[str, ...], is_whole: bool) -> bool:
+    parts = (whole[start : start + len(part)] for start in range(len(whole) - len(part) + 1))
+    return any(
+        (found[0] == part[0] if is_whole else found[0].endswith(part[0])) and found[1:] == part[1:] for found in parts
     )
-
-
-def _stands_in(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
-    return any(whole[start : start + len(part)] == part for start in range(len(whole) - len(part) + 1))
 
 
 def free_token(folder: str, taken: Iterable[str]) -> str:
@@ -172,7 +183,7 @@ def free_token(folder: str, taken: Iterable[str]) -> str:
     """
     others = list(taken)
     for name in _names(folder):
-        if not any(clashes(name, other) for other in others):
+        if not any(may_clash(name, other) for other in others):
             return f"<{name}>"
     raise AssertionError("there is no end of names")
 

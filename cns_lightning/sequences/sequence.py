@@ -209,16 +209,21 @@ def captions_beside(picture: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in CAPTION_SUFFIXES)
 
 
-def left_out(folder: Path) -> str:
+def left_out(folder: Path, told: Collection[str] = ()) -> str:
     """Says what a folder holds beside pictures, captions and masks, and why that is not read; empty for nothing.
 
     Hidden files and those that Windows leaves in folders of pictures are not worth a word.
+
+    Args:
+        folder: folder of pictures.
+        told: names of which something was said already.
     """
     pictures = picture_files(folder)
     beside = {each for path in pictures for each in (*captions_beside(path), *masks_beside(path))}
     reasons: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
-        if path in pictures or path in beside or path.name.startswith(".") or path.name.lower() in WINDOWS_FILES:
+        is_trifle = path.name.startswith(".") or path.name.lower() in WINDOWS_FILES or path.name in told
+        if path in pictures or path in beside or is_trifle:
             continue
         if path.is_dir():
             reason = "in a folder of their own"

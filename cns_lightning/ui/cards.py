@@ -106,11 +106,7 @@ def _last_samples(folder: RunFolder, count: int) -> dict[str, Image.Image]:
     """Returns the newest picture that the run drew of each row of its sheets, by the row's label."""
     found: dict[str, Image.Image] = {}
     for stage in reversed(range(count)):
-        path = folder.sample_sheet(stage)
-        try:
-            rows = pictures_of(path) if path.exists() else {}
-        except (OSError, SyntaxError, ValueError, KeyError):  # A damaged sheet is no reason to show no page.
-            continue
+        rows = pictures_of(folder.sample_sheet(stage))
         found = {label: row[0] for label, row in rows.items() if row} | found
         if found:
             break

@@ -1,5 +1,6 @@
 """`doctor` says what `fit` would refuse, all at once, and what is worth a look; it starts and writes nothing."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from cns_lightning.cli.main import main
+from cns_lightning.sequences.sequence import Sequence
 from tests.doctor.photos import write_cut, write_good, write_odd
 from tests.runs.learning import arguments
 
@@ -138,8 +140,14 @@ def test_a_run_folder_need_not_be_named(
     command = looked(tiny_base_model, sequence, tmp_path / "run")
     place = command.index("--run")
     assert main(command[:place] + command[place + 2 :]) == 0
-    assert "--run runs/unnamed" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--run runs/unnamed" in shown
     assert not Path("runs/unnamed").exists()
+    # The command it ends with is whole.
+    program, *words = shlex.split(shown.splitlines()[-1])
+    assert (program, words[:3]) == ("python", ["-m", "cns_lightning", "fit"])
+    assert words[-2:] == ["--run", f"runs/{Sequence.read(sequence).name}"]
+    assert main(["doctor", *words[3:]]) == 0
 
 
 @pytest.mark.parametrize(

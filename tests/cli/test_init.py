@@ -13,7 +13,7 @@ from cns_lightning.cli.main import main
 from cns_lightning.doctor.base_parts import find_parts
 from cns_lightning.doctor.texts import TextSide
 from cns_lightning.export.tokens import token_stems
-from cns_lightning.sequences.drafts import clashes, free_token, stem, usual_kind, written_path
+from cns_lightning.sequences.drafts import free_token, may_clash, stem, usual_kind, written_path
 from cns_lightning.sequences.sequence import TOKEN, Sequence
 from cns_lightning.user_files import shipped
 from tests.doctor.photos import write_good
@@ -145,6 +145,7 @@ NAMES = (
     "momo", "dog", "dog6", "dog 6", "new1", "new10", "2024", "été 2024", "ねこ", "a'b\"c", "~", "~user", "-x", "true",
     "null", "#1 cat", "cat: tabby", "{cat}", "{0}", "%s", " lead", "trail ", "a\tb", "\u2028", "x" * 100, "<new1>",
     "cat\n", "é", "e\u0301", "👩\u200d👧", "*", "&a", "!tag", "=", ".hidden",
+    "brandnew1",
 )  # fmt: skip
 WORDS = (
     "cat", "coffee mug", "style", "drawing", "garden", "room", "no", "null", "1", "{token}", "duck: toy", "Ünïcode",
@@ -170,7 +171,7 @@ def test_what_is_written_is_read_without_a_fault(tmp_path: Path, tiny_base_model
         assert all(concept.images.samefile(folder) for concept, folder in zip(sequence.concepts, images, strict=True))
         tokens = [concept.token for concept in sequence.concepts]
         assert all(TOKEN.fullmatch(token) and stem(token).isascii() and stem(token).isalnum() for token in tokens)
-        assert not any(clashes(*pair) for pair in itertools.combinations(tokens, 2))
+        assert not any(may_clash(*pair) for pair in itertools.combinations(tokens, 2))
         # Other programs can have them as they are: export changes none.
         assert token_stems(tokens, tokenizer) == {token: stem(token) for token in tokens}
         kinds = [concept.kind for concept in sequence.concepts]

@@ -29,3 +29,12 @@ def test_pictures_come_back_in_their_size(side: int, tmp_path: Path) -> None:
 def test_a_sheet_without_places_has_no_pictures(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "old.png")
     assert pictures_of(tmp_path / "old.png") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+def test_a_damaged_sheet_has_no_pictures(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    assert pictures_of(path) == {}
+    whole = sheet_bytes(grid([[noise(64, 0)]], ["<a> cat"], ["seed 0"]))
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert pictures_of(path) == {}

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.diffusion.loading import load_stock_pipeline
+from cns_lightning.diffusion.text import token_ids
 from cns_lightning.doctor.base_parts import find_parts
 from cns_lightning.doctor.findings import Severity
 from cns_lightning.doctor.texts import TextSide, prompt_findings, token_findings
 from cns_lightning.errors import UserError
+from cns_lightning.export.tokens import stands_in
 from cns_lightning.sequences.sequence import Concept, EvaluationPrompts
 from cns_lightning.sequences.templates import PromptTemplates
 from tests.doctor.photos import write_good
@@ -42,6 +44,16 @@ def test_tokens_that_a_run_would_refuse(folder: Path) -> None:
     assert "cnscat" in word.remedy
     ids = side.tokenizers[0]("a <cnsmomo> cat", add_special_tokens=False).input_ids
     assert len(ids) == 3
+
+
+def test_a_token_that_ends_as_the_ids_of_another(folder: Path) -> None:
+    base = TextSide(find_parts(str(folder))).as_base
+    found = [each for each in token_findings(base, ["<new1>", "<brandnew1>"]) if each.severity is Severity.WARNING]
+    ids = [token_ids(base.tokenizers[0], name) for name in ("new1", "brandnew1")]
+    assert stands_in(*ids) == bool(found)
+    for each in found:
+        assert each.where == "<brandnew1>"
+        assert "export calls it cnsbrandnew1 there" in each.remedy or "export calls it brandnewx1" in each.remedy
 
 
 def test_prompts_that_are_cut(folder: Path, tmp_path: Path) -> None:

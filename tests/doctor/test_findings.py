@@ -63,7 +63,7 @@ def test_words_that_do_not_keep_concepts_apart() -> None:
     ]
     assert found(("<new>", "cat"), ("<newt>", "dog")) == []  # CLIP reads newt as a word of its own
     shared = [Concept(token, token[1], "animal", Path("same")) for token in ("<a>", "<b>")]
-    assert [finding.problem for finding in word_findings(shared)] == ["the pictures of <a>, <b> alike"]
+    assert [finding.problem for finding in word_findings(shared)] == ["is the folder of <a> and of <b>"]
 
 
 def test_what_can_be_read_of_a_sequence_that_is_refused(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_memory_follows_the_settings() -> None:
     assert peak(batch=1) < peak() < peak(batch=4)
     assert peak(checkpointing=True) < peak()
     assert peak(is_half=True) < peak()
+    assert peak(per_picture=2) == peak(batch=2 * SETTINGS.batch)
     needs = memory_needs(stable_diffusion(), replace(SETTINGS, sheet=0))
     assert needs is not None
     assert needs.drawing == 0
@@ -118,6 +119,18 @@ def test_a_gpu_that_is_too_small(free: float, severity: Severity, words: str, mo
     assert words in found.remedy
     assert "(an estimate)" in found.problem
     assert f"{GPU} has {gigabytes(free)}" in found.problem
+
+
+def test_pictures_of_the_class_count_in_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_class = replace(SETTINGS, batch=4, sheet=0, per_picture=2)
+    one = memory_needs(stable_diffusion(), replace(with_class, batch=1))
+    assert one is not None
+    monkeypatch.setattr("cns_lightning.doctor.machine.gpu_memory", lambda is_free: one.peak + 1)
+    (found,) = memory_findings(stable_diffusion(), with_class, "gpu", 1)
+    assert f"about {gigabytes(one.peak)}" in found.remedy or "checkpointing" in found.remedy
+    monkeypatch.setattr("cns_lightning.doctor.machine.gpu_memory", lambda is_free: one.peak - 1)
+    (found,) = memory_findings(stable_diffusion(), with_class, "gpu", 1)
+    assert not found.remedy.startswith("Set data.batch_size 1 (")
 
 
 def test_processes_share_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,16 @@ def test_files_beside_pictures(tmp_path: Path) -> None:
     assert "IMG_1.HEIC" in unread.problem
     assert "pip install pillow-heif" in unread.remedy
     assert unread.severity is Severity.WARNING
+    assert "lost.txt" not in unread.problem, "said once"
+
+
+def test_a_file_of_a_pictures_name_that_is_not_read(tmp_path: Path) -> None:
+    write_good(tmp_path, 0)
+    (tmp_path / "good0.HEIC").touch()
+    (tmp_path / "good1.MOV").touch()
+    (found,) = folder_findings([concept(tmp_path)])
+    assert "good0.HEIC" in found.problem
+    assert "good1.MOV (of another kind)" in found.problem
 
 
 def test_masks_are_named_and_looked_at(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cns_lightning.cli.export import run as command
+from cns_lightning.cli.main import main
 from cns_lightning.errors import UserError
 from cns_lightning.export.comfyui import in_comfyui
 from cns_lightning.storage import read_json
@@ -108,6 +109,21 @@ def test_prompt_and_boxes_are_those_of_generate(any_run: Path, tmp_path: Path) -
     assert [each["lora_name"] for each in of_kind(nodes, "LoraLoaderModelOnly")] == [f"{any_run.name}.safetensors"]
 
 
+@pytest.mark.parametrize("content", ['{"mine": 1}', "{}", "[1]", "not JSON", '{"1": {"inputs": {}}}'])
+def test_a_file_that_is_no_workflow_is_not_replaced(content: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.json").write_text(content, "utf-8")
+    assert main(["export", "--run", str(run), "--format", "comfyui", "--out", str(tmp_path / "w.json"),
+                 "--prompt", "a <new1> cat"]) == 2  # fmt: skip
+    assert (tmp_path / "w.json").read_text("utf-8") == content
+
+
+def test_more_steps_than_the_sampler_has_are_refused_as_by_generate(run: Path, tmp_path: Path) -> None:
+    words = ["--run", str(run), "--prompt", "a <new1> cat", "--steps", "5000"]
+    assert main(["generate", *words, "--out", str(tmp_path / "out")]) == 2
+    assert main(["export", *words, "--format", "comfyui", "--out", str(tmp_path / "w.json")]) == 2
+    assert not (tmp_path / "w.json").exists()
+
+
 def test_files_are_those_that_webui_writes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more in ([], ["--per-concept"]):
         export(run, "webui", tmp_path / f"out{len(more)}", "--name", "fam", *more)
@@ -159,7 +175,8 @@ def test_prompts_as_comfyui_reads_them(prompt: str, expected: str) -> None:
     [
         ([], r"--prompt: is missing, and a workflow draws one"),
         (["--prompt", "a <nwe2> cat"], r"names <nwe2>, which was not learned\. Did you mean <new2>\? Learned are"),
-        (["--prompt", "a cat", "--region", "0,0,1,1:a <x>"], r"--region 'a <x>': names <x>"),
+        (["--prompt", "a cat", "--region", "0,0,1,1:a <x>"], r"--region '0,0,1,1:a <x>': names <x>"),
+        (["--prompt", "a cat", "--seed", str(2**64)], r"--seed: is .* must lie between 0 and"),
         (["--prompt", "a cat", "--region", "0,0,1:a cat"], r"does not start with four numbers"),
         (["--prompt", "a <new2>", "--upto", "<new1>"], r"names <new2>, which was learned after <new1>"),
         (["--prompt", "a cat", "--out", "w.txt"], r"w\.txt does not end in \.json"),

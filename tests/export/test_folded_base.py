@@ -11,6 +11,7 @@ from cns_lightning.diffusion.base_source import BaseSource
 from tests.diffusion.test_loras import TEXT, UNET, factors, in_kohya, layers, write
 from tests.export.runs import export, read_into, trained_weights, weights_of, write_run
 from tests.export.test_comfyui import checked
+from tests.export.test_shira import card_of, run_card
 
 pytest.importorskip("peft")
 
@@ -57,3 +58,19 @@ def test_the_workflow_loads_both_files(folded: tuple[Path, Path], tmp_path: Path
     assert concepts["inputs"]["model"] == [number, 0]
     texts = [node["inputs"]["clip"] for node in nodes.values() if node["class_type"] == "CLIPTextEncode"]
     assert texts == [[number, 1]] * len(texts)
+
+
+def test_the_python_of_the_card_folds_the_file_in(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = factors(layers(BaseModel.load(str(tiny_base_model)), {"unet": UNET[:5], "0": TEXT}), alphas=False)
+    file = write(tmp_path / "style.safetensors", in_kohya(moved))
+    run = write_run(tmp_path / "run", BaseSource.of(str(tiny_base_model), strengths={str(file): 0.8}))
+    export(run, "shira", tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    for each in (tiny_base_model, file):
+        Path(each.name).symlink_to(each)
+    expected = trained_weights(run)
+    for name, weight in weights_of(run_card(card_of(Path())).unet).items():
+        # Folded in single precision here, in double in a run.
+        assert torch.allclose(weight, expected[name], rtol=1e-5, atol=1e-6), name

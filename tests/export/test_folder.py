@@ -3,18 +3,20 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from cns_lightning.errors import UserError
-from cns_lightning.export.folder import MARKER, check_folder, fresh_folder
+from cns_lightning.export.folder import MARKER, check_folder, claimed_folder, fresh_folder
 
 
 def write(out: Path, files: dict[str, str], what: str = "webui") -> None:
     """Exports some text files."""
-    check_folder(out, what)
-    with fresh_folder(out, what, {"stems": {}}) as folder:
+    with claimed_folder(out, what), fresh_folder(out, what, {"stems": {}}) as folder:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
@@ -84,15 +86,29 @@ def test_a_file_in_the_way_stops_the_export_and_changes_nothing(tmp_path: Path) 
     assert content(out) == {"a.txt": "1", "b.txt": "mine"}
 
 
-def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, UserError("x", "y", "z")])
+def test_a_failed_export_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
-        with fresh_folder(tmp_path / "out", "webui", {}) as folder:
+        with claimed_folder(tmp_path / "out", "webui"), fresh_folder(tmp_path / "out", "webui", {}) as folder:
             (folder / "a.txt").touch()
-            raise RuntimeError
+            raise error
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(error if isinstance(error, type) else type(error)):
         fail()
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        fail()
+    assert (tmp_path / "out").is_dir(), "it is the user's"
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    def fail() -> None:
+        with claimed_folder(tmp_path / "out", "webui"), fresh_folder(tmp_path / "out", "webui", {}):
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(UserError, match=r"could not be written: .*No space left"):
+        fail()
 
 
 def test_an_export_that_died_in_the_middle_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,11 +133,29 @@ def test_an_export_that_died_in_the_middle_can_be_made_again(tmp_path: Path, mon
 
 
 def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
-    left = tmp_path / "out" / ".export-1-ab"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / "out" / f".export-{gone.pid}-0123abcd"
     left.mkdir(parents=True)
     (left / "a.txt").touch()
     write(tmp_path / "out", {"a.txt": "1"})
     assert not left.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell whether a process is alive")
+def test_what_another_export_is_writing_stays(tmp_path: Path) -> None:
+    running = tmp_path / "out" / f".export-{os.getpid()}-0123abcd"
+    running.mkdir(parents=True)
+    write(tmp_path / "out", {"a.txt": "1"})
+    assert running.is_dir()
+
+
+def test_a_folder_of_the_users_is_no_leftover(tmp_path: Path) -> None:
+    own = tmp_path / "out" / ".export-notes"
+    own.mkdir(parents=True)
+    with pytest.raises(UserError, match="is not empty"):
+        check_folder(tmp_path / "out", "webui")
+    assert own.is_dir()
 
 
 def test_a_marker_cannot_reach_out_of_the_folder(tmp_path: Path) -> None:
@@ -140,7 +174,7 @@ def test_a_marker_cannot_reach_out_of_the_folder(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    with fresh_folder(tmp_path / "out", "webui", {}) as folder:
+    with claimed_folder(tmp_path / "out", "webui"), fresh_folder(tmp_path / "out", "webui", {}) as folder:
         (folder / "a.txt").touch(mode=0o600)
     assert stat.S_IMODE((tmp_path / "out" / "a.txt").stat().st_mode) == stat.S_IMODE(
         (tmp_path / "usual").stat().st_mode

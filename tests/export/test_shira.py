@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cns_lightning.cli.export import run as command
+from cns_lightning.diffusion.base_source import BaseSource
 from cns_lightning.errors import UserError
 from cns_lightning.export.shira import sparse_adapter
 from tests.export.runs import export, pretrained_unet, trained_weights, weights_of, write_run
@@ -66,14 +67,37 @@ def test_the_python_of_the_card_runs(
 ) -> None:
     pytest.importorskip("peft", minversion="0.17", reason="peft is not installed")
     export(run, "shira", tmp_path / "out")
-    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text("utf-8"), re.DOTALL)
-    assert 'from_pretrained("tiny")' in code
+    code = card_of(tmp_path / "out")
+    assert f'from_pretrained("{tiny_base_model.name}")  # where it is' in code
     monkeypatch.chdir(tmp_path / "out")
-    names: dict[str, Any] = {}
-    exec(code.replace('"tiny"', repr(str(tiny_base_model))).replace('cat")', 'cat", num_inference_steps=1)'), names)
+    Path(tiny_base_model.name).symlink_to(tiny_base_model)
+    unet = run_card(code).unet
     expected = trained_weights(run)
-    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(names["pipe"].unet).items())
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(unet).items())
+
+
+def run_card(code: str) -> Any:
+    """Runs the Python of a card as it stands, with one step of the sampler, and returns the pipeline."""
+    names: dict[str, Any] = {}
+    exec(code.replace('cat")', 'cat", num_inference_steps=1)'), names)
     assert "<new2>" in names["pipe"].tokenizer.get_vocab()
+    return names["pipe"]
+
+
+def card_of(folder: Path) -> str:
+    """Returns the Python of a card."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
+    return code
+
+
+def test_the_python_of_the_card_opens_the_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft", minversion="0.17", reason="peft is not installed")
+    run = write_run(tmp_path / "run", BaseSource("miniature"))
+    export(run, "shira", tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    expected = trained_weights(run)
+    found = weights_of(run_card(card_of(Path())).unet)
+    assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
 
 
 def test_rank_is_the_lowest_with_room_for_every_layer() -> None:
@@ -99,7 +123,7 @@ def test_dense_deltas_are_refused(tiny_base_model: Path, tmp_path: Path) -> None
     run = write_run(tmp_path / "dense", tiny_base_model, share=2)
     with pytest.raises(UserError, match="SHiRA is for few"):
         command(["--run", str(run), "--format", "shira", "--out", str(tmp_path / "out")])
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_half_precision_values(run: Path, tmp_path: Path) -> None:
