@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from diffusers import DiffusionPipeline
 
+DECODED_TOGETHER = 32
+"""Longest side, in latents, of pictures that are decoded as a batch; Stable Diffusion's are decoded one after another:
+eight of 512 pixels would take the decoder more memory than all the rest of a run."""
+
 
 def check_steps(scheduler: Any, steps: int, where: str) -> None:
     """Refuses more steps of the sampler than the noise schedule has timesteps.
@@ -81,6 +85,9 @@ def generate_pairs(
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
+    autoencoder: Any = pipe.vae  # type: ignore[attr-defined]
+    was_sliced = autoencoder.use_slicing
+    autoencoder.use_slicing = was_sliced or max(_latent_size(pipe)) > DECODED_TOGETHER
     try:
         with regional_attention(pipe, regions, _latent_size(pipe), guided=guidance > 1):
             for start in range(0, len(pairs), batch_size):
@@ -89,6 +96,7 @@ def generate_pairs(
                     progress(len(pictures), len(pairs))
     finally:
         pipe.set_progress_bar_config(**shown)
+        autoencoder.use_slicing = was_sliced
     return pictures
 
 

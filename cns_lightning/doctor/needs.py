@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.diffusion.loading import WITH_WEIGHTS
+from cns_lightning.diffusion.sampling import DECODED_TOGETHER
 from cns_lightning.diffusion.sheets import READABLE
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ MIXED = 0.66
 PROCESS = 0.6e9
 """Bytes that a process takes for torch and its libraries, or on a GPU for its context."""
 DRAWN_AT_ONCE = 8
-"""Pictures of a sheet that are drawn at once (`diffusion.sampling.generate_pairs`)."""
+"""Pictures of a sheet that are decoded at once, where they are not large (`diffusion.sampling.generate_pairs`)."""
 DECODED = 3
 """Pictures of as many channels as the decoder's last but one level has, that are there at once where it is widest."""
 NEURONS = 0.06
@@ -215,7 +216,8 @@ def memory_needs(parts: BaseParts, settings: Settings) -> MemoryNeeds | None:
     elif settings.is_half or settings.precision in ("bf16-true", "16-true"):
         kept /= 2
     channels = parts.configs["vae"].get("block_out_channels", [64])
-    drawn = min(DRAWN_AT_ONCE, settings.sheet * (settings.concepts + 1))
+    at_once = DRAWN_AT_ONCE if resolution <= 8 * DECODED_TOGETHER else 1
+    drawn = min(at_once, settings.sheet * (settings.concepts + 1))
     drawing = drawn * DECODED * channels[min(1, len(channels) - 1)] * resolution**2 * width
     return MemoryNeeds(weights, MARGIN * kept, MARGIN * drawing)
 

@@ -31,6 +31,24 @@ def test_pictures_do_not_depend_on_their_batch(kind: str, request: pytest.Fixtur
     assert difference(together[0], together[2]) > 0
 
 
+def test_large_pictures_are_decoded_one_after_another(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe: Any = base.pipeline()
+    together = generate(pipe, PROMPTS, [5], steps=2)
+    decoded: list[int] = []
+    plain = type(pipe.vae)._decode
+
+    def counting(vae: Any, latents: torch.Tensor, **keywords: Any) -> Any:
+        decoded.append(len(latents))
+        return plain(vae, latents, **keywords)
+
+    monkeypatch.setattr(type(pipe.vae), "_decode", counting)
+    monkeypatch.setattr("cns_lightning.diffusion.sampling.DECODED_TOGETHER", 1)
+    alone = generate(pipe, PROMPTS, [5], steps=2)
+    assert decoded == [1, 1, 1]
+    assert max(difference(*pair) for pair in zip(together, alone, strict=True)) <= 1
+    assert not pipe.vae.use_slicing
+
+
 def test_samplers_that_add_noise_are_reproducible_as_well(base: BaseModel) -> None:
     from diffusers import EulerAncestralDiscreteScheduler
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
@@ -13,6 +14,7 @@ from cns_lightning.doctor.base_parts import BaseParts, find_parts
 from cns_lightning.doctor.findings import Severity
 from cns_lightning.doctor.machine import GPU, disk_findings, is_for_slurm, memory_findings, slurm_findings
 from cns_lightning.doctor.needs import Settings, disk_needs, gigabytes, memory_needs, unet_size
+from tests.docs.documents import ROOT
 
 SETTINGS = Settings(concepts=2, batch=2, sheet=4)
 STABLE_DIFFUSION: dict[str, Any] = {
@@ -42,6 +44,27 @@ def test_published_sizes(config: dict[str, Any], key_value: int, kept: float) ->
     assert size.key_value == key_value
     # Counted with saved_tensors_hooks on the whole UNet without data, in GiB of float32.
     assert size.kept * 4 / 2**30 == pytest.approx(kept, rel=0.05)
+
+
+def test_the_configurations_say_what_is_estimated() -> None:
+    sizes = {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840}
+    xl = BaseParts("xl", None, {**stable_diffusion().configs, "unet": XL}, sizes)
+    wide = {**STABLE_DIFFUSION, "sample_size": 96, "cross_attention_dim": 1024}
+    sizes = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
+    sd21 = BaseParts("sd21", None, {**stable_diffusion().configs, "unet": wide}, sizes)
+    for name, parts in {"sdxl": xl, "sd21": sd21, "sd15": stable_diffusion()}.items():
+        path = ROOT / "configs" / "base" / f"{name}.yaml"
+        content = yaml.safe_load(path.read_text("utf-8"))
+        model = content["model"]
+        settings = Settings(
+            7, content["data"]["batch_size"], content["samples"]["pictures"],
+            is_half=model.get("base_dtype", "float32") != "float32", precision="bf16-mixed",
+            checkpointing=model.get("gradient_checkpointing", False),
+        )  # fmt: skip
+        needs = memory_needs(parts, settings)
+        assert needs is not None
+        said = f"a step about {gigabytes(needs.training)}, drawing samples {gigabytes(needs.sampling)}"
+        assert said in path.read_text("utf-8"), (name, said)
 
 
 def test_a_unet_that_is_built_otherwise_is_not_estimated() -> None:
@@ -105,8 +128,8 @@ def test_memory_follows_the_settings() -> None:
     ("free", "severity", "words"),
     [
         (24e9, Severity.NOTE, "Fits"),
-        (12.5e9, Severity.WARNING, "Set samples.pictures 0"),
-        (8e9, Severity.WARNING, "Set model.gradient_checkpointing true and samples.pictures 0"),
+        (8e9, Severity.WARNING, "Set model.gradient_checkpointing true: "),
+        (6e9, Severity.WARNING, "Set model.gradient_checkpointing true, samples.pictures 0 and data.batch_size 1: "),
         (5e9, Severity.WARNING, "model.base_dtype bfloat16"),
         (1e9, Severity.WARNING, "Take a larger device"),
     ],
@@ -136,7 +159,7 @@ def test_pictures_of_the_class_count_in_what_would_fit(monkeypatch: pytest.Monke
 def test_processes_share_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cns_lightning.doctor.machine.free_in_main_memory", lambda: 24e9)
     assert memory_findings(stable_diffusion(), SETTINGS, "cpu", 1)[0].severity is Severity.NOTE
-    assert memory_findings(stable_diffusion(), SETTINGS, "cpu", 2)[0].severity is Severity.WARNING
+    assert memory_findings(stable_diffusion(), SETTINGS, "cpu", 3)[0].severity is Severity.WARNING
     monkeypatch.setattr("cns_lightning.doctor.machine.gpu_memory", lambda is_free: 80e9)
     assert len(memory_findings(stable_diffusion(), SETTINGS, "gpu", 1)) == 1
     assert "reading the base model takes 25.6 GB" in memory_findings(stable_diffusion(), SETTINGS, "gpu", 6)[1].problem

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -95,6 +97,26 @@ def test_the_difference_added_gives_the_new_weight_where_a_number_does() -> None
     assert int(off.sum()) < 0.003 * len(old)
     assert float((old + found - new).abs().max()) < 1e-9
     assert torch.equal(difference(old + values[0], old, values[0]), values[0]), "with its few digits"
+
+
+def test_weights_that_no_difference_brings_back_are_counted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    old = torch.randn(200_000, generator=generator) / 30
+    values = [(torch.randn(200_000, generator=generator) / 300).half().float() for _ in range(2)]
+    new = old + values[0] + values[1]
+    delta = difference(new, old, values[0] + values[1])
+    model = cast("LearnedModel", SimpleNamespace(pretrained={"w": old}, trained=lambda: {"w": new}))
+    count = LearnedModel.count_inexact(model, {"w": delta})
+    # Of no float near the difference is the sum the new weight.
+    near = [new - old]
+    for end in (-torch.inf, torch.inf):
+        each = new - old
+        for _ in range(3):
+            each = torch.nextafter(each, torch.full_like(each, end))
+            near.append(each)
+    hopeless = torch.stack([old + each != new for each in near]).all(0)
+    assert count > 0
+    assert count == int(hopeless.sum())
 
 
 def test_how_exact_it_is_is_counted_not_claimed(
