@@ -13,9 +13,12 @@ from cns_lightning.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
 from cns_lightning.user_files import expanded, with_names_of_shipped
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cns_lightning.data.module import ConceptDataModule
     from cns_lightning.doctor.examination import PlannedRun
     from cns_lightning.doctor.findings import Finding
+    from cns_lightning.sequences.sequence import Sequence
 
 UNNAMED = "runs/unnamed"
 """Run folder that is looked at where none is given; nothing is written there."""
@@ -140,8 +143,10 @@ def _parsed(words: list[str]) -> tuple[Any, list[Finding]]:
 def _made(words: list[str]) -> tuple[Any, list[Finding]]:
     from copy import deepcopy
 
+    from cns_lightning.configuration.continuation import check_unchanged
     from cns_lightning.configuration.errors import config_files, lightning_explained
     from cns_lightning.configuration.parser import ContinualCLI
+    from cns_lightning.doctor.concepts import readable_sequence
     from cns_lightning.doctor.findings import refused, warned
     from cns_lightning.doctor.machine import gpu_memory, is_for_slurm, slurm_findings
     from cns_lightning.slurm.job import job_id
@@ -151,12 +156,25 @@ def _made(words: list[str]) -> tuple[Any, list[Finding]]:
     class Collecting(ContinualCLI):  # here, so that --help does not wait for torch
         """Goes on after a refusal, as far as that makes sense."""
 
+        is_whole = True
+
         def _set_seed(self) -> None:
             found.extend(refused(super()._set_seed))
 
         def before_instantiate_classes(self) -> None:
             found.extend(refused(super().before_instantiate_classes))
             self.settings = deepcopy(self.config)
+
+        def check(self, act: Any, *arguments: Any) -> None:
+            # That concepts are gone may only follow from a sequence of which a part could be read.
+            if self.is_whole or act is not check_unchanged:
+                found.extend(refused(lambda: act(*arguments)))
+
+        def read_sequence(self, path: Path) -> Sequence:
+            told = refused(lambda: super(Collecting, self).read_sequence(path))
+            found.extend(told)
+            self.is_whole = not told
+            return readable_sequence(path) if told else super().read_sequence(path)
 
         def instantiate_classes(self) -> None:
             is_elsewhere = is_for_slurm(config_files(words)) and job_id() is None and not warned(slurm_findings())

@@ -8,7 +8,7 @@ from enum import Enum
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import yaml
@@ -42,6 +42,9 @@ from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.user_files import expanded
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Some of Lightning's callbacks have members of an Enum for defaults, which YAML does not know.
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
@@ -56,6 +59,17 @@ class StrictParser(LightningArgumentParser):
             ConfigurationMistake: always.
         """
         raise ConfigurationMistake(str(message), [action.dest for action in self._actions if action.dest]) from ex
+
+
+def check_epochs(epochs: int | None, concepts: int) -> None:
+    """Refuses another number of epochs than concepts.
+
+    Raises:
+        UserError: saying both.
+    """
+    if epochs not in (None, -1, concepts):
+        problem = f"is {epochs}, and the sequence has {concepts} concepts"
+        raise UserError("trainer.max_epochs", problem, "Leave it out; a shorter sequence file ends earlier")
 
 
 class ContinualCLI(LightningCLI):
@@ -105,28 +119,26 @@ class ContinualCLI(LightningCLI):
         for key in ("run", "model.base_model", "data.sequence"):
             if not config[key].strip():
                 raise UserError(f"--{key}", "is empty", "Give a folder, file or name")
-        check_nulls(config)
+        self.check(check_nulls, config)
         config.run = str(expanded(config.run))
         if config.steps is not None:
             config.data.steps, config.data.steps_per_picture = config.steps, None
-        check_trainer(config.trainer)
+        self.check(check_trainer, config.trainer)
         config.trainer.default_root_dir = str(Path(config.run).absolute())
         self.folder = RunFolder(Path(config.trainer.default_root_dir))
         # The monitor scores all concepts, and needs the photos of all; so does whoever chooses among steps.
         needs_all = config.monitor.pictures or config.stage_end.keep == "best"
         self.learned = () if needs_all else learned_tokens(self.folder)
-        self.sequence = Sequence.read(sequence_path(config.data.sequence), self.learned)
+        self.sequence = self.read_sequence(sequence_path(config.data.sequence))
         if config.steps is not None:
             self.sequence = self.sequence.without_own_steps()
-        check_rates(self.sequence, config.model.method.class_path)
-        if config.trainer.max_epochs not in (None, -1, len(self.sequence.concepts)):
-            problem = f"is {config.trainer.max_epochs}, and the sequence has {len(self.sequence.concepts)} concepts"
-            raise UserError("trainer.max_epochs", problem, "Leave it out; a shorter sequence file ends earlier")
+        self.check(check_rates, self.sequence, config.model.method.class_path)
+        self.check(check_epochs, config.trainer.max_epochs, len(self.sequence.concepts))
         config.trainer.max_epochs = len(self.sequence.concepts)
         coming = [concept for concept in self.sequence.concepts if concept.token not in self.learned]
         lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in coming]
-        check_snapshots(config.snapshots.steps, min(lengths, default=config.data.steps))
-        check_keep(config.stage_end.keep, config.snapshots.steps, _class(config.model.method.class_path))
+        self.check(check_snapshots, config.snapshots.steps, min(lengths, default=config.data.steps))
+        self.check(check_keep, config.stage_end.keep, config.snapshots.steps, _class(config.model.method.class_path))
         base = expanded(config.model.base_model)
         if config.model.base_model != MINIATURE and base.exists():
             config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
@@ -139,8 +151,16 @@ class ContinualCLI(LightningCLI):
             if str(logger.get("init_args", {}).get("save_dir", "")).startswith("{run}"):
                 logger.init_args.save_dir = str(logger.init_args.save_dir).replace("{run}", config.run)
         choose_strategy(config.trainer)
-        check_unchanged(self.folder, comparable(config), self.sequence)
-        check_folded(self.folder, source)
+        self.check(check_unchanged, self.folder, comparable(config), self.sequence)
+        self.check(check_folded, self.folder, source)
+
+    def check(self, act: Callable[..., object], *arguments: Any) -> None:
+        """Calls a check; `doctor` collects what it raises and goes on with the next."""
+        act(*arguments)
+
+    def read_sequence(self, path: Path) -> Sequence:
+        """Reads the sequence file; `doctor` goes on with what can be read of it."""
+        return Sequence.read(path, self.learned)
 
     def instantiate_classes(self) -> None:
         """Makes the parts, in a process that knows its place among the others."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.doctor.findings import Finding, Severity
-from cns_lightning.errors import UserError
+from cns_lightning.errors import Problems, UserError
+from cns_lightning.sequences.concept_settings import read_settings
 from cns_lightning.sequences.drafts import clashes
-from cns_lightning.sequences.sequence import CONCEPT_KEYS, PROMPT_KEYS, Concept, EvaluationPrompts, Sequence
+from cns_lightning.sequences.sequence import CONCEPT_KEYS, PROMPT_KEYS, SETTINGS, Concept, EvaluationPrompts, Sequence
 from cns_lightning.user_files import composed, expanded, read_yaml
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def _is_whole(entry: Any) -> bool:
 
 def _concept(entry: dict[str, str], path: Path) -> Concept:
     images = (path.parent / expanded(entry["images"])).absolute()
-    return Concept(composed(entry["token"]), composed(entry["class_word"].strip()), entry["kind"], images)
+    settings = read_settings(Problems(), "", entry.get(SETTINGS) or {}, defaultdict(str))
+    token, class_word = composed(entry["token"]), composed(entry["class_word"].strip())
+    return Concept(token, class_word, entry["kind"], images, settings=settings)
 
 
 def word_findings(concepts: Listed[Concept]) -> list[Finding]:

@@ -150,6 +150,21 @@ def test_a_run_folder_need_not_be_named(
     assert main(["doctor", *words[3:]]) == 0
 
 
+def test_all_that_a_fit_would_refuse_is_said_at_once(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence = family(tmp_path, "cat", "dog")
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    content["concepts"][0]["settings"] = {"fast_learning_rate": 0.1}
+    content["concepts"][1]["class_word"] = ""
+    sequence.write_text(yaml.safe_dump(content), "utf-8")
+    more = ["--stage_end.keep", "best", "--snapshots.steps", "[9999]", "--trainer.max_epochs", "7"]
+    assert main([*looked(tiny_base_model, sequence, tmp_path / "run"), *more]) == 2
+    stops = rows(capsys.readouterr().out, "Stops a fit")
+    for said in ("class_word", "is not a learning rate of", "9999", "max_epochs"):
+        assert said in stops, said
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
