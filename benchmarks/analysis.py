@@ -28,15 +28,14 @@ PICTURES = ("similarity-decay", "places", "capacity")
 
 
 def analysis_of(run: Path) -> dict[str, Any]:
-    """Returns the analysis of a run, which is made where it is missing.
+    """Makes the analysis of a run, whatever was analysed of it before, and returns it.
 
     Raises:
         RuntimeError: if `analyze` fails.
     """
-    path = RunFolder(run).analysis / "analysis.json"
-    if not path.exists() and command_line(["analyze", "--run", str(run)]) != 0:
+    if command_line(["analyze", "--run", str(run)]) != 0:
         raise RuntimeError(f"{run} cannot be analysed")
-    return read_json(path)
+    return read_json(RunFolder(run).analysis / "analysis.json")
 
 
 def of_queries(found: dict[str, Any]) -> list[str]:
@@ -91,13 +90,14 @@ def of_settings(found: dict[str, Any]) -> list[str]:
         overlap = "" if row["mean_pairwise"] is None else f"{row['mean_pairwise']:.3f}"
         general = f"{row['general_iou']:.3f}" if "general_iou" in row else ""
         lines.append(f"| {row['changed']} {row['value']:g} | {row['density']:.2%} | {overlap} | {general} |")
-    halves, order = found["sensitivity"]["halves_of_prompts"], found["sensitivity"]["order"]
+    halves, anew = found["sensitivity"]["halves_of_prompts"], found["sensitivity"]["anew"]
     return [
         *lines,
         "",
         f"One half of the calibration prompts against the other: IoU {halves['general_iou']:.3f} of the general, "
-        f"{halves['concept_iou']:.3f} of the concept neurons. Selected in the reverse order, "
-        f"{order['same_when_reversed']} of {order['concepts']} concepts have the same neurons.",
+        f"{halves['concept_iou']:.3f} of the concept neurons. The order of concepts has no say, as each one's neurons "
+        "are selected by themselves; selected anew, their IoU with those that were trained is "
+        f"{anew['iou_with_trained']:.3f}.",
     ]
 
 
@@ -112,7 +112,10 @@ def main() -> None:
     runs = {}
     for run in arguments.runs:
         config = RunConfig.find(RunFolder(run))
-        runs[run.parent.name if config is None else config.sequence["name"]] = analysis_of(run)
+        name = run.parent.name if config is None else config.sequence["name"]
+        if name in runs:
+            name = f"{name}, {run.name}"
+        runs[name] = analysis_of(run)
     first = next(iter(runs.values()))
     text = "\n\n".join(
         [

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -104,19 +105,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     mask = selector.concept(CONCEPT, [], general)
     wait_for(device)
     seconds, peak = time.perf_counter() - begin, memory.peak()
-    usual = 0.0
+    usual = []
+    hooked_base_neurons(base, prompts[0], 1, selector.rules.share)  # the first use here, too
     for prompt in prompts[: arguments.hooked]:
         begin = time.perf_counter()
         theirs = hooked_base_neurons(base, prompt, arguments.steps, selector.rules.share)
         wait_for(device)
-        usual += time.perf_counter() - begin
+        usual.append(time.perf_counter() - begin)
         ours = selector.base_neurons([prompt])
         if any(not torch.equal(ours[name], theirs[name]) for name in ours):
             raise RuntimeError(f"hooks and text states give different neurons for {prompt!r}")
-    # One more for the concept, whose prompts are as many as a batch.
-    usual *= (len(prompts) + 1) / arguments.hooked
     return {
-        "prompts": len(prompts), "hooked": arguments.hooked, "seconds": seconds, "peak_bytes": peak, "usual": usual,
+        "prompts": len(prompts), "hooked": arguments.hooked, "seconds": seconds, "peak_bytes": peak,
+        # One more for the concept, whose prompts are as many as a batch.
+        "usual": statistics.median(usual) * (len(prompts) + 1),
         "weights_bytes": sum(each.numel() * 4 for each in weights.values()), "density": mask.count() / mask.total(),
     }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 Weights and text states are random, the neurons are those that the real selection takes of them: what compresses a mask
 is the structure of |W_ij| * ||X_j||. How uneven the features of the text states are is an assumption (``--spread``, the
-deviation of the logarithm of their scales); 0 is the worst case, and the miniature's own masks stand beside.
+deviation of the logarithm of their scales); even ones are 0, and the miniature's own masks stand beside.
 
 ``python -m benchmarks.storage --work runs/storage``
 """

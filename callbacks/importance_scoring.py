@@ -153,7 +153,7 @@ class ImportanceScoring(Callback):
             return NeuronMask.from_bools(selector.active(concept, own))
         mask = selector.concept(concept, own, general)
         if self.neurons == "random":
-            return random_neurons(mask, module.seed + stage)
+            return random_neurons(mask, module.seed, stage)
         if self.neurons == "all":
             return all_neurons(mask)
         if self.neurons == "magnitude":

@@ -97,7 +97,7 @@ class MetricsTable(Callback):
         for name, slot in SLOTS.items():
             if name != "penalty" or module.notices.has_penalty:
                 value = module.notices.mean(slot)
-                self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+                self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.count += 1
         if module.step % self.every_steps and not module.is_stage_end:
             return

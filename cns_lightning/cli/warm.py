@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import traceback
+from typing import Any
 
 from cns_lightning.cli.main import main
+from cns_lightning.experiments.child_processes import SIGNALS
 
 NEEDED = (
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "transformers.models.clip.modeling_clip",
@@ -22,10 +24,11 @@ NEEDED = (
 """Imports of every run that take long; they must start no thread."""
 
 
-def _carry_out(words: list[str], output: str) -> int:
-    """Runs a command in a child: prints go to a file, the session is its own."""
+def _carry_out(words: list[str], output: str, handlers: dict[signal.Signals, Any]) -> int:
+    """Runs a command in a child: prints go to a file, the session is its own, signals do what they usually do."""
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in {**handlers, signal.SIGINT: signal.default_int_handler}.items():
+        signal.signal(number, handler)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, theirs in ((nothing, 0), (file, 1), (file, 2)):
@@ -44,14 +47,15 @@ def _carry_out(words: list[str], output: str) -> int:
 
 def serve() -> None:
     """Imports what every run needs, then forks a child for every line that comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # SLURM, or whoever stops a whole group, signals every process; this one goes when its commands are done.
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     for name in NEEDED:
         importlib.import_module(name)
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            os._exit(_carry_out(asked["words"], asked["output"]))
+            os._exit(_carry_out(asked["words"], asked["output"], handlers))
         sys.stdout.write(json.dumps({"pid": pid}) + "\n")
         sys.stdout.flush()
         _, status = os.waitpid(pid, 0)

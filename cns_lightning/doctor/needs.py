@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.diffusion.loading import WITH_WEIGHTS
 from cns_lightning.diffusion.sampling import DECODED_TOGETHER
 from cns_lightning.diffusion.sheets import READABLE
+from cns_lightning.methods.quadratic_form import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from cns_lightning.doctor.base_parts import BaseParts
     from cns_lightning.runs.config import RunConfig
 
+PADDED = 1.3
+"""Times the square of the mean number of a row's entries: rows differ, and are padded."""
 MARGIN = 1.25
 """Times what autograd keeps: gradients on their way, and the room that convolutions work in."""
 CHECKPOINTED = 0.35
@@ -207,6 +210,11 @@ def memory_needs(parts: BaseParts, settings: Settings) -> MemoryNeeds | None:
     weights = sum(parts.numbers.get(name, 0) for name in WITH_WEIGHTS) * width
     # Two copies of the movable matrices; of what is trained the values, their gradient, two moments, their places.
     weights += size.key_value * (8 + settings.share * 24)
+    if settings.share < 1:
+        # The blocks of L_reg, a square of a row's entries for every row; and the places of entries without blocks.
+        columns = parts.configs["unet"]["cross_attention_dim"]
+        blocks = PADDED * 4 * size.key_value * columns * settings.share**2
+        weights += min(blocks, BLOCK_BYTES) + (16 * settings.share * size.key_value if blocks > BLOCK_BYTES else 0)
     kept = size.kept * settings.batch * settings.per_picture * (CHECKPOINTED if settings.checkpointing else 1) * 4
     if "mixed" in settings.precision:
         kept *= MIXED

@@ -133,7 +133,11 @@ class Place:
                 return self.children.run(command, stdout=file, stderr=file, env=self.environment)
         # Not before there is something to do: a comparison that is finished starts nothing.
         self.warm = warm = self.warm or WarmProcess(self.environment, output)
-        return self.children.follow(lambda: warm.start(command[words:], output))
+        try:
+            return self.children.follow(lambda: warm.start(command[words:], output))
+        except OSError:  # it is gone; the next run gets another
+            self.warm = None
+            raise
 
     def close(self) -> None:
         """Ends what was kept for the next run."""

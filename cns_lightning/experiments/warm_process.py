@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,12 @@ class WarmProcess:
         return ForkedRun(self.server, _answer(self.server)["pid"])
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, if it has not ended by itself."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
-        self.server.stdin.close()
-        self.server.stdout.close()
+        for pipe in (self.server.stdin, self.server.stdout):
+            with suppress(OSError):  # what could not be written to a process that is gone
+                pipe.close()
         self.server.wait()
 
 

@@ -6,6 +6,7 @@ The registry changes first and by itself; the rest follows from it. A process th
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +46,7 @@ def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoRes
     restarted = _running(folder, registry)
     removed = registry.rollback(token)
     _follow_in_snapshots(folder, registry)
+    _forget_scores(folder, count)
     if state is not None:
         for stage in range(count, len(_concepts(folder))):
             for sheet in (folder.sample_sheet(stage), folder.step_sheet(stage)):
@@ -57,7 +59,7 @@ def rollback(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoRes
 def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoResult:
     """Takes one concept out of a run folder; later ones keep what they learned and move up by one stage.
 
-    The sheets of pictures stay as they were drawn.
+    The sheets of pictures stay as they were drawn, and move up with their concepts; that of the removed one goes.
 
     Raises:
         UserError: if there is none of that token, or files are missing or cannot be written.
@@ -67,8 +69,14 @@ def remove(folder: RunFolder, registry: NeuronRegistry, token: str) -> UndoResul
     count = len(registry.tokens) - 1
     state = _state_after(folder, count)
     restarted = _running(folder, registry)
-    ahead = _concepts(folder)[count + 1 :]
+    ahead, place = _concepts(folder)[count + 1 :], count - len(registry.later(token))
     registry.remove(token)
+    _forget_scores(folder, place)
+    for sheet in (folder.sample_sheet, folder.step_sheet):
+        sheet(place).unlink(missing_ok=True)
+        for stage in range(place + 1, count + 2):
+            if sheet(stage).exists():
+                os.replace(sheet(stage), sheet(stage - 1))
     _follow_in_snapshots(folder, registry)
     if _has_state(folder):
         _follow(folder, registry, ahead)
@@ -101,6 +109,21 @@ def _follow(folder: RunFolder, registry: NeuronRegistry, ahead: list[dict[str, A
         learned = {concept["token"]: concept for concept in config.concepts}
         concepts = [learned[token] for token in tokens if token in learned] + ahead
         replace(config, sequence={**config.sequence, "concepts": concepts}).write()
+
+
+def _forget_scores(folder: RunFolder, count: int) -> None:
+    """Drops the figures of models that are no more: `test` and the monitor score what there is now.
+
+    Args:
+        folder: folder of the run.
+        count: number of first stages after which the model is still what it was.
+    """
+    (folder.evaluation / "scores.json").unlink(missing_ok=True)
+    monitor = folder.evaluation / "monitor.json"
+    if monitor.exists():
+        content = read_json(monitor)
+        rows = [row for row in content["stages"] if row["stage"] < count]
+        write_json(monitor, {"scored_with": content.get("scored_with"), "stages": rows})
 
 
 def _follow_in_snapshots(folder: RunFolder, registry: NeuronRegistry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,17 +41,25 @@ class SparseDelta(nn.Module):
 
     values: nn.Parameter
     index: Tensor
+    own_index: Tensor
     origins: Tensor
+    current: Tensor
 
     def __init__(self, weights: Mapping[str, Tensor], mask: NeuronMask, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.names = list(mask.names)
         indices = [mask.indices(name) for name in self.names]
         self.sizes = [len(part) for part in indices]
+        self.shapes = [weights[name].shape for name in self.names]
+        self.lengths = [shape.numel() for shape in self.shapes]
+        starts = itertools.accumulate(self.lengths, initial=0)
         # Buffers, so that they follow the module to its device, but not into checkpoints: a stage makes them anew.
-        self.register_buffer("index", torch.cat(indices), persistent=False)
+        # All matrices lie in one, in which every masked entry has its place: one operation writes them all.
+        self.register_buffer("index", torch.cat([part + at for part, at in zip(indices, starts, strict=False)]), False)
+        self.register_buffer("own_index", torch.cat(indices).int(), persistent=False)
         self.register_buffer("origins", gather_masked(weights, mask), persistent=False)
-        self.current = BufferList([weights[name].detach().to(torch.float32, copy=True) for name in self.names])
+        whole = torch.cat([weights[name].detach().reshape(-1).float() for name in self.names])
+        self.register_buffer("current", whole, persistent=False)
         self.values = nn.Parameter(torch.zeros(sum(self.sizes)))
         self.to(device)
 
@@ -69,13 +78,13 @@ class SparseDelta(nn.Module):
         Args:
             right: shape (columns, columns).
         """
-        parts = []
-        indices, values = self.index.split(self.sizes), self.values.split(self.sizes)
-        for matrix, index, part in zip(self.current, indices, values, strict=True):
-            change = torch.zeros_like(matrix)
-            change.view(-1)[index] = part
-            parts.append((change @ right).view(-1)[index])
-        return torch.cat(parts)
+        change = torch.zeros_like(self.current)
+        change[self.index] = self.values
+        return torch.cat([(matrix @ right).view(-1) for matrix in self.matrices(change)])[self.index]
+
+    def matrices(self, flat: Tensor) -> list[Tensor]:
+        """Returns the matrices that lie one behind the other in a vector."""
+        return [part.view(shape) for part, shape in zip(flat.split(self.lengths), self.shapes, strict=True)]
 
 
 class DenseDelta(nn.Module):
@@ -173,18 +182,16 @@ class _ScatterAdd(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: Tensor, delta: SparseDelta) -> tuple[Tensor, ...]:  # noqa: ANN001 - torch's context
         ctx.delta = delta
-        moved = (delta.origins + values).split(delta.sizes)
-        for matrix, indices, part in zip(delta.current, delta.index.split(delta.sizes), moved, strict=True):
-            matrix.view(-1)[indices] = part
-        return tuple(matrix.detach() for matrix in delta.current)
+        delta.current[delta.index] = delta.origins + values
+        return tuple(delta.matrices(delta.current))
 
     @staticmethod
     def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor, None]:  # noqa: ANN001 - torch's context
         delta = ctx.delta
         gathered = torch.zeros_like(delta.values)
-        for gradient, indices, part in zip(
-            gradients, delta.index.split(delta.sizes), gathered.split(delta.sizes), strict=True
-        ):
+        places, parts = delta.own_index.split(delta.sizes), gathered.split(delta.sizes)
+        # One by one: to put the gradients, one of every matrix, behind each other would cost a pass over all of them.
+        for gradient, indices, part in zip(gradients, places, parts, strict=True):
             if gradient is not None:
                 torch.index_select(gradient.reshape(-1).float(), 0, indices, out=part)
         return gathered, None

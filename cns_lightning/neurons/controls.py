@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def random_neurons(mask: NeuronMask, seed: int) -> NeuronMask:
+def random_neurons(mask: NeuronMask, *seeds: int) -> NeuronMask:
     """Draws a mask with as many neurons in every row as a given one; the control of the ablation.
 
     Args:
         mask: mask of matrices.
-        seed: the same seed draws the same neurons.
+        *seeds: the same ones, such as seed of the run and number of the stage, draw the same neurons.
 
     Source: supplement 9.5 (random neurons of the same count); per row docs/methods.md 1.10.
     """
     drawn = {}
     for name, bools in mask.bools().items():
-        order = torch.rand(bools.shape, generator=generator(seed, "random_neurons", name), dtype=torch.float64)
+        order = torch.rand(
+            bools.shape, generator=generator(seeds[0], "random_neurons", *seeds[1:], name), dtype=torch.float64
+        )
         ranks = order.argsort(1).argsort(1)
         drawn[name] = ranks < bools.sum(1, keepdim=True)
     return NeuronMask.from_bools(drawn)

@@ -98,8 +98,8 @@ class NeuronSelector:
             prompts: the prompts, whose norms are pooled.
             own: ids of the token that they name, if they name one.
         """
-        norms = self.norms(prompts, own)
-        return {name: base_neurons(importance_scores(weight, norms), self.rules.share)
+        norms, device = self.norms(prompts, own), self.base.device
+        return {name: base_neurons(importance_scores(weight.to(device), norms), self.rules.share).to(weight.device)
                 for name, weight in self.weights.items()}  # fmt: skip
 
     def general(self, prompts: Sequence[str], rare_words: Sequence[str]) -> tuple[NeuronMask, dict[str, str]]:

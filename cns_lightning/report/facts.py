@@ -124,8 +124,6 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
     learned = [concept for concept in concepts if concept.token in registry.tokens]
     shown = shown_stages(len(learned))
     sheets = [pictures_of(folder.sample_sheet(stage)) for stage in shown]
-    monitor = folder.evaluation / "monitor.json"
-    scores = folder.evaluation / "scores.json"
     return RunFacts(
         name=config.sequence["name"],
         method=display_name_of(f"{kind.__module__}.{kind.__qualname__}"),
@@ -136,8 +134,8 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
         untouched=_untouched(config, sheets),
         growing=_growing(folder, [concept.token for concept in learned], shown),
         rows=read_rows(folder.metrics),
-        scores=read_json(scores) if scores.exists() else None,
-        monitor=read_json(monitor)["stages"] if monitor.exists() else None,
+        scores=_scores(folder, registry.tokens),
+        monitor=_monitored(folder, len(registry.tokens)),
         listing=[
             {"token": entry.token, "class_word": entry.class_word, "kind": entry.kind, "bytes": entry.bytes,
              **entry.counts}
@@ -146,6 +144,21 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
         timings=read_json(folder.timings)["stages"] if folder.timings.exists() else {},
         settings=config.settings,
     )  # fmt: skip
+
+
+def _scores(folder: RunFolder, tokens: Sequence[str]) -> dict[str, Any] | None:
+    """Returns the scores of `test` where they are of the concepts that the run has now."""
+    path = folder.evaluation / "scores.json"
+    scores = read_json(path) if path.exists() else {}
+    return scores if scores.get("learned") == list(tokens) else None
+
+
+def _monitored(folder: RunFolder, count: int) -> list[dict[str, Any]] | None:
+    """Returns the monitor's rows where every stage up to now has one."""
+    path = folder.evaluation / "monitor.json"
+    rows = read_json(path)["stages"] if path.exists() else []
+    sizes = [(row["stage"], len(row["clip_i"])) for row in rows]
+    return rows if rows and sizes == [(stage, stage + 1) for stage in range(len(rows))] and len(rows) <= count else None
 
 
 def _strip(concept: Concept, sheets: Sequence[dict[str, list[Image.Image]]]) -> Strip:

@@ -10,6 +10,7 @@ from cns_lightning.callbacks.importance_scoring import Neurons
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.methods.discovery import method_configs
+from cns_lightning.neurons.controls import random_neurons
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
@@ -23,7 +24,10 @@ def _trained(base: Path, folder: Path, neurons: str) -> list[NeuronMask]:
     callbacks[0]["init_args"] |= {"neurons": neurons, "gradient_steps": 2}
     config = folder / f"{neurons}.yaml"
     config.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}), "utf-8")
-    line = arguments(base, folder / "sequence.yaml", folder / neurons, "--samples.pictures", "0", steps=2)
+    more = ["--samples.pictures", "0"]
+    if neurons == "current_weights":  # so far that it shows
+        more += ["--model.method.init_args.learning_rate", "0.3"]
+    line = arguments(base, folder / "sequence.yaml", folder / neurons, *more, steps=2)
     assert main([*line, "--config", str(config)]) == 0
     records = NeuronRegistry.load(folder / neurons / "registry").records
     return [record.mask for record in records if record.mask is not None]
@@ -52,10 +56,13 @@ def test_controls_train_other_neurons(
             assert ours.count() > theirs.count()
     elif neurons == "current_weights":
         assert found[0] == concept[0], "nothing has moved yet"
+        assert found[1] != concept[1], "the first concept has moved weights"
     else:
         for ours, theirs in zip(found, concept, strict=True):
             assert ours != theirs
             assert ours.counts() == theirs.counts(), "as many in every matrix"
+    if neurons == "random":
+        assert found == [random_neurons(mask, 0, stage) for stage, mask in enumerate(concept)]
     if neurons == "magnitude":
         weights = dict(BaseModel.load(str(tiny_base_model)).unet.named_parameters())
         for name, bools in found[0].bools().items():

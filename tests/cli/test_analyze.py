@@ -19,7 +19,7 @@ def test_a_run_is_analysed(tiny_base_model: Path, tmp_path: Path, capsys: pytest
     folder, said = run / "analysis", capsys.readouterr().out
     facts, registry = read_json(folder / "analysis.json"), NeuronRegistry.load(run / "registry")
     # Selected anew from the rare words that the tokens started from: the masks that the run trained.
-    assert facts["sensitivity"]["order"] == {"concepts": 2, "same_when_reversed": 2}
+    assert facts["sensitivity"]["anew"] == {"concepts": 2, "iou_with_trained": 1.0}
     assert facts["general"] == registry.general_metadata()
     masks = [record.mask for record in registry.records if record.mask is not None]
     assert facts["overlap"]["mean_pairwise"] == masks[0].iou(masks[1])

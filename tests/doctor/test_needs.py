@@ -129,7 +129,7 @@ def test_memory_follows_the_settings() -> None:
     [
         (24e9, Severity.NOTE, "Fits"),
         (8e9, Severity.WARNING, "Set model.gradient_checkpointing true: "),
-        (6e9, Severity.WARNING, "Set model.gradient_checkpointing true, samples.pictures 0 and data.batch_size 1: "),
+        (6.2e9, Severity.WARNING, "Set model.gradient_checkpointing true, samples.pictures 0 and data.batch_size 1: "),
         (5e9, Severity.WARNING, "model.base_dtype bfloat16"),
         (1e9, Severity.WARNING, "Take a larger device"),
     ],

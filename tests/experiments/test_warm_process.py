@@ -1,13 +1,16 @@
 """Commands forked from one process: each has its own output, exit code and end."""
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from cns_lightning.experiments.warm_process import IS_POSSIBLE, WarmProcess
+from cns_lightning.experiments.child_processes import ChildProcesses
+from cns_lightning.experiments.execution import Place
+from cns_lightning.experiments.warm_process import IS_POSSIBLE, PROGRAM, WarmProcess
 
 pytestmark = pytest.mark.skipif(not IS_POSSIBLE, reason="needs Linux")
 
@@ -38,3 +41,30 @@ def test_a_command_that_is_killed_says_so_and_the_next_one_runs(warm: WarmProces
     waiting.kill()
     assert waiting.wait() == -9
     assert warm.start(["--version"], tmp_path / "b.txt").wait() == 0
+
+
+def test_signals_to_all_processes_reach_the_command_alone(warm: WarmProcess, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    command = ["compare", "--config", str(tmp_path / "pipe"), "--out", str(tmp_path)]
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        waiting = warm.start(command, tmp_path / "a.txt")
+        os.kill(warm.server.pid, number)
+        os.kill(waiting.pid, number)
+        assert waiting.wait() == -number
+    assert warm.start(["--version"], tmp_path / "b.txt").wait() == 0
+
+
+def test_a_process_that_is_gone_is_replaced(tmp_path: Path) -> None:
+    place = Place(dict(os.environ), ChildProcesses())
+    command = [*PROGRAM, "--version"]
+    assert place.run(command, tmp_path / "a.txt") == 0
+    first = place.warm
+    assert first is not None
+    first.server.kill()
+    first.server.wait()
+    with pytest.raises(OSError):  # noqa: PT011 - a broken pipe, or no answer
+        place.run(command, tmp_path / "b.txt")
+    assert place.run(command, tmp_path / "c.txt") == 0
+    assert place.warm is not first
+    first.close()
+    place.close()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cns_lightning.errors import UserError
+from cns_lightning.methods import quadratic_form
 from cns_lightning.methods.cns import (
     ConceptNeuronSelection,
     Regularization,
@@ -56,8 +57,16 @@ def test_continual_lora_form_is_free_on_fresh_entries() -> None:
     assert continual_lora_regularization(VALUES, SHIFT).item() == pytest.approx(9 + 4)
 
 
-def test_function_space_form_is_the_mean_change_of_outputs() -> None:
-    """Value and gradient, over two matrices with rows of all lengths, against the change of outputs itself."""
+@pytest.mark.parametrize(("blocks", "strips"), [(2**30, 2**26), (20_000, 7 * 30 * 4), (0, 2**26), (0, 1)])
+def test_function_space_form_is_the_mean_change_of_outputs(
+    blocks: int, strips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Value and gradient, over two matrices with rows of all lengths, against the change of outputs itself.
+
+    Whether all rows have blocks, some, or none, and however many are multiplied at once.
+    """
+    monkeypatch.setattr(quadratic_form, "BLOCK_BYTES", blocks)
+    monkeypatch.setattr(quadratic_form, "STRIP_BYTES", strips)
     generator = torch.Generator().manual_seed(0)
     states, earlier = torch.randn(2, 7, 30, generator=generator), torch.randn(3, 5, 30, generator=generator)
     chances = torch.rand(40, 1, generator=generator)
@@ -74,6 +83,8 @@ def test_function_space_form_is_the_mean_change_of_outputs() -> None:
         expected = expected + 2 * (states.flatten(0, 1) @ (shift[name] + change).T).square().sum(1).mean()
         expected = expected + 3 * (earlier.flatten(0, 1) @ change.T).square().sum(1).mean()
     form = QuadraticForm(mask, 2 * gram(states), shift, 3 * gram(earlier))
+    assert (len(list(form.blocks)) > 0, len(list(form.entries)) > 0) == (blocks > 0, blocks < 2**30)
+    assert sum(each.numel() for each in form.blocks) * 4 <= blocks
     found = form(values)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     gradients = [torch.autograd.grad(each, values)[0] for each in (found, expected)]

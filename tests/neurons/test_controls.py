@@ -15,6 +15,8 @@ def test_random_neurons_keep_the_count_of_every_row() -> None:
         assert torch.equal(rows.sum(1), bools[name].sum(1))
     assert drawn == random_neurons(mask, 0)
     assert drawn != random_neurons(mask, 1)
+    # No stage of one seed draws what another stage of another seed does.
+    assert len({str(random_neurons(mask, seed, stage).bools()) for seed in range(3) for stage in range(3)}) == 9
     assert drawn != mask
 
 

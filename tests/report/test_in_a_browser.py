@@ -17,6 +17,9 @@ PHONE, DESK = 390, 1280
 WHOLE_PICTURES = "[...document.images].filter(image => image.complete && image.naturalWidth > 0).length"
 PICTURES = "document.images.length"
 OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
+LEAST_LETTERS = (
+    "Math.min(...[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height))"
+)
 CELLS = "[...document.querySelectorAll('#costs tbody tr')].map(row => row.cells[4].dataset.value)"
 PRESS = "document.querySelectorAll('#costs button.sort')[4].click()"
 
@@ -35,7 +38,9 @@ def report(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "cns", tiny_base_model, tmp_path_factory.mktemp("report"), "--samples.base_prompts", "[a house, a boat]"
     )
     identity = {"top1": 0.75, "confusion": {"<new1>": {"<new1>": 0.5, "any cat": 0.5}, "<new2>": {"<new2>": 1.0}}}
-    write_json(RunFolder(run).evaluation / "scores.json", {"matrix": [[0.6], [0.55, 0.7]], "identity": identity})
+    write_json(RunFolder(run).evaluation / "scores.json", {
+        "learned": ["<new1>", "<new2>"], "matrix": [[0.6], [0.55, 0.7]], "identity": identity,
+    })  # fmt: skip
     path = run / "report.html"
     path.write_text(page(RunFolder(run)), "utf-8")
     return path
@@ -52,6 +57,7 @@ def test_nothing_leaves_and_everything_is_there(report: Path, browser: Browser, 
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert browser.value("document.querySelectorAll('svg text').length") > 10
+    assert browser.value(LEAST_LETTERS) > 8, "letters of charts can be read"
 
 
 def test_a_table_sorts_up_and_down_and_a_slider_moves_the_line(report: Path, browser: Browser) -> None:

@@ -1,5 +1,6 @@
 """The page of a run: whole in itself, with every picture readable, and true to what the run wrote."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     registry = NeuronRegistry.load(folder.registry)
     assert verdict(gather(folder, registry)) == "CNS learned 2 concepts: <new1> cat, <new2> dog."
     matrix = [[0.6], [0.55, 0.7]]
-    write_json(folder.evaluation / "scores.json", {"matrix": matrix, "identity": {"top1": 0.75, "confusion": {
+    scores = {"learned": ["<new1>", "<new2>"], "matrix": matrix}
+    write_json(folder.evaluation / "scores.json", scores | {"identity": {"top1": 0.75, "confusion": {
         "<new1>": {"<new1>": 0.5, "any cat": 0.5}, "<new2>": {"<new2>": 1.0},
     }}})  # fmt: skip
     try:
@@ -57,6 +59,32 @@ def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     assert found.tables["confusion"] == [
         ["asked for", "<new1>", "any cat", "<new2>"], ["<new1>", "0.50", "0.50", ""], ["<new2>", "", "", "1.00"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("undo", ["--rollback", "--remove"])
+def test_figures_of_a_model_that_is_no_more_are_not_shown(run: Path, tmp_path: Path, undo: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(run, folder.path)
+    scores = {"learned": ["<new1>", "<new2>"], "matrix": [[0.6], [0.55, 0.7]]}
+    rows = [{"stage": stage, "clip_i": [0.5] * (stage + 1), "identity": {"top1": 0.5}} for stage in range(2)]
+    write_json(folder.evaluation / "scores.json", scores)
+    write_json(folder.evaluation / "monitor.json", {"stages": rows})
+    second = gather(folder, NeuronRegistry.load(folder.registry)).strips[1].stages[1]
+    assert main(["concepts", "--run", str(folder.path), undo, "<new1>"]) == 0
+    assert not (folder.evaluation / "scores.json").exists()
+    kept = read_json(folder.evaluation / "monitor.json")["stages"]
+    assert [row["stage"] for row in kept] == ([0] if undo == "--rollback" else [])
+    # Whoever put an older file back gets a page all the same.
+    write_json(folder.evaluation / "scores.json", scores)
+    write_json(folder.evaluation / "monitor.json", {"stages": rows})
+    facts = gather(folder, NeuronRegistry.load(folder.registry))
+    assert facts.scores is None
+    assert facts.monitor is None
+    found = Page(page(folder))
+    assert "matrix" not in found.tables
+    assert [len(strip.stages) for strip in facts.strips] == [1]
+    if undo == "--remove":
+        assert facts.strips[0].stages == [second], "its sheet has moved up with it"
 
 
 def test_overlap_is_that_of_the_masks(run: Path) -> None:
