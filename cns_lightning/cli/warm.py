@@ -29,6 +29,7 @@ def _carry_out(words: list[str], output: str, handlers: dict[signal.Signals, Any
     os.setsid()
     for number, handler in {**handlers, signal.SIGINT: signal.default_int_handler}.items():
         signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, theirs in ((nothing, 0), (file, 1), (file, 2)):
@@ -53,9 +54,12 @@ def serve() -> None:
         importlib.import_module(name)
     for line in sys.stdin.buffer:
         asked = json.loads(line)
+        # Held back, or one that comes before the child listens would be lost, and it would never stop.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
             os._exit(_carry_out(asked["words"], asked["output"], handlers))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         sys.stdout.write(json.dumps({"pid": pid}) + "\n")
         sys.stdout.flush()
         _, status = os.waitpid(pid, 0)
