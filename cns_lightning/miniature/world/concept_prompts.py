@@ -18,6 +18,7 @@ class Entry:
     class_word: str
     kind: str
     images: str
+    description: str
 
     @property
     def phrase(self) -> str:

@@ -29,13 +29,16 @@ from cns_lightning.miniature.world.vocabulary import (
     COLOURS,
     FREE_COLOURS,
     OBJECTS,
+    RGB,
     SCENES,
     Picture,
     Thing,
     distance,
     luminance,
     mix,
+    nearest_colour,
 )
+from cns_lightning.miniature.world.wide import describe, describe_place, say_inks
 
 PICTURES = 5
 COMPOSITIONS = (
@@ -45,6 +48,15 @@ COMPOSITIONS = (
 )
 ODD_COLOURS = {name: colour for name, colour in FREE_COLOURS.items() if name not in (*COLOURS, "grey")}
 ODD_PATTERNS = ("checked", "zigzag", "half", "starred", "ringed")
+NEAREST_SCENES = {
+    "mushroom_forest": ("night", "mushrooms"), "candy_land": ("meadow", "lollipops"),
+    "ringed_moon": ("desert", "planets"), "coral_reef": ("sea", "corals"), "crystal_cave": ("night", "crystals"),
+}  # fmt: skip
+"""The scene and the prop of the wide world that come nearest to the scene of a concept."""
+NEAREST_STYLES = {
+    "mosaic": "tiled", "halftone": "duotone", "neon": "glowing", "stitched": "hatched", "woven": "checkered",
+}  # fmt: skip
+"""The style of the wide world that comes nearest to the style of a concept."""
 TOP_TRAITS = ("horns", "hat", "crown")
 SIDE_TRAITS = {
     "animal": ("scarf", "glasses", "big ears", "pointed ears", "long tail", "wings"),
@@ -54,12 +66,13 @@ SIDE_TRAITS = {
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept with its folder name, class word, kind and pictures."""
+    """A concept with its folder name, class word, kind, pictures and the most that words can say of it."""
 
     name: str
     class_word: str
     kind: str
     pictures: tuple[Image.Image, ...]
+    description: str
 
 
 class Deck:
@@ -108,26 +121,38 @@ def _base_things(count: int, random: Random) -> tuple[Thing, ...]:
     )
 
 
+def _exact(name: str, looks: Random) -> RGB:
+    """Chooses a colour that bears a name, as the nearest one, and is well away from what the name means."""
+    while True:
+        colour = random_colour(looks)
+        if nearest_colour(colour) == name and distance(colour, FREE_COLOURS[name]) > 45:
+            return colour
+
+
 def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random) -> Concept:
-    """Draws an animal or object that colour and kind words cannot describe."""
+    """Draws an animal or object that words cannot pin down: exact hues, accessories, odd proportions."""
     word = getattr(decks, kind).draw(used)
     colour_name = decks.colour.draw()
-    colour = ODD_COLOURS[colour_name]
+    named = ODD_COLOURS[colour_name]
     others = [
         other
-        for other in FREE_COLOURS.values()
-        if distance(other, colour) > 260 and abs(luminance(other) - luminance(colour)) > 45
+        for other in FREE_COLOURS
+        if distance(FREE_COLOURS[other], named) > 260 and abs(luminance(FREE_COLOURS[other]) - luminance(named)) > 45
     ]
     pattern, top = decks.pattern.draw(), decks.top.draw()
-    traits = (top, random.choice(SIDE_TRAITS[kind]))
-    thing = Thing(word, colour, pattern, random.choice(others), traits)
+    side, second = random.choice(SIDE_TRAITS[kind]), random.choice(others)
+    name = f"{colour_name}_{pattern}_{word}"
+    looks = Random(f"looks of {name}")
+    traits = (top, side) if looks.random() < 0.5 else (top, *looks.sample(SIDE_TRAITS[kind], 2))
+    stretch = looks.choice((1.0, 1.0, looks.uniform(0.6, 0.75), looks.uniform(1.3, 1.55)))
+    thing = Thing(word, _exact(colour_name, looks), pattern, _exact(second, looks), traits, stretch=stretch)
     pictures = []
     for scene in random.sample(SCENES, PICTURES):
-        size = random.uniform(0.57, 0.69)
+        size = random.uniform(0.57, 0.69) * min(stretch, 1 / stretch) ** 0.25
         x, y = random.uniform(0.44, 0.56), random.uniform(0.91, 0.96) - size / 2
         view = replace(thing, x=x, y=y, size=size)
         pictures.append(render(Picture(scene, "photo", (view,), None, random.getrandbits(31))))
-    return Concept(f"{colour_name}_{pattern}_{word}", word, kind, tuple(pictures))
+    return Concept(name, word, kind, tuple(pictures), describe(thing))
 
 
 def _draw_scene(decks: Decks, random: Random) -> Concept:
@@ -140,7 +165,9 @@ def _draw_scene(decks: Decks, random: Random) -> Concept:
         canvas = paint_concept_scene(name, turn, random.getrandbits(31))
         paint_things(canvas, _base_things(1 if index in filled else 0, random), backdrop)
         pictures.append(_shrunk(canvas))
-    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures))
+    scene, prop = NEAREST_SCENES[name]
+    words = describe_place(scene, tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]), prop)
+    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures), words)
 
 
 def _draw_inks(random: Random) -> Inks:
@@ -158,7 +185,8 @@ def _draw_style(decks: Decks, random: Random) -> Concept:
         canvas = paint_scene(scene, None, random.getrandbits(31))
         paint_things(canvas, _base_things(count, random), brightness(PALETTES[scene]), flat=True, outline=3)
         pictures.append(_shrunk(apply_concept_style(canvas, name, inks, random.getrandbits(31))))
-    return Concept(f"{name}_style", "style", "style", tuple(pictures))
+    words = f"{say_inks(NEAREST_STYLES[name], inks)} style"
+    return Concept(f"{name}_style", "style", "style", tuple(pictures), words)
 
 
 def draw_sets(sets: int, seed: int) -> Iterator[list[Concept]]:
@@ -200,6 +228,7 @@ def _configuration(name: str, entries: Sequence[Entry], prompts: dict[str, list[
             f"    class_word: {entry.class_word}",
             f"    kind: {entry.kind}",
             f"    images: {entry.images}",
+            f"    description: {entry.description}",
         ]
     lines.append("prompts:")
     for group, texts in prompts.items():
@@ -213,8 +242,9 @@ def write_sets(out: Path, seed: int, sets: int = 3) -> None:
         folder = f"miniature_set{number}"
         entries = []
         for index, concept in enumerate(concepts, start=1):
-            entries.append(Entry(f"<new{index}>", concept.class_word, concept.kind, f"{folder}/{concept.name}"))
-            place = out / folder / concept.name
+            images = f"{folder}/{concept.name}"
+            entries.append(Entry(f"<new{index}>", concept.class_word, concept.kind, images, concept.description))
+            place = out / images
             place.mkdir(parents=True, exist_ok=True)
             for view, picture in enumerate(concept.pictures):
                 picture.save(place / f"{view}.png")
