@@ -20,7 +20,7 @@ CARRIED = ("cns_lightning", "callbacks", "configs", "pyproject.toml", "README.md
 FILES = {"*.py", "*.yaml", "*.txt", "*.png", "*.md", "*.html", "*.js", "*.css", "*.json", "*.safetensors", "py.typed"}
 """Endings of what the package is made of."""
 OUT_OF_REACH = ("No matching distribution", "Could not find a version", "Connection", "Temporary failure", "timed out")
-"""What pip says where there is no index."""
+"""What pip says when it reaches no index."""
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -75,8 +75,8 @@ def sheet_bytes(sheet: Image.Image) -> bytes:
 def pictures_of(path: Path) -> dict[str, list[Image.Image]]:
     """Reads the pictures of a sheet again, by the label of their row, in the size in which they were drawn.
 
-    Empty for a sheet that is not there or damaged, which is no reason to stop, and for one that does not say where its
-    pictures are, such as one of an earlier version.
+    Empty for a sheet that is missing or damaged, so that whoever shows it can go on, and for one that does not say
+    where its pictures are, such as one of an earlier version.
     """
     try:
         return _pictures_of(path)

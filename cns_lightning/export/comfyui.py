@@ -90,7 +90,7 @@ def check_file(out: Path) -> None:
     if out.is_dir():
         raise UserError("--out", f"{out} is a folder", "Give a name such as workflow.json")
     if out.exists() and not _is_workflow(out):
-        raise UserError("--out", f"{out} is there, and is no workflow", "Give another name")
+        raise UserError("--out", f"{out} exists and is not a workflow", "Give another name")
 
 
 def _is_workflow(path: Path) -> bool:

@@ -87,11 +87,16 @@ def test_half_precision_is_the_usual_and_rounds_once(
     assert all(torch.equal(weight, one[name]) for name, weight in weights_of(unet).items())
 
 
-def test_the_difference_added_gives_the_new_weight_where_a_number_does() -> None:
+def moved_twice() -> tuple[Tensor, list[Tensor], Tensor]:
+    """Returns made-up weights, what two concepts add to each of them, and the weights after both."""
     generator = torch.Generator().manual_seed(0)
     old = torch.randn(200_000, generator=generator) / 30
     values = [(torch.randn(200_000, generator=generator) / 300).half().float() for _ in range(2)]
-    new = old + values[0] + values[1]
+    return old, values, old + values[0] + values[1]
+
+
+def test_the_difference_added_gives_the_new_weight_where_a_number_does() -> None:
+    old, values, new = moved_twice()
     found = difference(new, old, values[0] + values[1])
     off = old + found != new
     assert int(off.sum()) < 0.003 * len(old)
@@ -100,10 +105,7 @@ def test_the_difference_added_gives_the_new_weight_where_a_number_does() -> None
 
 
 def test_weights_that_no_difference_brings_back_are_counted() -> None:
-    generator = torch.Generator().manual_seed(0)
-    old = torch.randn(200_000, generator=generator) / 30
-    values = [(torch.randn(200_000, generator=generator) / 300).half().float() for _ in range(2)]
-    new = old + values[0] + values[1]
+    old, values, new = moved_twice()
     delta = difference(new, old, values[0] + values[1])
     model = cast("LearnedModel", SimpleNamespace(pretrained={"w": old}, trained=lambda: {"w": new}))
     count = LearnedModel.count_inexact(model, {"w": delta})
