@@ -66,13 +66,18 @@ SIDE_TRAITS = {
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept with its folder name, class word, kind, pictures and the most that words can say of it."""
+    """A concept with its folder name, class word, kind, pictures and the most that words can say of it.
+
+    Attributes:
+        thing: what the pictures of an animal or object show, at an arbitrary place; None for scenes and styles.
+    """
 
     name: str
     class_word: str
     kind: str
     pictures: tuple[Image.Image, ...]
     description: str
+    thing: Thing | None = None
 
 
 class Deck:
@@ -152,7 +157,7 @@ def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random)
         x, y = random.uniform(0.44, 0.56), random.uniform(0.91, 0.96) - size / 2
         view = replace(thing, x=x, y=y, size=size)
         pictures.append(render(Picture(scene, "photo", (view,), None, random.getrandbits(31))))
-    return Concept(name, word, kind, tuple(pictures), describe(thing))
+    return Concept(name, word, kind, tuple(pictures), describe(thing), thing)
 
 
 def _draw_scene(decks: Decks, random: Random) -> Concept:
