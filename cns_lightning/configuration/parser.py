@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from cns_lightning.callbacks.snapshots import check_snapshots
 from cns_lightning.callbacks.stage_end import check_keep
+from cns_lightning.configuration.anew import configuration_of_run
 from cns_lightning.configuration.concept_settings import check_rates, learned_tokens
 from cns_lightning.configuration.continuation import check_folded, check_unchanged, comparable
 from cns_lightning.configuration.errors import (
@@ -59,6 +60,13 @@ class StrictParser(LightningArgumentParser):
             ConfigurationMistake: always.
         """
         raise ConfigurationMistake(str(message), [action.dest for action in self._actions if action.dest]) from ex
+
+    def parse_path(self, path: Any, *arguments: Any, **keywords: Any) -> Namespace:
+        """Reads a YAML file; of a run's ``config.yaml`` what the run was given."""
+        whole = configuration_of_run(Path(path))
+        if whole is None:
+            return super().parse_path(path, *arguments, **keywords)
+        return self.parse_string(yaml.safe_dump(whole), **keywords)
 
 
 def check_epochs(epochs: int | None, concepts: int) -> None:

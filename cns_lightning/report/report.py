@@ -121,7 +121,7 @@ def drawing_command(folder: RunFolder, registry: NeuronRegistry) -> str:
 
 
 def commands(folder: RunFolder, registry: NeuronRegistry) -> str:
-    """Returns the commands that draw with a run, score it, analyse it, take it along, and write its page anew."""
+    """Returns the commands that draw with a run, score it, take it along, write its page, and learn it anew."""
     run = str(folder.path)
     others = [
         ["ui", "--run", run],
@@ -129,5 +129,6 @@ def commands(folder: RunFolder, registry: NeuronRegistry) -> str:
         ["analyze", "--run", run],
         ["export", "--run", run, "--format", "webui", "--out", f"exports/{folder.path.name}"],
         ["report", "--run", run],
+        ["fit", "--config", str(folder.config), "--run", f"{run}-again"],
     ]
     return "\n".join([drawing_command(folder, registry), *(shlex.join([*PROGRAM, *words]) for words in others)])

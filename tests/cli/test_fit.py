@@ -39,6 +39,23 @@ def test_run_folder_holds_what_was_promised(finished: tuple[Path, Path, Path]) -
         assert (run / name).stat().st_size > 0, name
 
 
+def test_a_run_is_learned_anew_from_its_own_configuration(finished: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    base, sequence, run = finished
+    logger = (
+        "--trainer.logger=lightning.pytorch.loggers.CSVLogger",
+        "--trainer.logger.init_args.save_dir={run}",
+        "--trainer.log_every_n_steps=1",
+    )
+    assert main(arguments(base, sequence, tmp_path / "first", *logger)) == 0
+    assert main(["fit", "--config", str(tmp_path / "first" / "config.yaml"), "--run", str(tmp_path / "again")]) == 0
+    for name in ("000-new1.safetensors", "001-new2.safetensors", "registry.json"):
+        expected = (run / "registry" / name).read_bytes()
+        assert (tmp_path / "again" / "registry" / name).read_bytes() == expected, name
+    assert (tmp_path / "again" / "lightning_logs").exists(), "a logger writes into the folder of its own run"
+    first, again = (yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in ("first", "again"))
+    assert first["settings"] == again["settings"]
+
+
 def test_only_masked_weights_and_own_tokens_moved(finished: tuple[Path, Path, Path]) -> None:
     base_folder, _, run = finished
     base = BaseModel.load(str(base_folder))

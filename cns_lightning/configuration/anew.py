@@ -1,0 +1,35 @@
+"""``fit --config RUN/config.yaml``: the configuration of a run, for learning it anew in another folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def configuration_of_run(path: Path) -> dict[str, Any] | None:
+    """Returns what ``fit`` was given for a run, from its ``config.yaml``, without what belongs to its folder.
+
+    Args:
+        path: a YAML file.
+
+    Returns:
+        None where the file is not that of a run.
+    """
+    content = yaml.safe_load(path.read_text("utf-8-sig"))
+    if not isinstance(content, dict) or set(content) != {"settings", "sequence", "whole"}:
+        return None
+    whole, folders = content["whole"], [content["whole"].pop("run")]
+    trainer = whole["trainer"]
+    trainer.pop("max_epochs", None)  # the number of concepts, which may be another one when it is learned anew
+    folders.append(trainer.pop("default_root_dir", None) or folders[0])
+    loggers = trainer.get("logger")
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        given = (logger.get("init_args") or {}) if isinstance(logger, dict) else {}
+        for folder in folders:
+            if str(given.get("save_dir") or "").startswith(folder):
+                given["save_dir"] = "{run}" + given["save_dir"][len(folder) :]
+    return whole
