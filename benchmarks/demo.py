@@ -1,6 +1,6 @@
 """Scores a finished demo: is every concept there, is the rest unharmed; writes docs/miniature.md and docs/demo.jpg.
 
-``make demo``, then ``python -m benchmarks.demo --run runs/demo`` (about three minutes on two cores)
+``make demo``, then ``python -m benchmarks.demo --run runs/demo`` (about eight minutes on two cores)
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ def document(rows: list[Row], command: str) -> str:
     lines = [
         f"`{command}`",
         "",
-        "| concept | photos among themselves | class word, rendered | perfect pictures | CLIP-T of the class word's | way |",
+        "| concept | photos among themselves | class word, rendered | perfect pictures | CLIP-T, of the class word's "
+        "| way |",
         "|---|---|---|---|---|---|",
     ]
     lines += [

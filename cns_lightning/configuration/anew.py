@@ -29,7 +29,8 @@ def configuration_of_run(path: Path) -> dict[str, Any] | None:
     loggers = trainer.get("logger")
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         given = (logger.get("init_args") or {}) if isinstance(logger, dict) else {}
+        written = str(given.get("save_dir") or "")
         for folder in folders:
-            if str(given.get("save_dir") or "").startswith(folder):
-                given["save_dir"] = "{run}" + given["save_dir"][len(folder) :]
+            if written == folder or written.startswith(f"{folder}/"):
+                given["save_dir"] = "{run}" + written[len(folder) :]
     return whole

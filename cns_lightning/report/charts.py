@@ -52,9 +52,12 @@ def _panel(width: float = 7.2, height: float = 3.2) -> tuple[Figure, Any]:
     return figure, panel
 
 
-def _legend(panel: Any) -> None:
-    legend = panel.legend(frameon=False, fontsize=8, labelcolor=INK)
-    legend.set_zorder(5)
+def _legend(panel: Any, columns: int = 4) -> None:
+    # Above the panel: inside it lies on some curve or other.
+    panel.legend(
+        frameon=False, fontsize=8, labelcolor=INK, ncols=columns,
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def losses(rows: Sequence[Mapping[str, str]]) -> str:
@@ -73,8 +76,7 @@ def losses(rows: Sequence[Mapping[str, str]]) -> str:
     panel.set_xlabel("optimizer step of the run")
     panel.set_ylabel("loss (thin: raw, thick: smoothed)")
     if len(stages) <= 2 * len(PALETTE):
-        legend = panel.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=4, loc="upper right")
-        legend.set_zorder(5)
+        _legend(panel)
     return as_svg(figure, "losses")
 
 
@@ -128,5 +130,5 @@ def room(rows: Sequence[Mapping[str, Any]]) -> str:
     panel.set_ylabel("share")
     panel.set_ylim(0, 1.02)
     panel.xaxis.get_major_locator().set_params(integer=True)
-    _legend(panel)
+    _legend(panel, columns=1)
     return as_svg(figure, "room")
