@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cns_lightning.runs.folder import RunFolder
 
 USUAL_STEPS, USUAL_GUIDANCE = 25, 7.5
+RESTORE = "Restore it from a copy"
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,29 @@ class RunConfig:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        path, remedy = folder.config, "Restore it from a copy"
+        path = folder.config
         if not path.exists():
-            raise UserError(str(path), "is missing, it says what the run was started with", remedy)
+            raise UserError(str(path), "is missing, it says what the run was started with", RESTORE)
         try:
             content = yaml.safe_load(path.read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(str(path), "is damaged", RESTORE) from error
+        return cls.of(path, content)
+
+    @classmethod
+    def of(cls, path: Path, content: Any) -> RunConfig:
+        """Takes what a file holds for the configuration of a run.
+
+        Raises:
+            UserError: if it is none, or damaged.
+        """
+        try:
             found = cls(path, content["settings"], content["sequence"], content["whole"])
             found.read_sequence()
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise UserError(str(path), "is damaged", remedy) from error
+        except (KeyError, TypeError) as error:
+            raise UserError(str(path), "is damaged", RESTORE) from error
+        if not isinstance(found.whole, dict):
+            raise UserError(str(path), "is damaged", RESTORE)
         return found
 
     @classmethod

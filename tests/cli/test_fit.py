@@ -56,6 +56,17 @@ def test_a_run_is_learned_anew_from_its_own_configuration(finished: tuple[Path, 
     assert first["settings"] == again["settings"]
 
 
+@pytest.mark.parametrize("damaged", ["whole:", "sequence: 3"])
+def test_a_damaged_configuration_of_a_run_is_refused(
+    damaged: str, finished: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load((finished[2] / "config.yaml").read_text()) | yaml.safe_load(damaged)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "again")]) == 2
+    assert f"{tmp_path / 'config.yaml'}: is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
 def test_only_masked_weights_and_own_tokens_moved(finished: tuple[Path, Path, Path]) -> None:
     base_folder, _, run = finished
     base = BaseModel.load(str(base_folder))
