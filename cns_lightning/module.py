@@ -28,7 +28,7 @@ from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
 from cns_lightning.training.opening import lay_out, open_registry, source_of
-from cns_lightning.training.optimizer import falling_rates, resume_rates, stage_optimizer
+from cns_lightning.training.optimizer import resume_rates, stage_optimizer, stage_rates
 from cns_lightning.training.position import Position
 from cns_lightning.training.run_context import run_context
 from cns_lightning.training.step import PlainStep
@@ -228,6 +228,7 @@ class ContinualPersonalization(LightningModule):
                 ),
                 calibration_prompts=self.calibration_prompts,
                 seed=self.seed,
+                steps=self.data.steps_of(stage),
                 rare_words=self.starts.rare_words.get(concept.token, ()),
             )
         )
@@ -286,11 +287,12 @@ class ContinualPersonalization(LightningModule):
         """Makes AdamW over the running stage's groups, and its schedule; before the first stage over a placeholder."""
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
-        optimizer = stage_optimizer(self.method.parameter_groups(), self.concept.settings.rates)
-        if not self.method.learning_rate_falls:
+        groups, falls = self.method.parameter_groups(), self.method.learning_rate_falls
+        optimizer = stage_optimizer(groups, self.concept.settings.rates)
+        rates = stage_rates(optimizer, groups, self.data.steps_of(self.stage), falls)
+        if rates is None:
             return optimizer
-        schedule = falling_rates(optimizer, self.data.steps_of(self.stage))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the denoising loss of a batch plus the method's penalty, a scalar."""
@@ -325,10 +327,7 @@ class ContinualPersonalization(LightningModule):
         return [each for group in self.trainer.optimizers[0].param_groups for each in group["params"]]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Empties the gradient of a step whose loss or gradient is not finite; the host learns of it later.
-
-        So the state that is saved when the run stops is one that can be used. Nothing here waits for the device.
-        """
+        """Empties the gradients of a step that is not finite, so that what is saved can be used; waits for nothing."""
         gradients = [each.grad for each in self.trained_parameters() if each.grad is not None]
         if not gradients:
             return

@@ -22,7 +22,7 @@ from cns_lightning.determinism import integer, noise_for, normal, timestep_for
 from cns_lightning.diffusion.sampling import check_steps
 from cns_lightning.diffusion.text import reads_token
 from cns_lightning.errors import Problems, UserError
-from cns_lightning.ranges import Count, NonNegative
+from cns_lightning.ranges import Count, NonNegative, Positive
 from cns_lightning.sequences.sequence import (
     AVIF_SUFFIXES,
     HEIF_SUFFIXES,
@@ -72,6 +72,8 @@ class ConceptDataModule(LightningDataModule):
         prior: pictures of the class, for methods with prior preservation.
         noise_offset: deviation of a further noise that is the same all over a channel of a sample.
         seed: base random seed.
+        timestep_power: 1 draws all timesteps alike often; above, noisy ones more often, below, clean ones
+            (`determinism.timestep_for`).
 
     Raises:
         UserError: if a template cannot be filled in.
@@ -89,12 +91,14 @@ class ConceptDataModule(LightningDataModule):
         noise_offset: NonNegative = 0.0,
         seed: int = 0,
         masks: Masks = Masks(),  # noqa: B008 - frozen
+        timestep_power: Positive = 1.0,
     ) -> None:
         super().__init__()
         check_templates(templates)
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
         self.noise_offset, self.steps_per_picture, self.masks = noise_offset, steps_per_picture, masks
+        self.timestep_power = timestep_power
         self.stage_steps: dict[int, int] = {}
         self.prepared: dict[int, StageLatents] = {}
         self._context: RunContext | None = None
@@ -244,12 +248,16 @@ class ConceptDataModule(LightningDataModule):
             return noise
         return noise + self.noise_offset * normal((shape[0], 1, 1), self.seed, "noise_offset", stage, step, sample)
 
+    def timestep(self, stage: int, step: int, sample: int) -> int:
+        """Draws the timestep of one sample of a step."""
+        return timestep_for(self.context.timesteps, self.seed, stage, step, sample, self.timestep_power)
+
     def describe_sample(self, stage: int, step: int, sample: int) -> str:
         """Names picture and timestep of one sample of a step, for messages."""
         encoded = self.prepared[stage]
         pictures, variants = encoded.latents.shape[:2]
         picture, _ = sample_for(self.seed, stage, step, sample, pictures, variants, self.samples_per_step)
-        timestep = timestep_for(self.context.timesteps, self.seed, stage, step, sample)
+        timestep = self.timestep(stage, step, sample)
         return f"{encoded.paths[picture]}, timestep {timestep}"
 
     @property
@@ -335,7 +343,7 @@ class StageDataset(Dataset):
             "latents": latents,
             "valid_region": encoded.valid[picture, variant],
             "noise": data.noise(latents.shape, stage, step, sample),
-            "timestep": timestep_for(timesteps, data.seed, stage, step, sample),
+            "timestep": data.timestep(stage, step, sample),
             "prompt": encoded.prompts[picture][variant],
         }
         if encoded.weights is not None:

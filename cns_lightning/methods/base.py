@@ -27,12 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Tensors that share a learning rate."""
+    """Tensors that share a learning rate.
+
+    Attributes:
+        first, last: optimizer steps of the stage between which they learn, ``last`` not among them; None is the
+            stage's end.
+    """
 
     name: str
     parameters: list[nn.Parameter]
     learning_rate: float
     weight_decay: float = 0.0
+    first: int = 0
+    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class StageContext:
         calibration_prompts: prompts of anything else; empty where the run selects no neurons.
         seed: base random seed.
         rare_words: the words from which the concept's token started; empty where it started from something else.
+        steps: optimizer steps of the stage.
     """
 
     stage: int
@@ -66,6 +74,7 @@ class StageContext:
     prompts: tuple[tuple[str, ...], ...]
     calibration_prompts: tuple[str, ...]
     seed: int
+    steps: int
     rare_words: tuple[str, ...] = ()
 
 

@@ -15,7 +15,7 @@ from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import SparseDelta, gather_masked
 from cns_lightning.methods.quadratic_form import QuadraticForm
-from cns_lightning.ranges import Amount, Count, NonNegative, Positive
+from cns_lightning.ranges import Amount, Count, NonNegative, Positive, Probability
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.sequences.sequence import KINDS
 
@@ -111,19 +111,25 @@ class ConceptNeuronSelection(Method):
         learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
             that are not named. The own learning rate of a concept (settings in the sequence file) is taken as it is.
         token_learning_rate: learning rate of the concept's token embedding.
-        learning_rate_falls: whether the learning rates fall in a straight line, to 0 at a stage's end.
+        learning_rate_falls: whether the learning rates fall in a straight line, to 0 after the last step in which the
+            token or the neurons learn.
+        token_first: share of a stage's steps, its first ones, in which the token learns alone; the neurons learn in
+            the others, and the token stands still. 0 lets both learn from the first step to the last. Where fewer
+            than ``balance_steps`` are left for the neurons, L_reg never acts.
+        token_norm: largest norm of the token's embedding, in norms of its start; null leaves it free.
         token_start: whether the token starts from a rare word of its own, or from the class word plus noise, where two
             concepts of one class share nearly all neurons.
         regularization: form of L_reg; ``function_space`` ties the keys and values of earlier concepts' prompts to what
             they were before the stage, and those of the calibration prompts to the pretrained ones.
         prior_strength: weight of the tie to earlier concepts; in function space the mean over them.
         pretrained_strength: weight of the tie to the pretrained weights.
-        regularization_weight: factor on the balanced L_reg; it acts from step ``balance_steps`` on, 0 switches it off.
+        regularization_weight: factor on the balanced L_reg; it acts from the neurons' step ``balance_steps`` on, 0
+            switches it off.
         reference_displacement: root mean square displacement of the neurons at which the median gradient of a tie of
             strength one equals that of the denoising loss.
         context_prompts: prompts of every earlier concept beside its training prompt that the tie to it counts, made of
             the calibration prompts.
-        balance_steps: optimizer steps over which the denoising gradient is measured; L_reg acts after them.
+        balance_steps: steps of the neurons over which the denoising gradient is measured; L_reg acts after them.
         detach_first_token: leave keys and values of the first token untrained, so that the unconditional prediction
             keeps its anchor.
 
@@ -156,6 +162,8 @@ class ConceptNeuronSelection(Method):
         balance_steps: Count = 20,
         context_prompts: Amount = 8,
         detach_first_token: bool = True,
+        token_first: Probability = 0.0,
+        token_norm: Positive | None = None,
     ) -> None:
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
@@ -170,6 +178,7 @@ class ConceptNeuronSelection(Method):
         self.regularization_weight, self.reference_displacement = regularization_weight, reference_displacement
         self.balance_steps, self.context_prompts = balance_steps, context_prompts
         self.detach_first_token = self.detaches_first_token = detach_first_token
+        self.token_first, self.token_norm = token_first, token_norm
         self.grams: dict[tuple[str, str, tuple[str, ...]], Tensor] = {}
 
     def start_stage(self, context: StageContext) -> None:
@@ -180,6 +189,8 @@ class ConceptNeuronSelection(Method):
         device = context.base.device
         self.delta = SparseDelta(context.weights, mask, device)
         self.token = nn.ParameterList(context.tokens.train(context.concept.token))
+        # A stage that is continued is made from the same start before its state is loaded.
+        self.start_norms = [row.detach().norm(dim=-1, keepdim=True) for row in self.token]
         overlapping = gather_masked(context.registry.union().bools(), mask).to(device) > 0
         shift = self.delta.origins - gather_masked(context.base_weights, mask).to(device)
         self.register_buffer("earlier_shift", shift, persistent=False)
@@ -219,11 +230,16 @@ class ConceptNeuronSelection(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
-        factor = (self.learning_rate_factors or {}).get(self.context.concept.kind, 1.0)
+        factor, first = (self.learning_rate_factors or {}).get(self.context.concept.kind, 1.0), self._first_step
         return [
-            ParameterGroup("neurons", [self.delta.values], self.rate(factor=factor)),
-            ParameterGroup("token", list(self.token), self.rate("token_learning_rate")),
+            ParameterGroup("neurons", [self.delta.values], self.rate(factor=factor), first=first),
+            ParameterGroup("token", list(self.token), self.rate("token_learning_rate"), last=first or None),
         ]
+
+    @property
+    def _first_step(self) -> int:
+        """Returns the step of the running stage from which the neurons learn; those before are the token's."""
+        return max(1, round(self.token_first * self.context.steps)) if self.token_first else 0
 
     def trained_weights(self) -> dict[str, Tensor]:
         """Returns the key and value weights with the delta on them."""
@@ -254,8 +270,11 @@ class ConceptNeuronSelection(Method):
         when the neurons have moved by the reference displacement, in the direction in which they have moved so far
         (docs/methods.md 1.8, scale). No value leaves the device.
         """
-        gradient = self.delta.values.grad
-        if gradient is None or step >= self.balance_steps:
+        first = self._first_step
+        if first == 0 or step < first:
+            self._keep_token_short()
+        gradient, step = self.delta.values.grad, step - first
+        if gradient is None or not 0 <= step < self.balance_steps:
             return
         # A step whose loss was not finite has its gradient emptied: it counts as the mean of those before.
         median = gradient.abs().median()
@@ -265,6 +284,13 @@ class ConceptNeuronSelection(Method):
         if step == self.balance_steps - 1 and self.regularization != "none":
             denoising = self.gradient_sum / self.balance_steps
             self.weight.copy_(self.regularization_weight * denoising / self._reference_gradient())
+
+    def _keep_token_short(self) -> None:
+        """Shortens the token's embedding to its largest norm, where there is one."""
+        if self.token_norm is not None:
+            with torch.no_grad():
+                for row, norm in zip(self.token, self.start_norms, strict=True):
+                    row.mul_((self.token_norm * norm / row.norm(dim=-1, keepdim=True)).clamp_max(1))
 
     def _reference_gradient(self) -> Tensor:
         """Returns the median gradient of a tie of strength one at the reference displacement, a scalar.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import AdamW
@@ -56,11 +57,22 @@ def resume_rates(checkpoint: dict[str, Any], step: int, steps: int) -> None:
     ]
 
 
-def falling_rates(optimizer: AdamW, steps: int) -> LambdaLR:
-    """Lets every learning rate fall in a straight line, to 0 after the stage's last step.
+def stage_rates(optimizer: AdamW, groups: list[ParameterGroup], steps: int, falls: bool) -> LambdaLR | None:
+    """Makes the schedule of the learning rates of a stage; None where they stay what they are.
 
     Args:
-        optimizer: optimizer of the stage.
+        optimizer: optimizer of the stage, over the groups.
+        groups: those of the method; outside the steps in which a group learns its rate is 0.
         steps: optimizer steps of the stage.
+        falls: whether rates fall in a straight line, to 0 after the last step in which a group learns.
     """
-    return LambdaLR(optimizer, lambda step: 1 - step / steps)
+    if not falls and all(group.first == 0 and group.last is None for group in groups):
+        return None
+    return LambdaLR(optimizer, [partial(_share_of_rate, group, steps, falls) for group in groups])
+
+
+def _share_of_rate(group: ParameterGroup, steps: int, falls: bool, step: int) -> float:
+    first, last = group.first, steps if group.last is None else group.last
+    if not first <= step < last:
+        return 0.0
+    return 1 - (step - first) / (last - first) if falls else 1.0

@@ -55,7 +55,10 @@ def test_evaluation_finds_the_pictures_of_the_monitor(
     scores = read_json(run / "evaluation" / "scores.json")
     for row, expected in zip(seen["stages"], scores["matrix"], strict=True):
         assert row["clip_i"] == pytest.approx(expected, abs=1e-6)
-    assert seen["stages"][1]["groups"] == scores["groups"]
+    # The judge reads other prompts beside these, and matrices of another size round differently on some machines.
+    assert seen["stages"][1]["groups"] == {
+        group: pytest.approx(values, abs=1e-6) for group, values in scores["groups"].items()
+    }
     assert set(seen["stages"][0]["groups"]) == {"single"}
     assert seen["forgetting_from_learned"] == pytest.approx(scores["forgetting_from_learned"], abs=1e-6)
     for row, expected in zip(seen["stages"], scores["identity_by_stage"], strict=True):

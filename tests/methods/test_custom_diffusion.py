@@ -56,8 +56,14 @@ def test_a_fused_concept_does_what_its_own_training_did(finished: tuple[Path, Pa
     assert any(float(((own[name] - pretrained[name]) @ states.T).abs().max()) > 1e-2 for name in own)
 
 
+def _largest_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
 def _merge_of_seven(starts: dict[str, list[torch.Tensor]], classes: dict[str, str]) -> tuple[float, float, float]:
-    """Merges random deltas: the largest violation, drift on the captions, and how far W moved, in mean deltas."""
+    """Merges random deltas: the largest violation, as a share of the largest key, drift on the captions, and how far
+    W moved, in deltas.
+    """
     base = BaseModel.load("miniature")
     ConceptTokens(base).add_all(starts)
     words = [
@@ -70,7 +76,7 @@ def _merge_of_seven(starts: dict[str, list[torch.Tensor]], classes: dict[str, st
     deltas = [0.05 * normal(pretrained.shape, 0, name, number) for number in range(len(words))]
     merged = ConstrainedMerge(captions, words).merged(pretrained, deltas)
     pairs = zip(words, deltas, strict=True)
-    violation = max(float((merged @ own.T - (pretrained + delta) @ own.T).abs().max()) for own, delta in pairs)
+    violation = max(_largest_error(merged @ own.T, (pretrained + delta) @ own.T) for own, delta in pairs)
     drift = ((merged - pretrained) @ captions.T).square().mean() / (pretrained @ captions.T).square().mean()
     return violation, float(drift), float((merged - pretrained).norm() / deltas[0].norm())
 
@@ -83,7 +89,7 @@ def test_seven_concepts_of_the_miniature_keep_their_keys_and_values() -> None:
     registry = NeuronRegistry.create(None, "miniature", base.fingerprint(), rare_words=chosen_rare_words(base, "auto"))
     own = token_starts(CustomDiffusion(), base, concepts, registry, seed=0).embeddings
     violation, drift, moved = _merge_of_seven(own, classes)
-    assert violation < 1e-4
+    assert violation < 1e-5
     assert drift < 0.01
     # Tokens near their class word would make the states of two cats almost equal, and the merge run away.
     near = {token: initial_embedding(base, word, 0, token) for token, word in classes.items()}

@@ -60,7 +60,7 @@ def test_a_job_at_its_time_limit_is_requeued(
     cluster: Cluster, launched: Launched, pair: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    job = launched(run, "1:3:WAIT", "--time", "1", "--signal-seconds", "40")
+    job = launched(run, "1:3:WAIT", "--time", "1", "--signal-seconds", "20")
     assert cluster.ended(job) == "COMPLETED", said(run, job)
     assert "stopped by SIGUSR1" in said(run, job)
     assert_same(run, pair[2])
