@@ -38,19 +38,17 @@ def noise_for(shape: Sequence[int], seed: int, stage: int, step: int, sample: in
     return normal(shape, seed, "noise", stage, step, sample)
 
 
-def timestep_for(steps: int, seed: int, stage: int, step: int, sample: int, power: float = 1.0) -> int:
-    """Draws the diffusion timestep of one sample of a step, from 0 to ``steps`` - 1.
+def timestep_for(steps: int, power: float, seed: int, *key: int | str) -> int:
+    """Draws a diffusion timestep from 0 to ``steps`` - 1.
 
     Args:
         steps: number of noise levels.
-        seed: base random seed.
-        stage: number of the stage, from 0.
-        step: optimizer step of the stage, from 0.
-        sample: sample of the step, counted over all ranks.
         power: 1 draws all alike often; above, noisy ones more often: steps (1 - u^power) with u uniform in [0, 1].
+        seed: base random seed.
+        key: what it is drawn for.
 
     Source: cubic sampling of T2I-Adapter (arXiv 2302.08453), which has a power of 3.
     """
     if power == 1:
-        return integer(steps, seed, "timestep", stage, step, sample)
-    return min(steps - 1, int(steps * (1 - uniform(seed, "timestep", stage, step, sample) ** power)))
+        return integer(steps, seed, *key)
+    return min(steps - 1, int(steps * (1 - uniform(seed, *key) ** power)))

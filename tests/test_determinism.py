@@ -21,12 +21,12 @@ def test_global_random_state_is_left_alone() -> None:
 def test_ranges() -> None:
     assert {integer(3, 0, number) for number in range(50)} == {0, 1, 2}
     assert all(0 <= uniform(0, number) < 1 for number in range(50))
-    assert all(0 <= timestep_for(10, 0, 0, step, 0) < 10 for step in range(50))
+    assert all(0 <= timestep_for(10, 1.0, 0, step) < 10 for step in range(50))
 
 
 @pytest.mark.parametrize(("power", "mean"), [(1.0, 1 / 2), (2.0, 2 / 3), (3.0, 3 / 4)])
 def test_a_power_draws_noisy_timesteps_more_often(power: float, mean: float) -> None:
-    drawn = torch.tensor([timestep_for(1000, 0, 0, step, 0, power) for step in range(2000)]).double()
+    drawn = torch.tensor([timestep_for(1000, power, 0, step) for step in range(2000)]).double()
     assert drawn.min() >= 0
     assert drawn.max() < 1000
     # The mean of 1 - u^p is p / (p + 1); three standard errors of 2,000 draws are at most 0.02.

@@ -72,8 +72,8 @@ class ConceptDataModule(LightningDataModule):
         prior: pictures of the class, for methods with prior preservation.
         noise_offset: deviation of a further noise that is the same all over a channel of a sample.
         seed: base random seed.
-        timestep_power: 1 draws all timesteps alike often; above, noisy ones more often, below, clean ones
-            (`determinism.timestep_for`).
+        timestep_power: 1 draws all timesteps alike often, of the concept's pictures and of those of its class; above,
+            noisy ones more often, below, clean ones (`determinism.timestep_for`).
 
     Raises:
         UserError: if a template cannot be filled in.
@@ -250,7 +250,7 @@ class ConceptDataModule(LightningDataModule):
 
     def timestep(self, stage: int, step: int, sample: int) -> int:
         """Draws the timestep of one sample of a step."""
-        return timestep_for(self.context.timesteps, self.seed, stage, step, sample, self.timestep_power)
+        return timestep_for(self.context.timesteps, self.timestep_power, self.seed, "timestep", stage, step, sample)
 
     def describe_sample(self, stage: int, step: int, sample: int) -> str:
         """Names picture and timestep of one sample of a step, for messages."""
@@ -354,6 +354,6 @@ class StageDataset(Dataset):
         return given | {
             "prior_latents": encoded.prior[integer(len(encoded.prior), *place)],
             "prior_noise": normal(latents.shape, *place, "noise"),
-            "prior_timestep": integer(timesteps, *place, "timestep"),
+            "prior_timestep": timestep_for(timesteps, data.timestep_power, *place, "timestep"),
             "prior_prompt": encoded.prior_prompt,
         }
