@@ -28,7 +28,7 @@ demo: $(STAMP) ## learn seven concepts on the model that ships with the project
 	$(BIN)/python -m cns_lightning demo --run runs/demo
 
 test: $(STAMP) ## run the tests, JOBS of their files at a time
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
@@ -42,7 +42,7 @@ interpreter: ## run the tests with another Python: make interpreter INTERPRETER=
 	@command -v $(INTERPRETER) >/dev/null || { echo "there is no $(INTERPRETER) on this machine"; exit 1; }
 	test -x $(OTHER)/bin/python || $(INTERPRETER) -m venv $(OTHER)
 	$(OTHER)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(OTHER)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	$(OTHER)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 dist: $(STAMP) ## build sdist and wheel into dist/
 	rm -rf build dist

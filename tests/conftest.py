@@ -16,6 +16,23 @@ torch.set_num_threads(1)
 
 SECOND_TEXT_WIDTH = 20
 TIME_WIDTH = 8
+LONGEST = (
+    "tests/runs/",
+    "tests/slurm/",
+    "tests/training/",
+    "tests/test_release.py",
+    "tests/docs/",
+    "tests/ui/",
+    "tests/export/test_other_",
+    "tests/experiments/",
+    "tests/cli/test_launch.py",
+)
+"""What takes minutes in few tests, most of it waiting for processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the longest files, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(autouse=True)
