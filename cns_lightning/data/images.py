@@ -213,7 +213,7 @@ def read_captions(concept: Concept) -> dict[Path, str]:
 
 
 def _caption(path: Path, token: str) -> str | None:
-    """Reads the caption beside a picture, with the token in the case of the sequence.
+    """Reads the caption beside a picture, with the token, for which ``{token}`` may stand, in the case of the sequence.
 
     Raises:
         UserError: if it is not text, is empty, or names another token.
@@ -226,7 +226,7 @@ def _caption(path: Path, token: str) -> str | None:
         problem = f"is a caption of {path.name}, and so is {found[1].name}"
         raise UserError(str(beside), problem, "Keep one of them")
     try:
-        text = composed(" ".join(beside.read_bytes().decode("utf-8-sig").split()))
+        text = composed(" ".join(beside.read_bytes().decode("utf-8-sig").split())).replace("{token}", token)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(str(beside), "cannot be read as UTF-8 text", "Save it again, or remove it") from error
     if not text:

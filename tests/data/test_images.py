@@ -108,6 +108,13 @@ def test_caption_stands_beside_its_picture(tmp_path: Path) -> None:
     assert read_concept_pictures(Concept("<a>", "cat", "animal", tmp_path))[0].caption == "a cat on a sofa"
 
 
+def test_a_caption_may_leave_the_token_to_the_sequence(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "momo.png")
+    (tmp_path / "momo.txt").write_text("a {token} cat on a sofa", "utf-8")
+    for token in ("<a>", "<Momo>"):
+        assert read_concept_pictures(Concept(token, "cat", "animal", tmp_path))[0].caption == f"a {token} cat on a sofa"
+
+
 def _profile(red: tuple[float, float, float] = (0.51512, 0.2412, -0.00105)) -> bytes:
     """Writes an ICC profile by hand: Display P3's primaries with a gamma of 2.2."""
 
