@@ -7,6 +7,8 @@ OLDEST := .venv-oldest
 INTERPRETER ?= python3.12
 OTHER = .venv-$(notdir $(INTERPRETER))
 JOBS ?= 2
+# tests/conftest.py puts the longest files first.
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20
 # What parses, loads, learns, goes on and draws: where the libraries meet.
 QUICK := tests/cli tests/diffusion tests/registry tests/evaluation tests/test_configs.py tests/test_pipeline.py \
 	--ignore tests/cli/test_bad_input.py --ignore tests/evaluation/test_evaluate.py
@@ -28,7 +30,7 @@ demo: $(STAMP) ## learn seven concepts on the model that ships with the project
 	$(BIN)/python -m cns_lightning demo --run runs/demo
 
 test: $(STAMP) ## run the tests, JOBS of their files at a time
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(PARALLEL)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
@@ -42,7 +44,7 @@ interpreter: ## run the tests with another Python: make interpreter INTERPRETER=
 	@command -v $(INTERPRETER) >/dev/null || { echo "there is no $(INTERPRETER) on this machine"; exit 1; }
 	test -x $(OTHER)/bin/python || $(INTERPRETER) -m venv $(OTHER)
 	$(OTHER)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(OTHER)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(OTHER)/bin/python -m pytest $(PARALLEL)
 
 dist: $(STAMP) ## build sdist and wheel into dist/
 	rm -rf build dist

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.sequences.sequence import TOKEN, captions_beside, picture_files, register_heif
+from cns_lightning.sequences.templates import PLACEHOLDERS
 from cns_lightning.user_files import composed
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _caption(path: Path, token: str) -> str | None:
     """Reads the caption beside a picture, with the token, for which ``{token}`` may stand, in the case of the sequence.
 
     Raises:
-        UserError: if it is not text, is empty, or names another token.
+        UserError: if it is not text, is empty, names another token, or what templates alone fill in.
     """
     found = captions_beside(path)
     if not found:
@@ -231,6 +232,9 @@ def _caption(path: Path, token: str) -> str | None:
         raise UserError(str(beside), "cannot be read as UTF-8 text", "Save it again, or remove it") from error
     if not text:
         raise UserError(str(beside), "is empty", "Write what the picture shows, or remove it")
+    if filled := [f"{{{name}}}" for name in PLACEHOLDERS if f"{{{name}}}" in text]:
+        problem = f"names {', '.join(filled)}, which templates alone fill in"
+        raise UserError(str(beside), problem, "Write the words themselves; {token} alone is filled in")
     others = [named for named in dict.fromkeys(TOKEN.findall(text)) if named.lower() != token.lower()]
     if others:
         problem = f"names {', '.join(others)}, and shows {token}"

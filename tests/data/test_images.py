@@ -113,6 +113,9 @@ def test_a_caption_may_leave_the_token_to_the_sequence(tmp_path: Path) -> None:
     (tmp_path / "momo.txt").write_text("a {token} cat on a sofa", "utf-8")
     for token in ("<a>", "<Momo>"):
         assert read_concept_pictures(Concept(token, "cat", "animal", tmp_path))[0].caption == f"a {token} cat on a sofa"
+    (tmp_path / "momo.txt").write_text("a {token} {class_word} on a sofa", "utf-8")
+    with pytest.raises(UserError, match=r"momo\.txt: names \{class_word\}"):
+        read_concept_pictures(Concept("<a>", "cat", "animal", tmp_path))
 
 
 def _profile(red: tuple[float, float, float] = (0.51512, 0.2412, -0.00105)) -> bytes:

@@ -1,4 +1,4 @@
-"""The timesteps of a stage: of the concept's pictures and of those of its class."""
+"""Pictures of a concept and of its class draw their timesteps alike."""
 
 from __future__ import annotations
 
