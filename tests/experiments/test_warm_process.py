@@ -18,7 +18,10 @@ pytestmark = pytest.mark.skipif(not IS_POSSIBLE, reason="needs Linux")
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
     """Returns a process that forks commands."""
+    # Under nohup it would inherit, and its commands with it, that SIGHUP is ignored.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     started = WarmProcess(dict(os.environ), tmp_path_factory.mktemp("warm") / "imports.txt")
+    signal.signal(signal.SIGHUP, before)
     yield started
     started.close()
     assert started.server.returncode == 0
