@@ -10,15 +10,14 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from cns_lightning.analysis.concepts import ALL, shares_of_blocks
+from cns_lightning.palette import BLACK, COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cns_lightning.analysis.similarity import Similarity
 
-PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, which colour-blind readers tell apart."""
-MARKERS = "osD^vP*X"
+PALETTE = (BLACK, *COLOURS)
 HATCHES = ("", "////", "....", "xxxx", "----", "++++", "oooo", "||||")
 """Beside a grey that falls, so that bars read the same without colour."""
 
@@ -63,7 +62,7 @@ def draw_decay(matrices: Sequence[Similarity]) -> Figure:
     """Draws overlap against the words by which queries differ, a point for every pair of every family."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     panel: Any = figure.subplots()
-    looks = {"base": ("o", "#000000"), "concept": ("^", "#0072B2")}
+    looks = {"base": ("o", BLACK), "concept": ("^", COLOURS[0])}
     for which, (marker, colour) in looks.items():
         pairs = [pair for matrix in matrices if matrix.which == which for pair in matrix.pairs()]
         if pairs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from cns_lightning.palette import COLOURS
 from cns_lightning.report.facts import smoothed
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 INK = "#010203"
 """Stands for the page's own text colour while a chart is drawn."""
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, which colour-blind readers tell apart; of a middling lightness, for any paper."""
 LOOKS = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-.")
 
 
@@ -69,13 +68,13 @@ def losses(rows: Sequence[Mapping[str, str]]) -> str:
         steps, values = [int(row["step"]) for row in own], [float(row["loss"]) for row in own]
         if not own:
             continue
-        colour = PALETTE[number % len(PALETTE)]
+        colour = COLOURS[number % len(COLOURS)]
         panel.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35)
         panel.plot(steps, smoothed(values), color=colour, linewidth=1.8, label=own[0]["concept"])
         panel.axvline(steps[-1], color=INK, alpha=0.15, linewidth=0.8)
     panel.set_xlabel("optimizer step of the run")
     panel.set_ylabel("loss (thin: raw, thick: smoothed)")
-    if len(stages) <= 2 * len(PALETTE):
+    if len(stages) <= 2 * len(COLOURS):
         _legend(panel)
     return as_svg(figure, "losses")
 
@@ -89,11 +88,11 @@ def fixed_noise(rows: Sequence[Mapping[str, str]]) -> str:
     for number, stage in enumerate(dict.fromkeys(row["stage"] for row in known)):
         own = [row for row in known if row["stage"] == stage]
         points = [(int(row["stage_step"]), float(row["fixed_noise_loss"])) for row in own]
-        look, colour = LOOKS[number % len(LOOKS)], PALETTE[number % len(PALETTE)]
+        look, colour = LOOKS[number % len(LOOKS)], COLOURS[number % len(COLOURS)]
         panel.plot(*zip(*points, strict=True), look, color=colour, markersize=4, linewidth=1.4, label=own[0]["concept"])
     panel.set_xlabel("optimizer step of the stage")
     panel.set_ylabel("loss on fixed noise and timesteps")
-    if len({row["stage"] for row in known}) <= 2 * len(PALETTE):
+    if len({row["stage"] for row in known}) <= 2 * len(COLOURS):
         _legend(panel)
     return as_svg(figure, "fixed-noise")
 
@@ -105,7 +104,7 @@ def forgetting(matrix: Sequence[Sequence[float | None]], tokens: Sequence[str]) 
         points = [(stage + 1, row[number]) for stage, row in enumerate(matrix) if number < len(row)]
         known = [(stage, value) for stage, value in points if value is not None]
         if known:
-            look, colour = LOOKS[number % len(LOOKS)], PALETTE[number % len(PALETTE)]
+            look, colour = LOOKS[number % len(LOOKS)], COLOURS[number % len(COLOURS)]
             panel.plot(*zip(*known, strict=True), look, color=colour, markersize=5, linewidth=1.4, label=token)
     panel.set_xlabel("concepts learned")
     panel.set_ylabel("CLIP-I")
@@ -124,7 +123,7 @@ def room(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     numbers = range(1, len(rows) + 1)
     for number, (name, label) in enumerate(lines):
-        colour, look = PALETTE[number], LOOKS[number]
+        colour, look = COLOURS[number], LOOKS[number]
         panel.plot(numbers, [row[name] for row in rows], look, color=colour, markersize=5, label=label)
     panel.set_xlabel("concepts learned")
     panel.set_ylabel("share")
