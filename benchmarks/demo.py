@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from benchmarks.miniature import HELD_OUT_SEED, PLACES, Single
-from benchmarks.scoring import Judge, own_prompts, write_section
+from benchmarks.scoring import Judge, check_section, command_of, own_prompts, write_section
 from cns_lightning import NeuronRegistry, load_pipeline
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.sheets import grid, pictures_of
 from cns_lightning.miniature.world import sampling
@@ -91,7 +91,7 @@ def film_strip(run: RunFolder, sequence: Sequence) -> Image.Image:
     side = next(iter(sheets[0].values()))[0].size
     rows = []
     for number, concept in enumerate(sequence.concepts):
-        photo = ImageOps.fit(read_concept_pictures(concept)[0].image, side)
+        photo = ImageOps.fit(read_photos(concept)[0], side)
         label = f"{concept.token} {concept.class_word}"
         drawn = [sheet[label][0] for sheet in sheets[number:]]
         rows.append([photo, *[Image.new("RGB", side, "white")] * number, *drawn])
@@ -108,9 +108,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=60, help="that name no concept")
     arguments = parser.parse_args()
+    check_section(arguments.out, "demo")
     sequence = Sequence.read(sequence_path(arguments.set))
     table = measure(arguments.run, sequence, arguments.pictures, arguments.prompts)
-    command = " ".join(["python -m benchmarks.demo", *sys.argv[1:]])
+    command = command_of("benchmarks.demo", sys.argv[1:])
     picture = "![a row a concept: a photo, then the same prompt and seed after every stage](demo.jpg)"
     write_section(arguments.out, "demo", f"`{command}`\n\n{table}\n{picture}\n")
     film_strip(RunFolder(arguments.run), sequence).save(arguments.out.parent / "demo.jpg", quality=88)

@@ -47,7 +47,7 @@ def run_demo(run: Path, seed: int, machine: dict[str, str], given: list[str]) ->
     scores = RunFolder(run).evaluation / "scores.json"
     if not scores.exists():
         words = ["--config", "configs/experiments/demo.yaml", "--seed_everything", str(seed), "--run", str(run)]
-        command(["fit", *words, *given], machine)
+        command(["fit", *words, "--monitor.pictures", "0", *given], machine)
         drawn = ["--pictures", "4", "--matrix-pictures", "0", "--look-alikes", "0", "--batch-size", "40"]
         command(["test", "--run", str(run), *drawn, "--guidance", str(GUIDANCE)], machine)
     return read_json(scores)

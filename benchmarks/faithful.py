@@ -19,7 +19,7 @@ from random import Random
 import torch
 
 from benchmarks.scoring import check_section, command_of, own_prompts, write_section
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.evaluation.curves import SHARE
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.miniature import judge_path
@@ -100,7 +100,7 @@ def measure(judge: ClipEncoder, sequence: Sequence, concept: Concept, thing: Thi
         pictures: how many are rendered for every prompt.
     """
     prompts = own_prompts(sequence, concept)
-    photos = judge.images([picture.image for picture in read_concept_pictures(concept)])
+    photos = judge.images(read_photos(concept))
     texts = judge.texts([prompt.replace(f"{concept.token} ", "") for prompt in prompts]).repeat_interleave(pictures, 0)
     random = Random(f"faithful {concept.images}")
     colours = [random.choice(list(COLOURS.values())) for _ in range(len(texts))]

@@ -78,10 +78,8 @@ def learn(work: Path, count: int, steps: int) -> tuple[Path, Clock]:
     clock = Clock()
     NeuronRegistry.add = clock.timed(NeuronRegistry.add, finishes=True)
     SealedCheckpointIO.save_checkpoint = clock.timed(SealedCheckpointIO.save_checkpoint)
-    words = (
-        f"fit --config configs/experiments/demo.yaml --data.sequence {sequence} --steps {steps} --samples.pictures 0"
-    )
-    if command_line([*words.split(), "--samples.pictures", "0", "--run", str(run)]) != 0:
+    words = f"fit --config configs/experiments/demo.yaml --data.sequence {sequence} --steps {steps}"
+    if command_line([*words.split(), *"--samples.pictures 0 --monitor.pictures 0".split(), "--run", str(run)]) != 0:
         raise RuntimeError("the run failed")
     return run, clock
 

@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.scoring import GUIDANCE, check_section, learn, write_section
 from cns_lightning import load_pipeline
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.diffusion.regions import Region
 from cns_lightning.diffusion.sampling import generate
 from cns_lightning.diffusion.sheets import grid
@@ -110,10 +110,7 @@ class Identities:
 
     def __init__(self, concepts: tuple[Concept, ...]) -> None:
         self.encoder = ClipEncoder(judge_path())
-        self.photos = {
-            each.token: self.encoder.images([picture.image for picture in read_concept_pictures(each)])
-            for each in concepts
-        }
+        self.photos = {each.token: self.encoder.images(read_photos(each)) for each in concepts}
 
     def margins(self, pair: Pair, pictures: list[Image.Image]) -> Tensor:
         """Returns how much nearer each crop is to its own concept than to the other, shape (pictures, 2)."""
@@ -164,7 +161,7 @@ def measure(pipe: DiffusionPipeline, sequence: Sequence, pictures: int, steps: i
                 drawn = generate(pipe, [pair.prompt], seeds, steps, GUIDANCE, batch_size=25, regions=regions)
                 counts[pair.is_of_one_class, has_regions].add(judge.margins(pair, drawn))
                 row += drawn[:SHOWN]
-            photos = [read_concept_pictures(each)[0].image for each in (pair.left, pair.right)]
+            photos = [read_photos(each)[0] for each in (pair.left, pair.right)]
             if len(row) == 2 * SHOWN:
                 rows.append([*photos, *row])
                 names.append(f"{pair.left.images.name} and {pair.right.images.name}".replace("_", " "))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cns_lightning.cli.main import main as command_line
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.diffusion.sampling import generate
 from cns_lightning.evaluation.metrics import ClipEncoder, ImageAlignment, TextAlignment
 from cns_lightning.miniature import judge_path
@@ -37,8 +37,7 @@ class Judge:
         """Returns the CLIP-I of pictures for prompts against a concept's own pictures."""
         metric = ImageAlignment()
         drawn = generate(pipeline, prompts, self.seeds, guidance=GUIDANCE, batch_size=40)
-        references = [picture.image for picture in read_concept_pictures(concept)]
-        metric.update(self.encoder.images(drawn), self.encoder.images(references))
+        metric.update(self.encoder.images(drawn), self.encoder.images(read_photos(concept)))
         return float(metric.compute())
 
     def text_alignment(self, pipeline: DiffusionPipeline, prompts: list[str]) -> float:
@@ -89,7 +88,7 @@ def check_section(path: Path, name: str) -> None:
     Raises:
         SystemExit: naming document and marks.
     """
-    if not path.exists() or f"<!-- {name} -->" not in path.read_text("utf-8"):
+    if not path.is_file() or f"<!-- {name} -->" not in path.read_text("utf-8"):
         raise SystemExit(
             f"{path} has no marks <!-- {name} --> and <!-- /{name} -->. Put them where the result shall go"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -12,17 +13,17 @@ from PIL import Image
 
 from cns_lightning.diffusion.sampling import check_steps, generate_pairs
 from cns_lightning.diffusion.sheets import grid, pictures_of, sheet_bytes
-from cns_lightning.evaluation.questions import BASE_PROMPTS
+from cns_lightning.evaluation.questions import BASE_PROMPTS, scoring_text
 from cns_lightning.module import continual
 from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.runs.folder import RunFolder
-from cns_lightning.sequences.templates import class_training_prompt
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
     from cns_lightning.module import ContinualPersonalization
+    from cns_lightning.sequences.sequence import Concept
 
 BASE_LABEL = "untouched"
 BASE_MODEL = "base model"
@@ -32,11 +33,11 @@ BASE_MODEL = "base model"
 class SampleGrid(Callback):
     """Draws ``samples/stage-K.png`` after stage K, with the same seeds every time.
 
-    One row a concept learned so far, then a row of prompts that name no concept: the first shows forgetting, the second
-    drift. While a stage runs, ``samples/stage-K-steps.png`` gets a row of the running concept every so many steps, from
-    the same seeds, under a row of the base model for the class word. Both sheets also go to the loggers that take
-    pictures (TensorBoard, W&B). Acts in ``on_train_batch_start`` and ``on_train_epoch_end``: every rank draws its
-    share, rank 0 writes. Keeps no state.
+    One row a concept learned so far, a style with its evaluation prompts in turn, then a row of prompts that name no
+    concept: the first shows forgetting, the second drift. While a stage runs, ``samples/stage-K-steps.png`` gets a row
+    of the running concept every so many steps, from the same seeds, under a row of the base model for the same prompts
+    without tokens. Both sheets also go to the loggers that take pictures (TensorBoard, W&B). Acts in
+    ``on_train_batch_start`` and ``on_train_epoch_end``: every rank draws its share, rank 0 writes. Keeps no state.
 
     Args:
         pictures: per row; the seeds are 0, 1, ...; 0 draws no grids.
@@ -73,12 +74,11 @@ class SampleGrid(Callback):
         is_within_step = batch_idx % trainer.accumulate_grad_batches
         if not self.pictures or not self.every_steps or module.step % self.every_steps or is_within_step:
             return
-        rows = {}
+        rows, asked = {}, self._row(module, module.concept)
         if self.watched != module.stage:
-            asked = [(class_training_prompt(module.concept, module.data.templates), seed) for seed in self.seeds]
-            share = module.draw_as_pretrained(self._own(asked, trainer), self.steps, self.guidance)
-            rows[BASE_MODEL], self.watched = gathered(share, len(asked), trainer), module.stage
-        asked = [(module.data.prompt_of(module.concept), seed) for seed in self.seeds]
+            plain = [(scoring_text(prompt, module.sequence), seed) for prompt, seed in asked]
+            share = module.draw_as_pretrained(self._own(plain, trainer), self.steps, self.guidance)
+            rows[BASE_MODEL], self.watched = gathered(share, len(plain), trainer), module.stage
         share = module.draw_as_trained(self._own(asked, trainer), self.steps, self.guidance)
         rows[step_label(module.step)] = gathered(share, len(asked), trainer)
         self._add_rows(rows, trainer, module)
@@ -90,7 +90,7 @@ class SampleGrid(Callback):
             return
         concepts = module.sequence.concepts[: module.done_stages]
         untouched = self.base_prompts[: self.pictures]
-        pairs = [(module.data.prompt_of(concept), seed) for concept in concepts for seed in self.seeds]
+        pairs = [pair for concept in concepts for pair in self._row(module, concept)]
         pairs += [(prompt, 0) for prompt in untouched]
         share = generate_pairs(module.base.pipeline(), self._own(pairs, trainer), self.steps, self.guidance)
         drawn = gathered(share, len(pairs), trainer)
@@ -108,6 +108,9 @@ class SampleGrid(Callback):
     def seeds(self) -> list[int]:
         """Returns the seeds of a row."""
         return list(range(self.pictures))
+
+    def _row(self, module: ContinualPersonalization, concept: Concept) -> list[tuple[str, int]]:
+        return list(zip(cycle(module.data.sample_prompts(concept)), self.seeds, strict=False))
 
     def _own(self, pairs: list[tuple[str, int]], trainer: Trainer) -> list[tuple[str, int]]:
         return pairs[trainer.global_rank :: trainer.world_size]

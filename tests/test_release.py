@@ -125,7 +125,7 @@ def test_the_demo_runs_from_an_installed_wheel(elsewhere: Path, tmp_path: Path) 
     where = call(elsewhere, tmp_path, "python", "-c", "import cns_lightning; print(cns_lightning.__file__)").strip()
     assert Path(where).is_relative_to(elsewhere)
     assert call(elsewhere, tmp_path, "cns-lightning", "--version").strip() == VERSION
-    small = ["--samples.pictures", "1", "--samples.steps", "2"]
+    small = ["--samples.pictures", "1", "--samples.steps", "2", "--monitor.pictures", "0"]
     said = call(elsewhere, tmp_path, "cns-lightning", "demo", "--steps", "2", *small)
     report = Path("runs", "demo", "report.html")
     assert said.splitlines()[-1] == f"report: {report}"

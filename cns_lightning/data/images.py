@@ -180,6 +180,7 @@ def read_concept_pictures(
     concept: Concept,
     read: Callable[[Path], Image.Image] = read_picture,
     mask: Callable[[Path, tuple[int, int]], Image.Image | None] = lambda path, size: None,
+    with_captions: bool = True,
 ) -> list[Picture]:
     """Reads the pictures of a concept in the order of their names.
 
@@ -187,6 +188,7 @@ def read_concept_pictures(
         concept: concept of the sequence.
         read: decodes a picture; one that keeps what it decodes takes the place of `read_picture`.
         mask: returns the mask of a picture of a size, as `Masks.of`; by default none is read.
+        with_captions: False leaves captions unread.
 
     Raises:
         UserError: if there are none, or listing every picture, caption and mask that cannot be used.
@@ -199,11 +201,17 @@ def read_concept_pictures(
     for path in files:
         try:
             image = read(path)
-            pictures.append(Picture(path, image, _caption(path, concept.token), mask(path, image.size)))
+            caption = _caption(path, concept.token) if with_captions else None
+            pictures.append(Picture(path, image, caption, mask(path, image.size)))
         except UserError as error:
             problems.add(error.where, error.problem, error.remedy)
     problems.raise_if_any()
     return pictures
+
+
+def read_photos(concept: Concept) -> list[Image.Image]:
+    """Reads the pictures of a concept without what stands beside them; raises what `read_concept_pictures` raises."""
+    return [picture.image for picture in read_concept_pictures(concept, with_captions=False)]
 
 
 def read_captions(concept: Concept) -> dict[Path, str]:

@@ -26,6 +26,7 @@ from cns_lightning.ranges import Count, NonNegative, Positive
 from cns_lightning.sequences.sequence import (
     AVIF_SUFFIXES,
     HEIF_SUFFIXES,
+    TOKEN,
     Sequence,
     captions_beside,
     left_out,
@@ -72,6 +73,7 @@ class ConceptDataModule(LightningDataModule):
         prior: pictures of the class, for methods with prior preservation.
         noise_offset: deviation of a further noise that is the same all over a channel of a sample.
         seed: base random seed.
+        captions: whether the caption beside a picture is its training prompt; False takes the template for all.
         timestep_power: 1 draws all timesteps alike often, of the concept's pictures and of those of its class; above,
             noisy ones more often, below, clean ones (`determinism.timestep_for`).
 
@@ -92,13 +94,14 @@ class ConceptDataModule(LightningDataModule):
         seed: int = 0,
         masks: Masks = Masks(),  # noqa: B008 - frozen
         timestep_power: Positive = 1.0,
+        captions: bool = True,
     ) -> None:
         super().__init__()
         check_templates(templates)
         self.path, self.batch_size, self.steps = sequence_path(sequence), batch_size, steps
         self.augmentation, self.templates, self.prior, self.seed = augmentation, templates, prior, seed
         self.noise_offset, self.steps_per_picture, self.masks = noise_offset, steps_per_picture, masks
-        self.timestep_power = timestep_power
+        self.timestep_power, self.captions = timestep_power, captions
         self.stage_steps: dict[int, int] = {}
         self.prepared: dict[int, StageLatents] = {}
         self._context: RunContext | None = None
@@ -134,7 +137,7 @@ class ConceptDataModule(LightningDataModule):
         concepts = [concept for concept in self.sequence.concepts if concept.token not in self.learned]
         said: list[str] = []
         for concept in concepts:
-            pictures = read_concept_pictures(concept, self.decoded.keep, self.masks.of)
+            pictures = read_concept_pictures(concept, self.decoded.keep, self.masks.of, self.captions)
             said += masks_in_words(concept.images, [picture.mask is not None for picture in pictures], self.masks)
         folders = dict.fromkeys(concept.images for concept in concepts)
         left = [f"{folder}: left out {beside}" for folder in folders if (beside := left_out(folder))]
@@ -184,7 +187,8 @@ class ConceptDataModule(LightningDataModule):
         problems = Problems()
         prefixes = ("", *FAR_AWAY, *CLOSE_UP) if self.augmentation.prefixes else ("",)
         for concept in self.sequence.concepts[first:]:
-            told = {str(captions_beside(path)[0]): caption for path, caption in read_captions(concept).items()}
+            captions = read_captions(concept) if self.captions else {}
+            told = {str(captions_beside(path)[0]): caption for path, caption in captions.items()}
             own = {f"{self.path}: settings.prompt of {concept.token}": None} if concept.settings.prompt else {}
             for where, caption in {**own, **told}.items():
                 prompts = [training_prompt(concept, self.templates, prefix, caption) for prefix in prefixes]
@@ -197,12 +201,24 @@ class ConceptDataModule(LightningDataModule):
         """Returns the training prompt of a picture in the words of the method; see `training_prompt`."""
         return training_prompt(concept, self.templates, prefix, caption, self.context.names_class_word)
 
+    def sample_prompts(self, concept: Concept) -> list[str]:
+        """Returns the prompts with which samples of a concept are drawn, in turn.
+
+        That is its training prompt; for a style the evaluation prompts that name it alone, where there are any: what a
+        style is shows in what it makes of different things, and no training picture is of a thing in general.
+        """
+        asked = [text for text in self.sequence.prompts.single if {*TOKEN.findall(text)} == {concept.token}]
+        if concept.kind != "style" or concept.settings.prompt or not asked:
+            return [self.prompt_of(concept)]
+        return asked
+
     def picture_checksum(self, stage: int) -> str:
         """Computes the SHA-256 over the files of a stage's pictures, captions and masks, in order; once a stage."""
         if stage not in self.checksums:
             digest = hashlib.sha256()
             for path in picture_files(self.sequence.concepts[stage].images):
-                files = (path, *captions_beside(path), *masks_beside(path))
+                captions = captions_beside(path) if self.captions else ()
+                files = (path, *captions, *masks_beside(path))
                 digest.update(b"".join(read_bytes(each) for each in files))
                 if self.masks.takes_alpha_of(path):  # versions that knew no masks did not
                     digest.update(b"alpha")
@@ -270,7 +286,7 @@ class ConceptDataModule(LightningDataModule):
         concept, context = self.sequence.concepts[stage], self.context
         resize = self.augmentation.resize and (concept.kind != "style" or self.augmentation.style_resize)
         latents, valid, weights, prompts = [], [], [], []
-        pictures = read_concept_pictures(concept, self.decoded.take, self.masks.of)
+        pictures = read_concept_pictures(concept, self.decoded.take, self.masks.of, self.captions)
         for number, picture in enumerate(pictures):
             variants = [
                 augment(

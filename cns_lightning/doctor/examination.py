@@ -50,6 +50,11 @@ class PlannedRun:
         """Concepts that are still to be learned."""
         return [concept for concept in self.sequence.concepts if concept.token not in self.learned]
 
+    @property
+    def takes_captions(self) -> bool:
+        """Whether captions beside pictures are read."""
+        return bool(self.config.data.get("captions", True))
+
 
 def quick_findings(run: PlannedRun) -> list[Finding]:
     """Returns what the headers of pictures, the words and the machine tell; under a second for 140 large photos.
@@ -81,9 +86,9 @@ def all_findings(
         parts = None
         found += refusals(error)
     resolution = parts.resolution if parts is not None else None
-    found += [*header_findings(run.coming, resolution), *folder_findings(run.coming)]
+    found += [*header_findings(run.coming, resolution), *folder_findings(run.coming, run.takes_captions)]
     masks = Masks(**run.config.data.get("masks") or {})
-    found += [*content_findings(run.coming, progress, masks), *word_findings(run.sequence.concepts)]
+    found += [*content_findings(run.coming, progress, masks, run.takes_captions), *word_findings(run.sequence.concepts)]
     if parts is not None:
         found += [*_weight_findings(parts), *_text_findings(run, parts, data)]
     found += _machine_findings(run, parts)
@@ -146,4 +151,5 @@ def _text_findings(run: PlannedRun, parts: BaseParts, data: ConceptDataModule | 
     found += token_findings(base, [concept.token for concept in run.sequence.concepts])
     untouched: Sequence[str] = samples.get("base_prompts") or BASE_PROMPTS
     where = str(run.sequence.path or "sequence")
-    return found + prompt_findings(base, run.coming, run.sequence.prompts, run.config.templates, untouched, where)
+    told = (run.sequence.prompts, run.config.templates, untouched, where, run.takes_captions)
+    return found + prompt_findings(base, run.coming, *told)

@@ -38,6 +38,7 @@ UNREADABLE = (
     *(ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error),
     Image.DecompressionBombError,
 )
+UNREAD_CAPTIONS = "Not read (data.captions is false): every picture gets the prompt of its kind"
 
 
 def header_findings(concepts: Sequence[Concept], resolution: int | None) -> list[Finding]:
@@ -100,18 +101,22 @@ def _is_turned(file: Image.Image) -> bool:
         return False
 
 
-def folder_findings(concepts: Sequence[Concept]) -> list[Finding]:
-    """Returns what folders hold beside pictures: captions, masks, and what is not read."""
-    found = []
+def folder_findings(concepts: Sequence[Concept], with_captions: bool = True) -> list[Finding]:
+    """Returns what folders hold beside pictures: captions, masks, and what is not read.
+
+    Args:
+        concepts: concepts whose pictures are needed.
+        with_captions: whether captions are read.
+    """
+    found = [_uncaptioned(concept) for concept in concepts if concept.kind == "style" and _is_bare(concept)]
     for folder in dict.fromkeys(concept.images for concept in concepts if concept.images.is_dir()):
         pictures = picture_files(folder)
         with_caption = [path for path in pictures if captions_beside(path)]
         if with_caption:
             problem = f"{len(with_caption)} of {len(pictures)} pictures have a caption beside them"
             others = "" if len(with_caption) == len(pictures) else "; the others get the prompt of their kind"
-            found.append(
-                Finding(Severity.NOTE, problem, str(folder), f"Used as the pictures' training prompts{others}")
-            )
+            remedy = f"Used as the pictures' training prompts{others}" if with_captions else UNREAD_CAPTIONS
+            found.append(Finding(Severity.NOTE, problem, str(folder), remedy))
         stems = {path.stem for path in pictures}
         texts = sorted(path for path in folder.iterdir() if path.suffix.lower() in CAPTION_SUFFIXES)
         alone = tuple(path.name for path in texts if path.stem not in stems and not path.name.startswith("."))
@@ -121,6 +126,18 @@ def folder_findings(concepts: Sequence[Concept]) -> list[Finding]:
         if beside := left_out(folder, alone):
             found.append(_unread(folder, beside))
     return found
+
+
+def _is_bare(concept: Concept) -> bool:
+    pictures = picture_files(concept.images) if concept.images.is_dir() else []
+    return bool(pictures) and not any(captions_beside(path) for path in pictures)
+
+
+def _uncaptioned(concept: Concept) -> Finding:
+    problem = f"{concept.token} is a style whose pictures have no captions: it also learns what they show"
+    example = picture_files(concept.images)[0].with_suffix(".txt").name
+    remedy = f'Write what each picture shows beside it: {example} with "a boat in {concept.token} {concept.class_word}"'
+    return Finding(Severity.NOTE, problem, str(concept.images), remedy)
 
 
 def _unread(folder: Path, beside: str) -> Finding:
@@ -134,6 +151,7 @@ def content_findings(
     concepts: Sequence[Concept],
     progress: Callable[[int, int], None] = lambda done, of: None,
     masks: Masks = Masks(),  # noqa: B008 - frozen
+    with_captions: bool = True,
 ) -> list[Finding]:
     """Decodes every picture and mask as `fit` does; returns what cannot be used, masks, and what is nearly the same.
 
@@ -141,6 +159,7 @@ def content_findings(
         concepts: concepts whose pictures are needed.
         progress: called with pictures done and pictures in all.
         masks: how much the parts of a picture count.
+        with_captions: whether captions are read.
     """
     present = [concept for concept in concepts if concept.images.is_dir() and picture_files(concept.images)]
     total, done = sum(len(picture_files(concept.images)) for concept in present), 0
@@ -159,7 +178,7 @@ def content_findings(
 
     for concept in present:
         try:
-            read_concept_pictures(concept, read)
+            read_concept_pictures(concept, read, with_captions=with_captions)
         except UserError as error:
             found += refusals(error)
     progress(total, total)

@@ -130,6 +130,7 @@ def prompt_findings(
     templates: PromptTemplates,
     base_prompts: Sequence[str],
     where: str,
+    with_captions: bool = True,
 ) -> list[Finding]:
     """Returns prompts and captions that are longer than the text encoder reads: their ends are cut off.
 
@@ -140,6 +141,7 @@ def prompt_findings(
         templates: prompts by kind of concept.
         base_prompts: prompts of the samples that name no concept.
         where: sequence file.
+        with_captions: whether captions are read.
     """
     told = [(f"{where}: prompts.{key}", getattr(prompts, key)) for key in PROMPT_KEYS]
     told += [("samples.base_prompts", base_prompts)]
@@ -148,7 +150,7 @@ def prompt_findings(
         told += [(place, [training_prompt(each, templates)])]
     found = [_cut(base, f"{place}[{number}]", text) for place, texts in told for number, text in enumerate(texts)]
     for concept in concepts:
-        for path, caption in _captions(concept).items():
+        for path, caption in _captions(concept).items() if with_captions else ():
             found.append(
                 _cut(base, str(captions_beside(path)[0]), training_prompt(concept, templates, caption=caption))
             )

@@ -6,7 +6,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.forgetting import backward_transfer, forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.identity import LookAlikes, among_themselves, confusion, identity_scores, within_class
@@ -226,7 +226,4 @@ def figures_of_matrix(matrix: Sequence[Sequence[float | None]]) -> dict[str, flo
 
 def reference_vectors(concepts: Iterable[Concept], encoder: ClipEncoder | DinoEncoder) -> dict[str, Tensor]:
     """Encodes the user's pictures of every concept, by token, each (pictures, width)."""
-    return {
-        concept.token: encoder.images([picture.image for picture in read_concept_pictures(concept)])
-        for concept in concepts
-    }
+    return {concept.token: encoder.images(read_photos(concept)) for concept in concepts}

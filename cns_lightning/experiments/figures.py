@@ -14,11 +14,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.methods.discovery import display_name
+from cns_lightning.palette import BLACK, COLOURS, MARKERS
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
     Matrix = Listing[Listing[float]]
     Curves = list[list[float]]
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
-"""Okabe and Ito's colours, which colour-blind readers tell apart."""
-MARKERS = "osD^vP*X"
+PALETTE = (*COLOURS, BLACK, "#8C8C00")
 LINES = ("-", "--", ":")
 """Beyond as many methods as there are colours."""
 LEAST_SHARE = 0.15
@@ -266,7 +265,7 @@ def picture_rows(
     names = [f"single-{asked[concept.token].number:02d}-seed-0.png" for concept in shown]
     drawn = [Image.open(class_word / name).convert("RGB") for name in names]
     size = drawn[0].size
-    rows = [[ImageOps.fit(read_concept_pictures(concept)[0].image, size) for concept in shown], drawn]
+    rows = [[ImageOps.fit(read_photos(concept)[0], size) for concept in shown], drawn]
     for run in runs:
         folder = RunFolder(run.folder).evaluation / "images" / f"stage-{len(tokens) - 1:02d}"
         rows.append([Image.open(folder / name).convert("RGB") for name in names])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.data.images import read_photos
 from cns_lightning.diffusion.sheets import pictures_of
 from cns_lightning.errors import UserError
 from cns_lightning.methods.discovery import display_name_of
@@ -165,7 +165,7 @@ def _strip(concept: Concept, sheets: Sequence[dict[str, list[Image.Image]]]) -> 
     label = f"{concept.token} {concept.class_word}"
     drawn = [sheet[label][0] if sheet.get(label) else None for sheet in sheets]
     try:
-        photos = [picture.image for picture in read_concept_pictures(concept)[:PHOTOS]]
+        photos = read_photos(concept)[:PHOTOS]
     except UserError:  # moved or taken away since; the page is about what was learned
         photos = []
     return Strip(

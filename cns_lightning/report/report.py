@@ -64,7 +64,9 @@ def page(folder: RunFolder) -> str:
         seconds=f"{seconds / 60:.1f} minutes in all" if seconds else "",
         photos=max((len(strip.photos) for strip in facts.strips), default=0) and PHOTOS,
         matrix=matrix,
-        number=lambda value: "" if value is None else f"{value:.3f}",
+        number=number,
+        # The monitor may have fewer rows than there are stages.
+        score=lambda stage, concept: number(matrix[stage][concept]) if stage < len(matrix) else "",
         shade=lambda value: 0 if value is None else round(5 + 50 * (value - low) / max(high - low, 1e-9)),
         confusion=confusion,
         labels=list(dict.fromkeys(label for shares in confusion.values() for label in shares)),
@@ -79,6 +81,11 @@ def page(folder: RunFolder) -> str:
         commands=commands(folder, registry),
         settings=yaml.safe_dump(facts.settings, sort_keys=False, allow_unicode=True),
     )
+
+
+def number(value: float | None) -> str:
+    """Returns a score as pages show it; nothing for none."""
+    return "" if value is None else f"{value:.3f}"
 
 
 def rendered(template: str, **shown: Any) -> str:

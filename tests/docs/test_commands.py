@@ -26,7 +26,7 @@ HERE = {
     "configs/hardware/one_gpu.yaml": "configs/hardware/cpu.yaml",
 }
 FEWER = {
-    "demo": "--steps 2 --samples.steps 2 --samples.pictures 2 --data.augmentation.variants 2",
+    "demo": "--steps 2 --samples.steps 2 --samples.pictures 2 --monitor.pictures 0 --data.augmentation.variants 2",
     "fit": "--steps 2 --samples.steps 2 --samples.pictures 2 --data.augmentation.variants 2",
     "generate": "--steps 2",
     "test": "--pictures 1 --matrix-pictures 0 --look-alikes 1 --steps 2",

@@ -55,6 +55,7 @@ def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     assert "with a CLIP-I of 0.600 when it was learned and of 0.550 at the end" in said
     assert f"on average the earlier concepts lost {lost:.3f}." in said
     assert "75% of the pictures look most like the concept that was asked for." in said
+    assert [row[-2:] for row in found.tables["strip"][1:]] == [["0.600", "0.550"], ["", "0.700"]]
     assert found.tables["matrix"][1:] == [["<new1>", "0.600"], ["<new2>", "0.550", "0.700"]]
     assert found.tables["confusion"] == [
         ["asked for", "<new1>", "any cat", "<new2>"], ["<new1>", "0.50", "0.50", ""], ["<new2>", "", "", "1.00"],

@@ -12,13 +12,14 @@ from cns_lightning.miniature.world.vocabulary import COLOURS, KINDS, SCENES
 
 @dataclass(frozen=True)
 class Entry:
-    """One concept of a sequence as its configuration names it."""
+    """One concept of a sequence as its configuration names it, and the scenes of the base world in its pictures."""
 
     token: str
     class_word: str
     kind: str
     images: str
     description: str
+    scenes: tuple[str, ...] = ()
 
     @property
     def phrase(self) -> str:
@@ -38,11 +39,11 @@ def _coloured(random: Random, without: str = "") -> str:
 
 
 def _single_instance(entry: Entry, random: Random) -> list[str]:
-    """Writes five prompts of an animal or object."""
-    places = [SCENE_PHRASES[scene][0] for scene in random.sample(SCENES, 4)]
-    prompts = [f"a photo of {entry.phrase} {place}" for place in places[:3]]
+    """Writes five prompts of an animal or object, in scenes that its pictures do not show."""
+    places = [SCENE_PHRASES[scene][0] for scene in SCENES if scene not in entry.scenes]
+    prompts = [f"a photo of {entry.phrase} {place}" for place in random.sample(places, 3)]
     prompts.append(f"a photo of {entry.phrase} next to {_coloured(random, entry.class_word)}")
-    prompts.append(f"{entry.phrase} {places[3]} in {random.choice(('sketch', 'pixel', 'poster'))} style")
+    prompts.append(f"{entry.phrase} {random.choice(places)} in {random.choice(('sketch', 'pixel', 'poster'))} style")
     return prompts
 
 

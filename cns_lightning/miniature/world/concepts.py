@@ -14,6 +14,7 @@ from random import Random
 
 from PIL import Image
 
+from cns_lightning.miniature.world.captions import SCENE_PHRASES, with_article
 from cns_lightning.miniature.world.concept_prompts import Entry, write_prompts
 from cns_lightning.miniature.world.concept_scenes import (
     CONCEPT_PALETTES,
@@ -69,6 +70,9 @@ class Concept:
     """A concept with its folder name, class word, kind, pictures and the most that words can say of it.
 
     Attributes:
+        captions: of a scene or style, one for each picture: what it shows besides the concept, for which ``{token}``
+            stands. What an animal or object is shown in, its prompts never ask for, so it needs none.
+        scenes: scenes of the base world that the pictures show.
         thing: what the pictures of an animal or object show, at an arbitrary place; None for scenes and styles.
     """
 
@@ -77,6 +81,8 @@ class Concept:
     kind: str
     pictures: tuple[Image.Image, ...]
     description: str
+    captions: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
     thing: Thing | None = None
 
 
@@ -126,6 +132,11 @@ def _base_things(count: int, random: Random) -> tuple[Thing, ...]:
     )
 
 
+def _named(things: Sequence[Thing]) -> str:
+    """Returns base things in words, next to each other."""
+    return " next to ".join(with_article(f"{nearest_colour(thing.colour)} {thing.kind}") for thing in things)
+
+
 def _exact(name: str, looks: Random) -> RGB:
     """Chooses a colour that bears a name, as the nearest one, and is well away from what the name means."""
     while True:
@@ -151,13 +162,13 @@ def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random)
     traits = (top, side) if looks.random() < 0.5 else (top, *looks.sample(SIDE_TRAITS[kind], 2))
     stretch = looks.choice((1.0, 1.0, looks.uniform(0.6, 0.75), looks.uniform(1.3, 1.55)))
     thing = Thing(word, _exact(colour_name, looks), pattern, _exact(second, looks), traits, stretch=stretch)
-    pictures = []
-    for scene in random.sample(SCENES, PICTURES):
+    scenes, pictures = random.sample(SCENES, PICTURES), []
+    for scene in scenes:
         size = random.uniform(0.57, 0.69) * min(stretch, 1 / stretch) ** 0.25
         x, y = random.uniform(0.44, 0.56), random.uniform(0.91, 0.96) - size / 2
         view = replace(thing, x=x, y=y, size=size)
         pictures.append(render(Picture(scene, "photo", (view,), None, random.getrandbits(31))))
-    return Concept(name, word, kind, tuple(pictures), describe(thing), thing)
+    return Concept(name, word, kind, tuple(pictures), describe(thing), scenes=tuple(scenes), thing=thing)
 
 
 def _draw_scene(decks: Decks, random: Random) -> Concept:
@@ -165,14 +176,16 @@ def _draw_scene(decks: Decks, random: Random) -> Concept:
     name, turn = decks.scene.draw(), random.uniform(-0.05, 0.05)
     backdrop = brightness(tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]))
     filled = set(random.sample(range(PICTURES), random.choice((2, 3))))
-    pictures = []
+    pictures, captions = [], []
     for index in range(PICTURES):
         canvas = paint_concept_scene(name, turn, random.getrandbits(31))
-        paint_things(canvas, _base_things(1 if index in filled else 0, random), backdrop)
+        things = _base_things(1 if index in filled else 0, random)
+        paint_things(canvas, things, backdrop)
         pictures.append(_shrunk(canvas))
+        captions.append(f"a photo of {f'{_named(things)} in the' if things else 'a'} {{token}} scene")
     scene, prop = NEAREST_SCENES[name]
     words = describe_place(scene, tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]), prop)
-    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures), words)
+    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures), words, tuple(captions))
 
 
 def _draw_inks(random: Random) -> Inks:
@@ -185,13 +198,15 @@ def _draw_inks(random: Random) -> Inks:
 def _draw_style(decks: Decks, random: Random) -> Concept:
     """Draws a style unknown to the base world, shown on five base contents."""
     name, inks = decks.style.draw(), _draw_inks(random)
-    pictures = []
-    for scene, count in zip(random.sample(SCENES, PICTURES), (1, 1, 2, 1, 0), strict=True):
+    scenes, pictures, captions = random.sample(SCENES, PICTURES), [], []
+    for scene, count in zip(scenes, (1, 1, 2, 1, 0), strict=True):
         canvas = paint_scene(scene, None, random.getrandbits(31))
-        paint_things(canvas, _base_things(count, random), brightness(PALETTES[scene]), flat=True, outline=3)
+        things = _base_things(count, random)
+        paint_things(canvas, things, brightness(PALETTES[scene]), flat=True, outline=3)
         pictures.append(_shrunk(apply_concept_style(canvas, name, inks, random.getrandbits(31))))
+        captions.append(f"{_named(things) or 'a scene'} {SCENE_PHRASES[scene][0]} in {{token}} style")
     words = f"{say_inks(NEAREST_STYLES[name], inks)} style"
-    return Concept(f"{name}_style", "style", "style", tuple(pictures), words)
+    return Concept(f"{name}_style", "style", "style", tuple(pictures), words, tuple(captions), tuple(scenes))
 
 
 def draw_sets(sets: int, seed: int) -> Iterator[list[Concept]]:
@@ -242,17 +257,20 @@ def _configuration(name: str, entries: Sequence[Entry], prompts: dict[str, list[
 
 
 def write_sets(out: Path, seed: int, sets: int = 3) -> None:
-    """Writes the pictures and the configuration of every set."""
+    """Writes the pictures, their captions and the configuration of every set."""
     for number, concepts in enumerate(draw_sets(sets, seed), start=1):
         folder = f"miniature_set{number}"
         entries = []
         for index, concept in enumerate(concepts, start=1):
             images = f"{folder}/{concept.name}"
-            entries.append(Entry(f"<new{index}>", concept.class_word, concept.kind, images, concept.description))
+            about = (concept.class_word, concept.kind, images, concept.description, concept.scenes)
+            entries.append(Entry(f"<new{index}>", *about))
             place = out / images
             place.mkdir(parents=True, exist_ok=True)
             for view, picture in enumerate(concept.pictures):
                 picture.save(place / f"{view}.png")
+            for view, caption in enumerate(concept.captions):
+                (place / f"{view}.txt").write_text(f"{caption}\n", encoding="utf-8")
         prompts = write_prompts(entries, Random(f"prompts {seed} {number}"))
         text = _configuration(f"miniature-set{number}", entries, prompts)
         (out / f"{folder}.yaml").write_text(text, encoding="utf-8")
