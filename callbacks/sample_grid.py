@@ -17,6 +17,7 @@ from cns_lightning.evaluation.questions import BASE_PROMPTS, scoring_text
 from cns_lightning.module import continual
 from cns_lightning.ranges import Amount, Count, NonNegative
 from cns_lightning.runs.folder import RunFolder
+from cns_lightning.sequences.templates import class_training_prompt
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -27,17 +28,18 @@ if TYPE_CHECKING:
 
 BASE_LABEL = "untouched"
 BASE_MODEL = "base model"
-"""Label of the row that the base model draws for the class word, above those of a running stage."""
+"""Label of the row that the base model draws for the same prompts without the token, above those of a running stage."""
 
 
 class SampleGrid(Callback):
     """Draws ``samples/stage-K.png`` after stage K, with the same seeds every time.
 
-    One row a concept learned so far, a style with its evaluation prompts in turn, then a row of prompts that name no
-    concept: the first shows forgetting, the second drift. While a stage runs, ``samples/stage-K-steps.png`` gets a row
-    of the running concept every so many steps, from the same seeds, under a row of the base model for the same prompts
-    without tokens. Both sheets also go to the loggers that take pictures (TensorBoard, W&B). Acts in
-    ``on_train_batch_start`` and ``on_train_epoch_end``: every rank draws its share, rank 0 writes. Keeps no state.
+    One row a concept learned so far, a style with its evaluation prompts in turn (`sample_prompts`), then a row of
+    prompts that name no concept: the first shows forgetting, the second drift. While a stage runs,
+    ``samples/stage-K-steps.png`` gets a row of the running concept every so many steps, from the same seeds, under a
+    row of the base model for the same prompts without tokens. Both sheets also go to the loggers that take pictures
+    (TensorBoard, W&B). Acts in ``on_train_batch_start`` and ``on_train_epoch_end``: every rank draws its share, rank 0
+    writes. Keeps no state.
 
     Args:
         pictures: per row; the seeds are 0, 1, ...; 0 draws no grids.
@@ -76,7 +78,7 @@ class SampleGrid(Callback):
             return
         rows, asked = {}, self._row(module, module.concept)
         if self.watched != module.stage:
-            plain = [(scoring_text(prompt, module.sequence), seed) for prompt, seed in asked]
+            plain = [(self._plain(module, prompt), seed) for prompt, seed in asked]
             share = module.draw_as_pretrained(self._own(plain, trainer), self.steps, self.guidance)
             rows[BASE_MODEL], self.watched = gathered(share, len(plain), trainer), module.stage
         share = module.draw_as_trained(self._own(asked, trainer), self.steps, self.guidance)
@@ -108,6 +110,11 @@ class SampleGrid(Callback):
     def seeds(self) -> list[int]:
         """Returns the seeds of a row."""
         return list(range(self.pictures))
+
+    def _plain(self, module: ContinualPersonalization, prompt: str) -> str:
+        if prompt == module.data.prompt_of(module.concept):
+            return class_training_prompt(module.concept, module.data.templates)
+        return scoring_text(prompt, module.sequence)
 
     def _row(self, module: ContinualPersonalization, concept: Concept) -> list[tuple[str, int]]:
         return list(zip(cycle(module.data.sample_prompts(concept)), self.seeds, strict=False))

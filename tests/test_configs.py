@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from cns_lightning.cli.demo import parser
 from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.experiments.comparison import Comparison, as_arguments
 from cns_lightning.experiments.search import Search
@@ -44,3 +46,8 @@ def test_all_methods_are_compared_with_their_rates_of_the_miniature() -> None:
     assert rates <= set(method_configs())
     for name, files in comparison.methods.items():
         assert [Path(file).parent.name for file in files] == ["miniature" if name in rates else "methods"]
+
+
+def test_the_help_of_the_demo_says_its_steps() -> None:
+    steps = yaml.safe_load((EXPERIMENTS / "demo.yaml").read_text("utf-8"))["data"]["steps"]
+    assert f"optimizer steps of every concept ({steps})" in " ".join(parser().format_help().split())

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--run", type=path_argument, default=USUAL_RUN, metavar="DIR", help=f"run folder ({USUAL_RUN.as_posix()})"
     )
-    options.add_argument("--steps", type=at_least(1), metavar="N", help="optimizer steps of every concept (300)")
+    options.add_argument("--steps", type=at_least(1), metavar="N", help="optimizer steps of every concept (250)")
     return options
 
 

@@ -204,8 +204,8 @@ class ConceptDataModule(LightningDataModule):
     def sample_prompts(self, concept: Concept) -> list[str]:
         """Returns the prompts with which samples of a concept are drawn, in turn.
 
-        That is its training prompt; for a style the evaluation prompts that name it alone, where there are any: what a
-        style is shows in what it makes of different things, and no training picture is of a thing in general.
+        That is its training prompt; for a style without a prompt of its own the evaluation prompts that name it alone,
+        where there are any: a style shows in what it makes of things, and its template names none.
         """
         asked = [text for text in self.sequence.prompts.single if {*TOKEN.findall(text)} == {concept.token}]
         if concept.kind != "style" or concept.settings.prompt or not asked:

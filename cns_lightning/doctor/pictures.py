@@ -108,7 +108,8 @@ def folder_findings(concepts: Sequence[Concept], with_captions: bool = True) -> 
         concepts: concepts whose pictures are needed.
         with_captions: whether captions are read.
     """
-    found = [_uncaptioned(concept) for concept in concepts if concept.kind == "style" and _is_bare(concept)]
+    styles = [concept for concept in concepts if concept.kind == "style" and concept.images.is_dir()]
+    found = [_uncaptioned(style, with_captions) for style in styles if not with_captions or _is_bare(style)]
     for folder in dict.fromkeys(concept.images for concept in concepts if concept.images.is_dir()):
         pictures = picture_files(folder)
         with_caption = [path for path in pictures if captions_beside(path)]
@@ -129,14 +130,16 @@ def folder_findings(concepts: Sequence[Concept], with_captions: bool = True) -> 
 
 
 def _is_bare(concept: Concept) -> bool:
-    pictures = picture_files(concept.images) if concept.images.is_dir() else []
-    return bool(pictures) and not any(captions_beside(path) for path in pictures)
+    return not any(captions_beside(path) for path in picture_files(concept.images))
 
 
-def _uncaptioned(concept: Concept) -> Finding:
-    problem = f"{concept.token} is a style whose pictures have no captions: it also learns what they show"
-    example = picture_files(concept.images)[0].with_suffix(".txt").name
-    remedy = f'Write what each picture shows beside it: {example} with "a boat in {concept.token} {concept.class_word}"'
+def _uncaptioned(concept: Concept, with_captions: bool) -> Finding:
+    problem = f"{concept.token} is a style that is learned without captions: it also learns what its pictures show"
+    beside, words = "1.txt beside 1.jpg", f"{concept.token} {concept.class_word}"
+    manner = words if concept.class_word.lower().endswith("style") else f"the style of {words}"
+    remedy = f'Write what a picture shows into a text file of its name: {beside}, "a boat in {manner}"'
+    if not with_captions:
+        remedy = f"Take data.captions false out. {remedy}"
     return Finding(Severity.NOTE, problem, str(concept.images), remedy)
 
 

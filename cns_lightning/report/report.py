@@ -64,6 +64,7 @@ def page(folder: RunFolder) -> str:
         seconds=f"{seconds / 60:.1f} minutes in all" if seconds else "",
         photos=max((len(strip.photos) for strip in facts.strips), default=0) and PHOTOS,
         matrix=matrix,
+        scored=bool(known),
         number=number,
         # The monitor may have fewer rows than there are stages.
         score=lambda stage, concept: number(matrix[stage][concept]) if stage < len(matrix) else "",

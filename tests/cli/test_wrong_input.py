@@ -37,7 +37,7 @@ def refused(*words: str) -> str:
         (("--data.augmentation.crop_scales", "[0, 1]"), ("crop_scales: is 0, more than 0 is needed",)),
         (("--data.batch_size", "two"), ("data.batch_size: is two, a whole number is needed",)),
         (("--snapshots.steps", "[0, 5]"), ("snapshots.steps: is 0, at least 1 is needed",)),
-        (("--snapshots.steps", "[5, 300]"), ("--snapshots.steps: has 300, and a stage has 300 steps",)),
+        (("--snapshots.steps", "[5, 9]", "--steps", "9"), ("--snapshots.steps: has 9, and a stage has 9 steps",)),
         (("--trainer.devices", "0"), ("trainer.devices: is 0, at least 1 is needed",)),
         (("--trainer.gradient_clip_val", "-1"), ("trainer.gradient_clip_val: is -1, at least 0 is needed",)),
         (("--lr", "1"), ("lr: is an unknown key. Set model.method.init_args.learning_rate",)),

@@ -18,7 +18,7 @@ def test_the_page_runs(tiny_base_model: Path, tmp_path: Path, monkeypatch: pytes
     small = {
         'base_model="miniature"': f"base_model={str(tiny_base_model)!r}",
         '"miniature_set1"': repr(str(sequence)),
-        "steps=300": "steps=1",
+        "steps=250": "steps=1",
         "runs/notebook": "runs/demo",
     }
     for text, other in small.items():

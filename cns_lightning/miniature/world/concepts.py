@@ -71,7 +71,7 @@ class Concept:
 
     Attributes:
         captions: of a scene or style, one for each picture: what it shows besides the concept, for which ``{token}``
-            stands. What an animal or object is shown in, its prompts never ask for, so it needs none.
+            stands. Animals and objects have none: no prompt that names one alone asks for a scene in which it is shown.
         scenes: scenes of the base world that the pictures show.
         thing: what the pictures of an animal or object show, at an arbitrary place; None for scenes and styles.
     """

@@ -30,7 +30,7 @@ def test_the_shipped_concepts_are_what_the_generator_draws(tmp_path: Path) -> No
         assert (len(prompts.single), len(prompts.double), len(prompts.triple)) == (35, 4, 3)
 
 
-def test_no_prompt_asks_for_what_pictures_show() -> None:
+def test_no_prompt_of_one_concept_asks_for_what_its_pictures_show() -> None:
     for number, concepts in enumerate(draw_sets(3, 0), start=1):
         sequence = Sequence.read(SHIPPED / f"miniature_set{number}.yaml")
         for drawn, concept in zip(concepts, sequence.concepts, strict=True):
