@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from cns_lightning.analysis.concepts import ALL, shares_of_blocks
-from cns_lightning.palette import BLACK, COLOURS
+from cns_lightning.analysis.palette import BLACK, COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

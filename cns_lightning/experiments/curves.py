@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from cns_lightning.analysis.palette import MARKERS
 from cns_lightning.evaluation.curves import GROUPS, SHARE, headline, share_of
 from cns_lightning.experiments.comparison import CLASS_WORD
 from cns_lightning.experiments.figures import LINES, PALETTE, as_png, readable
 from cns_lightning.experiments.table import scores_of
-from cns_lightning.palette import MARKERS
 from cns_lightning.storage import csv_bytes, write_atomically
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from cns_lightning.analysis.palette import BLACK, COLOURS, MARKERS
 from cns_lightning.data.images import read_photos
 from cns_lightning.evaluation.forgetting import forgetting_from_best, forgetting_from_learned
 from cns_lightning.evaluation.questions import questions
 from cns_lightning.experiments.comparison import ALONE, CLASS_WORD, IN_WORDS
 from cns_lightning.methods.discovery import display_name
-from cns_lightning.palette import BLACK, COLOURS, MARKERS
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from cns_lightning.palette import COLOURS
+from cns_lightning.analysis.palette import COLOURS
 from cns_lightning.report.facts import smoothed
 
 if TYPE_CHECKING:

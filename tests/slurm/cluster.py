@@ -12,7 +12,7 @@ from pathlib import Path
 DAEMONS = ("munged", "slurmctld", "slurmd")
 NEEDED = (*DAEMONS, "sbatch", "srun", "scontrol", "squeue", "scancel")
 ENDED = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL")
-SECONDS = 120.0
+SECONDS = 300.0
 
 # Works without cgroups, accounting and a system user. Jobs of `urgent` push those of `usual` out, who get a grace.
 CONFIGURATION = """\
