@@ -70,8 +70,8 @@ class Concept:
     """A concept with its folder name, class word, kind, pictures and the most that words can say of it.
 
     Attributes:
-        captions: of a scene or style, one for each picture: what it shows besides the concept, for which ``{token}``
-            stands. Animals and objects have none: no prompt that names one alone asks for a scene in which it is shown.
+        captions: one caption for each picture of a scene or style: what it shows, with ``{token}`` for the concept.
+            Animals and objects have none: no prompt that names one alone asks for a scene in which it is shown.
         scenes: scenes of the base world that the pictures show.
         thing: what the pictures of an animal or object show, at an arbitrary place; None for scenes and styles.
     """

@@ -38,6 +38,6 @@ def test_no_prompt_of_one_concept_asks_for_what_its_pictures_show() -> None:
             shown = [SCENE_PHRASES[scene][0] for scene in drawn.scenes]
             assert len(asked) == len(shown or asked) == 5
             if concept.kind in ("animal", "object"):
-                assert not [prompt for prompt in asked for phrase in shown if prompt.endswith(phrase)]
+                assert not [prompt for prompt in asked for phrase in shown if phrase in prompt]
             said = set(read_captions(concept).values())
             assert said & set(asked) <= {f"a photo of a {concept.token} scene"}
