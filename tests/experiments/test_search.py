@@ -116,8 +116,8 @@ def test_an_unequal_budget_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_shipped_search_gives_every_method_the_same_budget() -> None:
     search = Search.read(Path("configs/experiments/search.yaml"))
-    assert {len(tried) for tried in search.settings.values()} == {6}
-    assert (search.widen, search.per_round) == (2, 2)
+    assert {len(tried) for tried in search.settings.values()} == {4}
+    assert (search.widen, search.per_round) == (1, 2)
     assert len(search.settings) == 7
 
 
