@@ -111,7 +111,7 @@ class Cluster:
             time.sleep(0.2)
 
     def ended(self, number: str) -> str:
-        """Waits for a job's end and gives its state; when it was requeued, lets it start again at once, in five minutes.
+        """Waits for a job's end and gives its state; a requeued job starts again at once and has five minutes.
 
         A busy machine needs half a minute to start: with the time limit of a test of time limits it would get nowhere.
         """
