@@ -28,7 +28,7 @@ from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
 from cns_lightning.training.opening import lay_out, open_registry, source_of
-from cns_lightning.training.optimizer import resume_rates, stage_optimizer, stage_rates
+from cns_lightning.training.optimizer import let_learn, resume_rates, stage_optimizer, stage_rates
 from cns_lightning.training.position import Position
 from cns_lightning.training.run_context import run_context
 from cns_lightning.training.step import PlainStep
@@ -287,9 +287,9 @@ class ContinualPersonalization(LightningModule):
         """Makes AdamW over the running stage's groups, and its schedule; before the first stage over a placeholder."""
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
-        groups, falls = self.method.parameter_groups(), self.method.learning_rate_falls
-        optimizer = stage_optimizer(groups, self.concept.settings.rates)
-        rates = stage_rates(optimizer, groups, self.data.steps_of(self.stage), falls)
+        self.groups = self.method.parameter_groups()
+        optimizer = stage_optimizer(self.groups, self.concept.settings.rates)
+        rates = stage_rates(optimizer, self.groups, self.data.steps_of(self.stage), self.method.learning_rate_falls)
         if rates is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
@@ -301,6 +301,7 @@ class ContinualPersonalization(LightningModule):
             raise RuntimeError("the loader is out of step with the weights")  # it would train on, silently wrong
         if (part := batch_idx % accumulate) == 0:
             self.notices.begin()
+            let_learn(self.groups, self.step)
         found = self.forward_step(batch)
         first = (part * self.trainer.world_size + self.trainer.global_rank) * self.data.batch_size
         self.notices.note_losses(found.losses, found.penalty, first, 1 / accumulate)

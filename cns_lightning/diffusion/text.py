@@ -15,7 +15,7 @@ from cns_lightning.determinism import normal
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch.utils.hooks import RemovableHandle
     from transformers import CLIPTokenizer
@@ -42,6 +42,17 @@ class TextStates:
     pooled: Tensor | None
     positions: Tensor
     token_ids: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[TextStates]) -> TextStates:
+        """Puts the states of several lists of prompts one behind the other."""
+        pooled = [each.pooled for each in parts if each.pooled is not None]
+        return cls(
+            states=torch.cat([each.states for each in parts]),
+            pooled=torch.cat(pooled) if pooled else None,
+            positions=torch.cat([each.positions for each in parts]),
+            token_ids=torch.cat([each.token_ids for each in parts]),
+        )
 
 
 def text_states(base: BaseModel, prompts: list[str], with_gradient: bool = False) -> TextStates:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from cns_lightning.diffusion.cross_attention import key_value_projections
@@ -174,7 +175,7 @@ class Method(nn.Module, ABC):
 
     def text_states(self, prompts: list[str]) -> TextStates:
         """Encodes prompts with the learned tokens; the gradient reaches the token that is being trained."""
-        return text_states(self.context.base, prompts, with_gradient=True)
+        return text_states(self.context.base, prompts, with_gradient=torch.is_grad_enabled())
 
     def trained_weights(self) -> dict[str, Tensor]:
         """Returns the weights to denoise with where they differ from the model's own, by parameter name."""

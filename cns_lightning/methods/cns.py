@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.diffusion.text import text_states
+from cns_lightning.diffusion.text import TextStates, text_states
 from cns_lightning.errors import UserError
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import SparseDelta, gather_masked
@@ -180,6 +180,7 @@ class ConceptNeuronSelection(Method):
         self.detach_first_token = self.detaches_first_token = detach_first_token
         self.token_first, self.token_norm = token_first, token_norm
         self.grams: dict[tuple[str, str, tuple[str, ...]], Tensor] = {}
+        self.still_states: dict[str, TextStates] = {}
 
     def start_stage(self, context: StageContext) -> None:
         """Lays a sparse delta on the concept neurons, at zero, and prepares L_reg."""
@@ -189,6 +190,7 @@ class ConceptNeuronSelection(Method):
         device = context.base.device
         self.delta = SparseDelta(context.weights, mask, device)
         self.token = nn.ParameterList(context.tokens.train(context.concept.token))
+        self.still_states.clear()
         # A stage that is continued is made from the same start before its state is loaded.
         self.start_norms = [row.detach().norm(dim=-1, keepdim=True) for row in self.token]
         overlapping = gather_masked(context.registry.union().bools(), mask).to(device) > 0
@@ -240,6 +242,16 @@ class ConceptNeuronSelection(Method):
     def _first_step(self) -> int:
         """Returns the step of the running stage from which the neurons learn; those before are the token's."""
         return max(1, round(self.token_first * self.context.steps)) if self.token_first else 0
+
+    def text_states(self, prompts: list[str]) -> TextStates:
+        """Encodes prompts; each once in the steps in which the token stands still, as nothing in them changes."""
+        if any(row.requires_grad for row in self.token):
+            return super().text_states(prompts)
+        for prompt in prompts:
+            if prompt not in self.still_states:
+                # By itself: beside others it would be rounded otherwise, and a continued stage meets others.
+                self.still_states[prompt] = text_states(self.context.base, [prompt])
+        return TextStates.cat([self.still_states[prompt] for prompt in prompts])
 
     def trained_weights(self) -> dict[str, Tensor]:
         """Returns the key and value weights with the delta on them."""

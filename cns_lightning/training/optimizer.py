@@ -57,6 +57,19 @@ def resume_rates(checkpoint: dict[str, Any], step: int, steps: int) -> None:
     ]
 
 
+def let_learn(groups: list[ParameterGroup], step: int) -> None:
+    """Takes the groups that do not learn in a step out of the way back: AdamW leaves them, and their moments, alone.
+
+    Args:
+        groups: those of the method.
+        step: optimizer step of the stage, from 0.
+    """
+    for group in groups:
+        learns = group.first <= step and (group.last is None or step < group.last)
+        for parameter in group.parameters:
+            parameter.requires_grad_(learns)
+
+
 def stage_rates(optimizer: AdamW, groups: list[ParameterGroup], steps: int, falls: bool) -> LambdaLR | None:
     """Makes the schedule of the learning rates of a stage; None where they stay what they are.
 

@@ -38,7 +38,7 @@ class StagedDDP(DDPStrategy):
         module = cast("ContinualPersonalization", self.lightning_module)
         if self.world_size < 2 or not module.is_step_end:
             return
-        parameters = module.trained_parameters()
+        parameters = [each for each in module.trained_parameters() if each.requires_grad]
         notices = module.notices.vector
         parts = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
         flat = torch.cat([*(part.reshape(-1).float() for part in parts), notices])

@@ -1,11 +1,15 @@
 """CNS that learns the token alone first: which steps move what, a token that stays short, and exact continuation."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
+from cns_lightning.diffusion.text import TextStates, text_states
+from cns_lightning.module import ContinualPersonalization
 from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
@@ -37,6 +41,31 @@ def test_the_token_learns_in_the_first_steps_and_the_neurons_in_the_others(
     assert torch.equal(token.embeddings[0], both.embeddings[0])
     frozen = learned(tiny_base_model, sequence, tmp_path / "frozen", 3, "--model.method.token_learning_rate", "0")
     assert not torch.equal(frozen.embeddings[0], both.embeddings[0])
+
+
+def test_prompts_are_encoded_once_while_the_token_stands_still_and_moments_are_those_of_its_steps(
+    tiny_base_model: Path, sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, moments, plain = [], [], ContinualPersonalization.optimizer_step
+
+    def watched(module: ContinualPersonalization, *arguments: Any, **keywords: Any) -> None:
+        plain(module, *arguments, **keywords)
+        optimizer = module.trainer.optimizers[0]
+        moments.append([int(optimizer.state.get(each, {}).get("step", 0)) for each in module.trained_parameters()])
+
+    def counted(base: BaseModel, prompts: list[str], with_gradient: bool = False) -> TextStates:
+        encoded.append((with_gradient, len(prompts)))
+        return text_states(base, prompts, with_gradient)
+
+    monkeypatch.setattr(ContinualPersonalization, "optimizer_step", watched)
+    monkeypatch.setattr("cns_lightning.methods.base.text_states", counted)
+    monkeypatch.setattr("cns_lightning.methods.cns.text_states", counted)
+    once = ("--model.method.token_first", "0.5", "--metrics.fixed_noise_every_steps", "0")
+    learned(tiny_base_model, sequence, tmp_path / "run", 6, *once)
+    assert moments == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 3], [3, 3]]
+    assert [count for with_gradient, count in encoded if with_gradient] == [2, 2, 2]
+    # One picture's prompt after the other, and none twice: three steps of two would come to six.
+    assert 1 <= [count for _, count in encoded].count(1) <= 3
 
 
 def test_the_token_stays_as_short_as_it_is_asked_to(tiny_base_model: Path, sequence: Path, tmp_path: Path) -> None:

@@ -34,6 +34,25 @@ def test_two_processes_learn_what_one_learns(pair: tuple[Path, Path, Path], tmp_
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_a_token_that_learns_first_does_so_in_two_processes_and_over_accumulated_batches(
+    pair: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    base, sequence, _ = pair
+    first = ("--model.method.token_first", "0.5", "--model.method.balance_steps", "1")
+    done = in_two_processes(base, sequence, tmp_path / "two", "0:0:SIGTERM", *first)
+    assert done.returncode == 0, done.stderr
+    parts = ("--trainer.accumulate_grad_batches", "2")
+    assert main(arguments(base, sequence, tmp_path / "parts", *first, *parts, steps=4)) == 0
+    assert main(arguments(base, sequence, tmp_path / "one", *first, "--data.batch_size", "4", steps=4)) == 0
+    one = NeuronRegistry.load(tmp_path / "one" / "registry")
+    for other in (NeuronRegistry.load(tmp_path / name / "registry") for name in ("two", "parts")):
+        for token in one.tokens:
+            record, expected = other.record(token), one.record(token)
+            assert torch.allclose(record.embeddings[0], expected.embeddings[0], rtol=0, atol=TOLERANCE)
+            assert expected.values.any()
+            assert torch.allclose(record.values, expected.values, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("plan", ["1:3:SIGKILL", "0:6:SIGKILL", "1:6:SIGTERM"])
 def test_a_stopped_pair_goes_on_exactly(pair: tuple[Path, Path, Path], tmp_path: Path, plan: str) -> None:
     base, sequence, run = pair
