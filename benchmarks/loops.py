@@ -289,18 +289,19 @@ def _rounded(dtype: torch.dtype, table: nn.Module, inputs: tuple[Tensor, ...], o
 @contextmanager
 def aside(base: BaseModel) -> Iterator[None]:
     """Takes off what a running `fit` has put on the base model; puts it back, and the tables' rows as they were."""
-    projections = list(key_value_projections(base.unet).values())
+    modules = list(base.unet.modules())
     tables = [base.embedding_table(number) for number in range(len(base.text_encoders))]
-    forwards = [vars(each).pop("forward", None) for each in projections]
+    # Of the projections what gives them other weights, of compiled blocks what compiles them.
+    shadows = [{name: vars(each).pop(name) for name in ("forward", "override") if name in vars(each)}
+               for each in modules]  # fmt: skip
     hooks, rows = [dict(table._forward_hooks) for table in tables], [table.weight.detach().clone() for table in tables]
     for table in tables:
         table._forward_hooks.clear()
     try:
         yield
     finally:
-        for projection, forward in zip(projections, forwards, strict=True):
-            if forward is not None:
-                vars(projection)["forward"] = forward
+        for module, shadow in zip(modules, shadows, strict=True):
+            vars(module).update(shadow)
         for table, kept, content in zip(tables, hooks, rows, strict=True):
             table._forward_hooks.update(kept)
             with torch.no_grad():

@@ -28,7 +28,7 @@ from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
 from cns_lightning.training.opening import lay_out, open_registry, source_of
-from cns_lightning.training.optimizer import let_learn, resume_rates, stage_optimizer, stage_rates
+from cns_lightning.training.optimizer import let_learn, may_fuse, resume_rates, stage_optimizer, stage_rates
 from cns_lightning.training.position import Position
 from cns_lightning.training.run_context import run_context
 from cns_lightning.training.step import PlainStep
@@ -288,7 +288,7 @@ class ContinualPersonalization(LightningModule):
         if self.stage < 0 or self.done_stages > self.stage:
             return torch.optim.AdamW([self.placeholder], lr=0.0)
         self.groups = self.method.parameter_groups()
-        optimizer = stage_optimizer(self.groups, self.concept.settings.rates)
+        optimizer = stage_optimizer(self.groups, self.concept.settings.rates, may_fuse(self.trainer))
         rates = stage_rates(optimizer, self.groups, self.data.steps_of(self.stage), self.method.learning_rate_falls)
         if rates is None:
             return optimizer

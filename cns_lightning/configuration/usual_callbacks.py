@@ -15,6 +15,7 @@ from cns_lightning.callbacks.sample_grid import SampleGrid
 from cns_lightning.callbacks.sequence_progress import SequenceProgress
 from cns_lightning.callbacks.snapshots import Snapshots
 from cns_lightning.callbacks.stage_end import StageEnd
+from cns_lightning.callbacks.step_mode import StepMode
 from cns_lightning.callbacks.stop_signals import StopSignals
 from cns_lightning.configuration.errors import UNFIT
 from cns_lightning.errors import Problems
@@ -35,6 +36,7 @@ BEFORE_METHOD = {
     "snapshots": Snapshots,
     "finite": FiniteLoss,
     "signals": StopSignals,
+    "training": StepMode,
     "stage_end": StageEnd,
 }
 AFTER_METHOD = {"samples": SampleGrid, "monitor": ForgettingMonitor, "checkpoint": ConceptCheckpoint}

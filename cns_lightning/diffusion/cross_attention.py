@@ -62,12 +62,12 @@ class WeightOverrides:
 
     def __init__(self, projections: Mapping[str, nn.Linear], detach_first_token: bool = False) -> None:
         self.projections = dict(projections)
-        self.detach_first_token = detach_first_token
         self.tensors: dict[str, Tensor] = {}
         for name, projection in self.projections.items():
             if "forward" in vars(projection):
                 raise ValueError(f"{name} is overridden already")
-            vars(projection)["forward"] = partial(self._forward, name, projection)
+            # The same code for every projection, without its name: compiled, blocks of one shape share what is made.
+            vars(projection).update(override=None, forward=partial(_project, projection, detach_first_token))
 
     def set(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts tensors in place; those that were there before go, projections that are not named use their weights.
@@ -84,21 +84,25 @@ class WeightOverrides:
             if tensor.shape != self.projections[name].weight.shape:
                 raise ValueError(f"{name} needs shape {tuple(self.projections[name].weight.shape)}")
         self.tensors = dict(tensors)
+        for name, projection in self.projections.items():
+            vars(projection)["override"] = self.tensors.get(name)
 
     def clear(self) -> None:
         """Lets every projection use its own weight again."""
-        self.tensors = {}
+        self.set({})
 
     def remove(self) -> None:
         """Takes every trace off the projections; does nothing when called again."""
         self.clear()
         for projection in self.projections.values():
-            vars(projection).pop("forward", None)
+            for name in ("forward", "override"):
+                vars(projection).pop(name, None)
         self.projections = {}
 
-    def _forward(self, name: str, projection: nn.Linear, states: Tensor) -> Tensor:
-        weight = self.tensors.get(name, projection.weight)
-        projected = functional.linear(states, weight.to(projection.weight.dtype), projection.bias)
-        if self.detach_first_token and torch.is_grad_enabled():
-            return torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)
-        return projected
+
+def _project(projection: Any, detaches_first_token: bool, states: Tensor) -> Tensor:
+    weight = projection.weight if projection.override is None else projection.override
+    projected = functional.linear(states, weight.to(projection.weight.dtype), projection.bias)
+    if detaches_first_token and torch.is_grad_enabled():
+        return torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)
+    return projected

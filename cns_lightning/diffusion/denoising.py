@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.diffusion.text import TextStates
 
@@ -21,6 +23,7 @@ def denoising_loss(
     states: TextStates,
     valid_region: Tensor | None = None,
     weights: Tensor | None = None,
+    unet: Callable[..., Any] | None = None,
 ) -> Tensor:
     """Returns each sample's mean squared error of what the UNet predicts from noisy latents.
 
@@ -36,6 +39,7 @@ def denoising_loss(
             where there are none. None counts all.
         weights: factors on the squared errors, of the same shape; None for 1. They do not change over how many cells
             the mean is taken: a sample of which little is to be learned counts little.
+        unet: what computes as the model's UNet does, called as it is; None for that one.
 
     Returns:
         Shape (samples,), float32.
@@ -46,7 +50,7 @@ def denoising_loss(
     Source: docs/methods.md 0.3; Custom Diffusion's valid region, docs/methods.md 4.2.
     """
     noisy = base.noise_scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
-    predicted = base.unet(
+    predicted = (base.unet if unet is None else unet)(
         noisy.to(base.dtype),
         timesteps,
         encoder_hidden_states=states.states.to(base.dtype),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.projections import single_text_encoder
-from cns_lightning.diffusion.text import random_embedding, word_embedding
+from cns_lightning.diffusion.start_embeddings import random_embedding, word_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

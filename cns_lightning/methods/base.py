@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cns_lightning.diffusion.cross_attention import key_value_projections
-from cns_lightning.diffusion.text import TextStates, initial_embedding, text_states
+from cns_lightning.diffusion.start_embeddings import initial_embedding
+from cns_lightning.diffusion.text import TextStates, text_states
 from cns_lightning.registry.record import LAYERS, RARE_WORDS, ConceptRecord
 
 if TYPE_CHECKING:

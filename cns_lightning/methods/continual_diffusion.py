@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cns_lightning.diffusion.text import random_embedding
+from cns_lightning.diffusion.start_embeddings import random_embedding
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.methods.deltas import BufferList, LowRankDelta
 from cns_lightning.ranges import Count, NonNegative

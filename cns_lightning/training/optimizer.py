@@ -13,15 +13,25 @@ from cns_lightning.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lightning.pytorch import Trainer
+
     from cns_lightning.methods.base import ParameterGroup
 
 
-def stage_optimizer(groups: list[ParameterGroup], own: Iterable[tuple[str, float]] = ()) -> AdamW:
+def may_fuse(trainer: Trainer) -> bool:
+    """Returns whether AdamW may be one kernel: on a GPU, unless a loss scale looks for infinite gradients before it."""
+    return trainer.strategy.root_device.type == "cuda" and getattr(trainer.precision_plugin, "scaler", None) is None
+
+
+def stage_optimizer(
+    groups: list[ParameterGroup], own: Iterable[tuple[str, float]] = (), is_fused: bool = False
+) -> AdamW:
     """Makes AdamW over the groups of a stage.
 
     Args:
         groups: those of the method.
         own: learning rates of the concept by the name of the method's argument, which the groups must have taken.
+        is_fused: whether a step is one kernel a group.
 
     Raises:
         UserError: if a method has not taken one of them; it would be ignored without a word.
@@ -35,7 +45,8 @@ def stage_optimizer(groups: list[ParameterGroup], own: Iterable[tuple[str, float
         [
             {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
             for group in groups
-        ]
+        ],
+        fused=is_fused,
     )
 
 

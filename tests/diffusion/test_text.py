@@ -7,14 +7,8 @@ import pytest
 import torch
 
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.text import (
-    ConceptTokens,
-    initial_embedding,
-    prompt_length,
-    random_embedding,
-    reads_token,
-    text_states,
-)
+from cns_lightning.diffusion.start_embeddings import initial_embedding, random_embedding
+from cns_lightning.diffusion.text import ConceptTokens, prompt_length, reads_token, text_states
 from cns_lightning.errors import UserError
 
 PROMPTS = ["a photo of a cat on the beach", "", "An ÉTRANGE word! " * 40]

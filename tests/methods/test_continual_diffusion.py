@@ -9,7 +9,7 @@ import yaml
 from cns_lightning.cli.main import main
 from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
-from cns_lightning.diffusion.text import random_embedding
+from cns_lightning.diffusion.start_embeddings import random_embedding
 from cns_lightning.methods.continual_diffusion import ContinualDiffusion, self_regularization
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, learn, write_sequence

@@ -161,9 +161,9 @@ def test_a_concept_may_have_learning_rates_of_its_own(
     sequence.write_text(yaml.safe_dump(content), "utf-8")
     found: dict[str, float] = {}
 
-    def noted(groups: list[ParameterGroup], own: Any) -> Any:
+    def noted(groups: list[ParameterGroup], own: Any, is_fused: bool) -> Any:
         found.update({group.name: group.learning_rate for group in groups})
-        return stage_optimizer(groups, own)
+        return stage_optimizer(groups, own, is_fused)
 
     monkeypatch.setattr("cns_lightning.module.stage_optimizer", noted)
     assert main(arguments(tiny_base_model, sequence, tmp_path / "run", "--samples.pictures", "0", method=method)) == 0

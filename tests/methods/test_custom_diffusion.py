@@ -13,7 +13,8 @@ from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.diffusion.cross_attention import key_value_projections
 from cns_lightning.diffusion.denoising import denoising_loss
 from cns_lightning.diffusion.rare_words import chosen_rare_words
-from cns_lightning.diffusion.text import ConceptTokens, initial_embedding
+from cns_lightning.diffusion.start_embeddings import initial_embedding
+from cns_lightning.diffusion.text import ConceptTokens
 from cns_lightning.errors import UserError
 from cns_lightning.methods.constrained_merge import ConstrainedMerge
 from cns_lightning.methods.custom_diffusion import CustomDiffusion, states_of_captions, states_of_words

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cns_lightning.diffusion.base_model import BaseModel
-from cns_lightning.diffusion.text import initial_embedding
+from cns_lightning.diffusion.start_embeddings import initial_embedding
 from cns_lightning.methods.textual_inversion import TextualInversion
 from cns_lightning.pipeline import load_pipeline
 from cns_lightning.registry.record import ConceptRecord

@@ -50,13 +50,15 @@ def test_every_method_learns_there_and_is_replayed_bit_for_bit(
     assert all(stage["peak_memory_bytes"]["gpu"] > 0 for stage in stages.values())
 
 
+@pytest.mark.parametrize("mode", [(), ("compile",), ("cuda_graph",), ("compile", "cuda_graph")])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_every_precision_goes_on_after_a_stop_exactly(
-    precision: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_precision_and_mode_goes_on_after_a_stop_exactly(
+    precision: str, mode: tuple[str, ...], tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Stopped in the second of three stages, with L_reg at work: the third builds on what the continued one worked out.
     sequence = write_sequence(tmp_path / "sequence", ["cat", "dog", "cup"])
-    chosen = (*GPU, "--trainer.precision", precision, "--model.method.init_args.balance_steps", "1")
+    fast = [word for key in mode for word in (f"--training.{key}", "true")]
+    chosen = (*GPU, "--trainer.precision", precision, "--model.method.init_args.balance_steps", "1", *fast)
     command = arguments(tiny_base_model, sequence, tmp_path / "stopped", *chosen, CALLBACK, steps=4)
     monkeypatch.setattr(StopAt, "step", 7)
     with pytest.raises(SystemExit):

@@ -1,0 +1,168 @@
+"""Measures where the time of a run goes: from the start of `fit` to its first step, by phase of a stage, within a step.
+
+Runs `fit` on the miniature, in processes of its own: three times to the first step, and once over two concepts as the
+demo learns them, with some steps under torch's profiler. Phases are those of ``timings.json``.
+
+``python -m benchmarks.stage --work runs/stage --document docs/performance.md`` (three minutes on two cores)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.scoring import check_section, command_of, write_section
+from cns_lightning.module import continual
+from cns_lightning.runs.folder import RunFolder
+from cns_lightning.storage import read_json, write_json
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+STACK = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
+FIRST_STEP, OPERATIONS = "first-step.json", "operations.json"
+PROFILED = range(20, 30)
+"""Steps of the first stage under the profiler: far from its first, and of the token alone."""
+KINDS = {
+    "convolutions": ("convolution", "conv2d", "mkldnn"),
+    "matrix products": ("mm", "linear", "bmm", "baddbmm"),
+    "attention": ("attention", "flash"),
+    "norms": ("norm",),
+    "SiLU, GELU": ("silu", "gelu"),
+}
+"""Kinds of operations by a part of their name, the first that fits."""
+
+
+class FirstStep(Callback):
+    """Notes in the run folder when the first step had been taken."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Notes the time once."""
+        path = Path(trainer.default_root_dir) / FIRST_STEP
+        if not path.exists():
+            write_json(path, {"time": time.time()})
+
+
+class Operations(Callback):
+    """Notes in the run folder the seconds of a step by kind of operation."""
+
+    def __init__(self) -> None:
+        self.profile: profile | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Starts the profiler, and ends it."""
+        module = continual(pl_module)
+        if module.stage == 0 and module.step == PROFILED.start:
+            self.profile = profile(activities=[ProfilerActivity.CPU])
+            self.profile.start()
+        elif self.profile is not None and module.step == PROFILED.stop:
+            self.profile.stop()
+            write_json(Path(trainer.default_root_dir) / OPERATIONS, seconds_by_kind(self.profile))
+            self.profile = None
+
+
+def seconds_by_kind(found: profile) -> dict[str, float]:
+    """Returns the seconds of a step by kind of operation, largest first."""
+    seconds: dict[str, float] = {}
+    for event in found.key_averages():
+        name = event.key.lower()
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "all others")
+        seconds[kind] = seconds.get(kind, 0.0) + event.self_cpu_time_total / 1e6 / len(PROFILED)
+    return dict(sorted(seconds.items(), key=lambda each: -each[1]))
+
+
+def fit(run: Path, *more: str, callback: type[Callback]) -> None:
+    """Runs `fit` anew in a process of its own.
+
+    Args:
+        run: run folder, which is emptied.
+        more: words of the command line.
+        callback: one of this module, added to the run.
+    """
+    shutil.rmtree(run, ignore_errors=True)
+    words = [word for name in STACK for word in ("--config", f"configs/{name}.yaml")]
+    words += ["--data.sequence", "miniature_set1", "--run", str(run), *more]
+    words += ["--trainer.callbacks+", f"benchmarks.stage.{callback.__name__}"]
+    command = [sys.executable, "-m", "cns_lightning", "fit", *words]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+
+def seconds_to_first_step(run: Path) -> float:
+    """Returns the seconds from the start of `fit`, a new process, to the end of its first step."""
+    begin = time.time()
+    fit(run, "--steps", "1", "--samples.pictures", "0", callback=FirstStep)
+    return read_json(run / FIRST_STEP)["time"] - begin
+
+
+def document(starts: list[float], stages: list[dict[str, float]], steps: int, kinds: dict[str, float]) -> str:
+    """Returns the section in Markdown.
+
+    Args:
+        starts: seconds to the first step, one number a run.
+        stages: seconds of every stage by phase.
+        steps: optimizer steps of a stage.
+        kinds: seconds of a step by kind of operation, largest first.
+    """
+    start, step = statistics.median(starts), sum(kinds.values())
+    each_start, verdict = ", ".join(f"{each:.1f}" for each in starts), "reached" if start <= 8 else "**not reached**"
+    lines = [
+        f"`{command_of('benchmarks.stage', sys.argv[1:])}` ({torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, seven concepts of set 1, {steps} steps)",
+        "",
+        f"From the start of `fit` to its first step: {start:.1f} s (of {each_start}), goal at most 8: {verdict}.",
+        "",
+        "| stage | selection, s | training, s | samples and saving, s | a step, s |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for number in (0, len(stages) - 1):
+        each = stages[number]
+        lines.append(
+            f"| {number + 1} | {each['selection']:.1f} | {each['training']:.1f} | {each['finish']:.1f} "
+            f"| {each['training'] / steps:.3f} |"
+        )
+    lines += ["", "| operations of a step | s | share |", "|---|---:|---:|"]
+    lines += [f"| {kind} | {seconds:.4f} | {seconds / step:.0%} |" for kind, seconds in kinds.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs, which are made anew")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60, help=f"steps of a stage, more than {PROFILED.stop}")
+    parser.add_argument("--out", type=Path, help="file for all figures as JSON")
+    parser.add_argument("--document", type=Path, help="document whose section stage is replaced")
+    arguments = parser.parse_args()
+    if arguments.document:
+        check_section(arguments.document, "stage")
+    if arguments.steps <= PROFILED.stop:
+        raise SystemExit(f"--steps {arguments.steps}: {PROFILED.stop + 1} at least, for the profiler")
+    starts = [seconds_to_first_step(arguments.work / "start") for _ in range(arguments.rounds)]
+    run = arguments.work / "stages"
+    fit(run, "--steps", str(arguments.steps), "--samples.pictures", "4", callback=Operations)
+    timings = read_json(RunFolder(run).timings)["stages"]
+    stages, kinds = [each["seconds"] for each in timings.values()], read_json(run / OPERATIONS)
+    text = document(starts, stages, arguments.steps, kinds)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"starts": starts, "stages": stages, "kinds": kinds}) + "\n", "utf-8")
+    if arguments.document:
+        write_section(arguments.document, "stage", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
