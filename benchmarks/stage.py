@@ -1,9 +1,10 @@
 """Measures where the time of a run goes: from the start of `fit` to its first step, by phase of a stage, within a step.
 
-Runs `fit` on the miniature, in processes of its own: three times to the first step, and once over two concepts as the
-demo learns them, with some steps under torch's profiler. Phases are those of ``timings.json``.
+Runs `fit` on the miniature, in processes of its own: to the first step, in turn with a process that imports torch,
+Lightning, diffusers and transformers and ends; and once over the seven concepts of set 1, with some steps under torch's
+profiler. Phases are those of ``timings.json``.
 
-``python -m benchmarks.stage --work runs/stage --document docs/performance.md`` (three minutes on two cores)
+``python -m benchmarks.stage --work runs/stage --document docs/performance.md`` (four minutes on two cores)
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 STACK = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
+LIBRARIES = (
+    "import torch, lightning.pytorch; from transformers import CLIPTextModel, CLIPTokenizer; "
+    "from diffusers import StableDiffusionPipeline, UNet2DConditionModel, DDIMScheduler"
+)
+"""What no run can do without."""
 FIRST_STEP, OPERATIONS = "first-step.json", "operations.json"
 PROFILED = range(20, 30)
 """Steps of the first stage under the profiler: far from its first, and of the token alone."""
@@ -41,6 +47,8 @@ KINDS = {
     "attention": ("attention", "flash"),
     "norms": ("norm",),
     "SiLU, GELU": ("silu", "gelu"),
+    "copies and casts": ("copy", "clone", "cat", "contiguous", "fill", "zero", "index", "scatter", "gather"),
+    "sums and products of elements": ("add", "sub", "mul", "div", "sum", "mean", "pow", "sqrt", "where"),
 }
 """Kinds of operations by a part of their name, the first that fits."""
 
@@ -106,22 +114,34 @@ def seconds_to_first_step(run: Path) -> float:
     return read_json(run / FIRST_STEP)["time"] - begin
 
 
-def document(starts: list[float], stages: list[dict[str, float]], steps: int, kinds: dict[str, float]) -> str:
+def seconds_of_libraries() -> float:
+    """Returns the seconds of a process that imports the libraries and ends."""
+    begin = time.time()
+    subprocess.run([sys.executable, "-c", LIBRARIES], check=True, capture_output=True)
+    return time.time() - begin
+
+
+def document(
+    starts: list[float], libraries: list[float], stages: list[dict[str, float]], steps: int, kinds: dict[str, float]
+) -> str:
     """Returns the section in Markdown.
 
     Args:
         starts: seconds to the first step, one number a run.
+        libraries: seconds of the imports alone, as many.
         stages: seconds of every stage by phase.
         steps: optimizer steps of a stage.
         kinds: seconds of a step by kind of operation, largest first.
     """
-    start, step = statistics.median(starts), sum(kinds.values())
+    start, alone, step = statistics.median(starts), statistics.median(libraries), sum(kinds.values())
     each_start, verdict = ", ".join(f"{each:.1f}" for each in starts), "reached" if start <= 8 else "**not reached**"
     lines = [
         f"`{command_of('benchmarks.stage', sys.argv[1:])}` ({torch.get_num_threads()} threads, torch "
         f"{torch.__version__}, seven concepts of set 1, {steps} steps)",
         "",
-        f"From the start of `fit` to its first step: {start:.1f} s (of {each_start}), goal at most 8: {verdict}.",
+        f"From the start of `fit` to its first step: {start:.1f} s (of {each_start}), goal at most 8: {verdict}. "
+        "A process that imports torch, Lightning, diffusers and transformers and ends takes "
+        f"{alone:.1f} s: {start / alone:.2f} times.",
         "",
         "| stage | selection, s | training, s | samples and saving, s | a step, s |",
         "|---|---:|---:|---:|---:|",
@@ -150,15 +170,19 @@ def main() -> int:
         check_section(arguments.document, "stage")
     if arguments.steps <= PROFILED.stop:
         raise SystemExit(f"--steps {arguments.steps}: {PROFILED.stop + 1} at least, for the profiler")
-    starts = [seconds_to_first_step(arguments.work / "start") for _ in range(arguments.rounds)]
+    starts, libraries = [], []
+    for _ in range(arguments.rounds):
+        libraries.append(seconds_of_libraries())
+        starts.append(seconds_to_first_step(arguments.work / "start"))
     run = arguments.work / "stages"
     fit(run, "--steps", str(arguments.steps), "--samples.pictures", "4", callback=Operations)
     timings = read_json(RunFolder(run).timings)["stages"]
     stages, kinds = [each["seconds"] for each in timings.values()], read_json(run / OPERATIONS)
-    text = document(starts, stages, arguments.steps, kinds)
+    text = document(starts, libraries, stages, arguments.steps, kinds)
     print(text)
     if arguments.out:
-        arguments.out.write_text(json.dumps({"starts": starts, "stages": stages, "kinds": kinds}) + "\n", "utf-8")
+        found = {"starts": starts, "libraries": libraries, "stages": stages, "kinds": kinds}
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if arguments.document:
         write_section(arguments.document, "stage", text)
     return 0
