@@ -50,8 +50,12 @@ class SequenceProgress(Callback):
             self.display.event(f"{self._title(trainer, trainer.current_epoch)}: selecting neurons")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Counts the time outside steps."""
+        """Counts the time outside steps; before the first says what the method has to say of the stage."""
         self.other_seconds += self._lap()
+        if trainer.is_global_zero and batch_idx == 0:
+            module = continual(pl_module)
+            for notice in module.method.notices():
+                self.display.event(f"{self._title(trainer, module.stage)}: {notice}")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Refreshes the line."""

@@ -189,6 +189,10 @@ class Method(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Acts after an optimizer step, while the gradients still stand; ``step`` counts from 0 in every stage."""
 
+    def notices(self) -> list[str]:
+        """Returns what a user should know of the stage that has started, a sentence each without its full stop."""
+        return []
+
     @abstractmethod
     def finish_stage(self) -> ConceptRecord:
         """Returns what is kept of the concept, rounded as it is stored; the runner folds exactly this.

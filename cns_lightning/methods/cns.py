@@ -263,6 +263,15 @@ class ConceptNeuronSelection(Method):
             return None
         return self.weight * self._regularization()
 
+    def notices(self) -> list[str]:
+        """Says where the stage is too short for L_reg, which earlier concepts are then not held by."""
+        steps = self.context.steps - self._first_step
+        is_off = self.regularization == "none" or self.regularization_weight == 0
+        if is_off or steps > self.balance_steps or not self.context.stage:
+            return []
+        learn = f"the neurons learn for {steps} steps, and it acts after {self.balance_steps} (balance_steps)"
+        return [f"nothing holds the earlier concepts, L_reg never acts: {learn}"]
+
     def _regularization(self) -> Tensor:
         values = self.delta.values
         if self.regularization == "split":

@@ -139,6 +139,9 @@ def test_two_ranks_learn_what_one_learns(learned: Learned, tiny_base_model: Path
             assert all(torch.equal(value, theirs[key]) for key, value in first.mask.to_tensors().items())
         for mine, other in zip(kept(first), kept(second), strict=True):
             assert torch.allclose(mine.float(), other.float(), rtol=0, atol=TOLERANCE)
+    # Pictures of the class are shared out among the ranks, and rank 0 fuses.
+    assert (tmp_path / "two" / "fused" / "after-001.safetensors").exists() == learned.method.fuses
+    assert main(["concepts", "--run", str(tmp_path / "two"), "--verify"]) == 0
 
 
 def kept(record: ConceptRecord) -> list[Tensor]:

@@ -97,3 +97,18 @@ def test_a_stopped_stage_goes_on_exactly(
     assert main(other) == 0
     name = "registry/000-new1.safetensors"
     assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+
+
+def test_a_stage_too_short_for_its_tie_to_earlier_concepts_is_named(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence = write_sequence(tmp_path / "sequence", ["cat", "dog"])
+    first = ("--model.method.token_first", "0.5", "--model.method.balance_steps", "2")
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "short", *first, steps=4)) == 0
+    said = capsys.readouterr().err
+    assert (
+        "concept 2/2 <new2> dog: nothing holds the earlier concepts, L_reg never acts: the neurons learn for 2" in said
+    )
+    assert "concept 1/2 <new1> cat: nothing holds" not in said
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "long", *first, steps=6)) == 0
+    assert "nothing holds" not in capsys.readouterr().err

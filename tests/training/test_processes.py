@@ -68,18 +68,6 @@ def test_a_stopped_pair_goes_on_exactly(pair: tuple[Path, Path, Path], tmp_path:
     assert_same(other, run)
 
 
-@pytest.mark.parametrize("method", ["custom_diffusion", "mix_of_show"])
-def test_methods_that_draw_and_fuse_do_so_in_two_processes(
-    pair: tuple[Path, Path, Path], tmp_path: Path, method: str
-) -> None:
-    base, sequence, _ = pair
-    run = tmp_path / "run"
-    done = in_two_processes(base, sequence, run, "0:0:SIGTERM", method=method)
-    assert done.returncode == 0, done.stderr
-    assert (run / "fused" / "after-001.safetensors").exists()
-    assert main(["concepts", "--run", str(run), "--verify"]) == 0
-
-
 def test_ranks_that_see_different_things_stop(pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
     base, sequence, _ = pair
     done = in_two_processes(base, sequence, tmp_path / "run", "1:0:DISAGREE")
