@@ -225,7 +225,7 @@ def verdict(facts: RunFacts) -> str:
             f" The first, {facts.concepts[0][0]}, was drawn with a CLIP-I of {then:.3f} when it was learned and of "
             f"{now:.3f} at the end; on average the earlier concepts lost {lost:.3f}."
         )
-    identity = scores.get("identity") or (facts.monitor[-1]["identity"] if facts.monitor else None)
+    identity = scores.get("identity") or (facts.monitor[-1].get("identity") if facts.monitor else None)
     if identity and identity.get("top1") is not None:
         said += f" {identity['top1']:.0%} of the pictures look most like the concept that was asked for."
     return said

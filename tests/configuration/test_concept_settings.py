@@ -159,3 +159,15 @@ def test_a_prompt_whose_token_is_not_read_is_refused(
     assert main(arguments(tiny_base_model, sequence, tmp_path / "run")) == 2
     assert "settings.prompt of <new1>: is so long that <new1> stands behind" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def test_a_caption_whose_token_is_not_read_is_refused_unless_captions_are_not_read(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence = write_sequence(tmp_path / "sequence", ["cat"])
+    caption = sequence.parent / "cat0" / "0.txt"
+    caption.write_text("a photo of a cat " * 40 + "and a <new1> cat", "utf-8")
+    command = arguments(tiny_base_model, sequence, tmp_path / "run", *QUIET, steps=1)
+    assert main(command) == 2
+    assert f"{caption}: is so long that <new1> stands behind" in capsys.readouterr().err
+    assert main([*command, "--data.captions", "false"]) == 0

@@ -38,6 +38,17 @@ def test_the_strip_has_a_row_a_concept_and_a_picture_a_stage(run: Path) -> None:
     assert facts.strips[0].stages[0] != facts.strips[0].stages[1]
 
 
+def test_a_strip_has_scores_below_the_stages_that_the_monitor_has_seen(run: Path) -> None:
+    folder = RunFolder(run)
+    path = folder.evaluation / "monitor.json"
+    write_json(path, {"stages": [{"stage": 0, "clip_i": [0.6], "clip_t": [0.7]}]})
+    try:
+        found = Page(page(folder))
+    finally:
+        path.unlink()
+    assert [row[-2:] for row in found.tables["strip"][1:]] == [["0.600", ""], ["", ""]]
+
+
 def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     folder = RunFolder(run)
     registry = NeuronRegistry.load(folder.registry)
