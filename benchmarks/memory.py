@@ -20,13 +20,17 @@ class PeakMemory:
     Args:
         device: device of the loop.
         needed: bytes held before that the loop needs, such as the base model; 0 counts everything.
+        is_captured: whether the loop replays CUDA graphs, whose memory is torch's without being allocated: what torch
+            has reserved counts then, for the loop and everything else in the process.
     """
 
-    def __init__(self, device: torch.device, needed: int) -> None:
-        self.device, self.needed = device, needed
+    def __init__(self, device: torch.device, needed: int, is_captured: bool = False) -> None:
+        self.device, self.needed, self.is_captured = device, needed, is_captured
         self.before = 0
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+            if is_captured:
+                torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
             held: int | None = torch.cuda.memory_allocated(device)
         else:
@@ -39,6 +43,8 @@ class PeakMemory:
     def peak(self) -> int | None:
         """Returns the most bytes so far; None where the system does not say."""
         if self.device.type == "cuda":
+            if self.is_captured:
+                return torch.cuda.max_memory_reserved(self.device)
             return torch.cuda.max_memory_allocated(self.device) - self.before + self.needed
         most = _status("VmHWM")
         return None if most is None else most - self.before + self.needed

@@ -92,9 +92,11 @@ class Rounds(Callback):
         precision: Lightning's word for the precision of a step.
         rounds: number of rounds.
         steps: steps of every loop that are timed in a round.
+        is_captured: whether `fit` replays CUDA graphs.
     """
 
-    def __init__(self, samples: int, precision: str, rounds: int, steps: int) -> None:
+    def __init__(self, samples: int, precision: str, rounds: int, steps: int, is_captured: bool = False) -> None:
+        self.is_captured = is_captured
         self.samples, self.precision, self.rounds, self.steps = samples, precision, rounds, steps
         self.seconds: dict[str, list[float]] = {}
         self.peaks: dict[str, int | None] = {}
@@ -110,7 +112,7 @@ class Rounds(Callback):
         self.seen += 1
         if self.seen == 1:
             wait_for(module.device)
-            self.memory, self.begin = PeakMemory(module.device, 0), time.perf_counter()
+            self.memory, self.begin = PeakMemory(module.device, 0, self.is_captured), time.perf_counter()
         if self.seen == 1 + self.steps and self.memory is not None:
             wait_for(module.device)
             self._note(FIT, (time.perf_counter() - self.begin) / self.steps, self.memory.peak())
@@ -185,7 +187,7 @@ def measure(arguments: argparse.Namespace, mode: str, samples: int, work: Path) 
     precision = "32-true" if device.type == "cpu" and mode == "plain" else "bf16-mixed"
     base = random_base(arguments.shapes, arguments.size, device)
     base._fingerprints = ("random", "random")  # to hash gigabytes of noise serves nobody
-    rounds = Rounds(samples, precision, arguments.rounds, arguments.steps)
+    rounds = Rounds(samples, precision, arguments.rounds, arguments.steps, chosen.cuda_graph)
     module = ContinualPersonalization(
         ConceptNeuronSelection(token_start="class_word", balance_steps=1),
         base_model=f"random {arguments.shapes}",

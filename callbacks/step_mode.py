@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback
@@ -20,11 +21,12 @@ BACKEND = "inductor"
 class StepMode(Callback):
     """Makes training steps faster on a GPU, once it is known that they compute what the plain ones do.
 
-    The first gradient is compared with that of the plain step, and a run in which it is another stops. The modes round
-    in different ways: a run is continued in its own, exactly. Acts in ``setup`` and ``on_fit_start``. Keeps no state.
+    The first gradient is compared with that of the plain step, and a run in which it is another stops; so is the first
+    of the neurons, where the token learns before them. The modes round in different ways: a run is continued in its
+    own. Acts in ``setup`` and ``on_fit_start``. Keeps no state.
 
     Args:
-        compile: whether the UNet's repeated blocks are compiled for training. The first steps take a minute longer.
+        compile: whether the UNet's repeated blocks are compiled for training, which makes the first steps take longer.
         cuda_graph: whether the UNet's way forward and back is captured as CUDA graphs: worth most where pictures are
             few and small, so that the GPU waits for its next kernel. Not with gradient checkpointing.
     """
@@ -40,7 +42,7 @@ class StepMode(Callback):
         """
         problems, device = Problems(), trainer.strategy.root_device
         if self.cuda_graph and device.type != "cuda":
-            problem = f"needs a GPU of NVIDIA, and this run computes on {device.type}"
+            problem = f"needs an NVIDIA GPU, and this run computes on {device.type}"
             problems.add("training.cuda_graph", problem, "Set it to false, or trainer.accelerator to gpu")
         if self.cuda_graph and continual(pl_module).gradient_checkpointing:
             problem = "cannot capture a UNet that computes its blocks again on the way back"
@@ -58,4 +60,6 @@ class StepMode(Callback):
                 module.trained_parameters,
                 BACKEND if self.compile else None,
                 self.cuda_graph,
+                trainer.accumulate_grad_batches > 1,
+                partial(trainer.strategy.reduce, reduce_op="max") if trainer.world_size > 1 else None,
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from cns_lightning.callbacks.stage_end import StageEnd
+from cns_lightning.callbacks.step_mode import StepMode
 from cns_lightning.configuration.concept_settings import changed_settings
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import UserError
@@ -96,7 +97,9 @@ def _usual(key: str, settings: dict[str, Any]) -> Any:
     head, inner, path = key.partition(".init_args.")
     if not inner:
         head, _, path = key.partition(".")
-    owners = {"model": ContinualPersonalization, "data": ConceptDataModule, "stage_end": StageEnd}
+    owners = {
+        "model": ContinualPersonalization, "data": ConceptDataModule, "stage_end": StageEnd, "training": StepMode,
+    }  # fmt: skip
     owner: Any = owners.get(head)
     if inner:
         module, _, name = settings[f"{head}.class_path"].rpartition(".")

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 
 def may_fuse(trainer: Trainer) -> bool:
-    """Returns whether AdamW may be one kernel: on a GPU, unless a loss scale looks for infinite gradients before it."""
-    return trainer.strategy.root_device.type == "cuda" and getattr(trainer.precision_plugin, "scaler", None) is None
+    """Returns whether AdamW may be one kernel a group.
+
+    On a GPU, unless a loss scale looks for infinite gradients before it, or gradients are clipped, which Lightning
+    refuses for every optimizer that could undo a loss scale by itself.
+    """
+    is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    return trainer.strategy.root_device.type == "cuda" and not is_scaled and not trainer.gradient_clip_val
 
 
 def stage_optimizer(
@@ -46,7 +51,7 @@ def stage_optimizer(
             {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
             for group in groups
         ],
-        fused=is_fused,
+        fused=is_fused or None,  # False would also rule out torch's kernels over several tensors
     )
 
 

@@ -44,7 +44,7 @@ class PlainStep:
     """Runs method and UNet as they are, operation by operation.
 
     Attributes:
-        unet: what predicts from noisy latents.
+        unet, prior_unet: what predicts from noisy latents, and from those of pictures of the class.
 
     Args:
         base: base model.
@@ -55,6 +55,7 @@ class PlainStep:
     def __init__(self, base: BaseModel, method: Method, overrides: WeightOverrides) -> None:
         self.base, self.method, self.overrides = base, method, overrides
         self.unet: Callable[..., Any] = base.unet
+        self.prior_unet: Callable[..., Any] = base.unet
 
     def __call__(self, batch: dict[str, Any]) -> StepLosses:
         """Returns the losses of a batch of the data module."""
@@ -78,4 +79,4 @@ class PlainStep:
     def _prior_loss(self, batch: dict[str, Any]) -> Tensor:
         states = self.method.text_states(list(batch["prior_prompt"]))
         latents, noise, timesteps = (batch[f"prior_{name}"] for name in ("latents", "noise", "timestep"))
-        return denoising_loss(self.base, latents, noise, timesteps, states, unet=self.unet).mean()
+        return denoising_loss(self.base, latents, noise, timesteps, states, unet=self.prior_unet).mean()

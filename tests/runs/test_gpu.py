@@ -58,7 +58,9 @@ def test_every_precision_and_mode_goes_on_after_a_stop_exactly(
     # Stopped in the second of three stages, with L_reg at work: the third builds on what the continued one worked out.
     sequence = write_sequence(tmp_path / "sequence", ["cat", "dog", "cup"])
     fast = [word for key in mode for word in (f"--training.{key}", "true")]
-    chosen = (*GPU, "--trainer.precision", precision, "--model.method.init_args.balance_steps", "1", *fast)
+    # With the token first the stop lies where the neurons begin to learn, and what is captured or compiled is another.
+    first = ("--model.method.init_args.token_first", "0.5") if mode else ()
+    chosen = (*GPU, "--trainer.precision", precision, "--model.method.init_args.balance_steps", "1", *fast, *first)
     command = arguments(tiny_base_model, sequence, tmp_path / "stopped", *chosen, CALLBACK, steps=4)
     monkeypatch.setattr(StopAt, "step", 7)
     with pytest.raises(SystemExit):
@@ -69,6 +71,11 @@ def test_every_precision_and_mode_goes_on_after_a_stop_exactly(
     assert_same(tmp_path / "stopped", tmp_path / "whole")
     last = "registry/002-new3.safetensors"
     assert (tmp_path / "stopped" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_there(precision: str, tiny_base_model: Path, tmp_path: Path) -> None:
+    learn("cns", tiny_base_model, tmp_path, *GPU, "--trainer.precision", precision, "--trainer.gradient_clip_val", "1")
 
 
 def test_pictures_are_drawn_and_scored_there(tiny_base_model: Path, tiny_judge: Path, tmp_path: Path) -> None:
@@ -92,10 +99,11 @@ def test_a_loss_that_is_not_finite_is_named(
     assert "<new1>, step 2 of the stage: the loss is nan or infinite at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("graph", ["false", "true"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_hot_loop_never_waits_for_the_device(
-    method: str, precision: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, precision: str, graph: str, tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, plain = 8, ContinualPersonalization.training_step
 
@@ -108,7 +116,7 @@ def test_hot_loop_never_waits_for_the_device(
     sequence = write_sequence(tmp_path / "sequence", ["cat"])
     command = arguments(tiny_base_model, sequence, tmp_path / "run", *GPU, "--trainer.precision", precision,
                         "--model.method.init_args.balance_steps" if method == "cns" else "--seed_everything", "1",
-                        method=method, steps=steps)  # fmt: skip
+                        "--training.cuda_graph", graph, method=method, steps=steps)  # fmt: skip
     with warnings.catch_warnings(record=True) as noticed:
         warnings.simplefilter("always")
         try:

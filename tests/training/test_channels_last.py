@@ -44,8 +44,9 @@ def test_the_layout_of_a_run_stays(tiny_base_model: Path, tmp_path: Path, capsys
     assert main(command) == 0
     path = tmp_path / "run" / "config.yaml"
     content = yaml.safe_load(path.read_text("utf-8"))
-    # A run of an earlier version, which did not know the key, goes on where it has its default, and only there.
-    assert content["settings"].pop("model.channels_last") is False
+    # A run of an earlier version, which did not know the keys, goes on where they have their defaults, and only there.
+    for key in ("model.channels_last", "training.compile", "training.cuda_graph"):
+        assert content["settings"].pop(key) is False
     path.write_text(yaml.safe_dump(content), "utf-8")
     assert main([*command, "--model.channels_last", "true"]) == 2
     assert "model.channels_last was 'not set' and is True" in capsys.readouterr().err

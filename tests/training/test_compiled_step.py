@@ -17,7 +17,7 @@ from cns_lightning.diffusion.projections import read_weights
 from cns_lightning.diffusion.sampling import generate_pairs
 from cns_lightning.diffusion.text import TextStates, text_states
 from cns_lightning.errors import UserError
-from cns_lightning.training.compiled_step import CompiledStep
+from cns_lightning.training.compiled_step import CompiledBlocks, CompiledStep, _with_own_gradient
 from cns_lightning.training.step import PlainStep
 from tests.runs.learning import arguments, write_sequence
 from tests.runs.stop_at import CALLBACK, StopAt
@@ -94,6 +94,7 @@ def test_compiled_blocks_give_the_gradient_and_are_compiled_once(
         assert torch.allclose(gradient(step, method, batch(base, seed)), expected[seed], rtol=1e-4, atol=1e-7)
     with torch.no_grad():
         generate_pairs(base.pipeline(), [("a cat", 0)], 2, 1.0)
+    assert torch.allclose(gradient(step, method, batch(base, 0)), expected[0], rtol=1e-4, atol=1e-7)
     assert counter.frame_count == made
 
 
@@ -112,6 +113,38 @@ def test_a_compiler_that_gets_the_gradient_wrong_is_refused(
     step = CompiledStep(base, method, overrides, method.parameters, backend=wrong_way_back)
     with pytest.raises(UserError, match=r"training\.compile: gives a gradient \d.* off that of the plain step"):
         step(batch(base, 0))
+    assert not step.checked
+
+
+def test_the_gradient_of_what_learns_later_is_checked_too(
+    base: BaseModel, overrides: WeightOverrides, method: Any
+) -> None:
+    step = CompiledStep(base, method, overrides, method.parameters, backend="aot_eager")
+    first, *others = method.parameters()
+    for each in others:
+        each.requires_grad_(False)
+    step(batch(base, 0))
+    assert len(step.checked) == 1
+    step.blocks = CompiledBlocks(base.unet, wrong_way_back)
+    step(batch(base, 1))  # checked already
+    for each in (first, *others):
+        each.requires_grad_(each is not first)
+    with pytest.raises(UserError, match="off that of the plain step"):
+        step(batch(base, 2))
+
+
+def test_a_loss_that_is_not_finite_is_not_the_compilers_fault(
+    base: BaseModel, overrides: WeightOverrides, method: Any
+) -> None:
+    step = CompiledStep(base, method, overrides, method.parameters, backend=wrong_way_back)
+    given = batch(base, 0)
+    assert step(given | {"latents": given["latents"] * torch.nan}).losses.isnan().all()
+    # Two ranks agree: one whose gradient is right stops with the other.
+    asked: list[Tensor] = []
+    step.most = lambda distance: (asked.append(distance), torch.tensor(0.5))[1]
+    with pytest.raises(UserError, match=r"a gradient 50\.0% off"):
+        step(given)
+    assert len(asked) == 1
 
 
 def test_a_captured_unet_is_handed_all_that_changes(
@@ -125,6 +158,7 @@ def test_a_captured_unet_is_handed_all_that_changes(
         return predict
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     plain = PlainStep(base, method, overrides)
     step = CompiledStep(base, method, overrides, method.parameters, backend=None, captures=True)
     for seed in range(3):
@@ -134,6 +168,34 @@ def test_a_captured_unet_is_handed_all_that_changes(
     assert len(captured) == 1
     step({name: each[:1] for name, each in batch(base, 0).items()})
     assert len(captured) == 2
+    # Pictures of the class have graphs of their own: replayed twice before its way back, one would lose what it needs.
+    method.prior_weight = 0.7
+    given = batch(base, 0)
+    given |= {f"prior_{name}": batch(base, 1)[name] for name in ("latents", "noise", "timestep", "prompt")}
+    assert torch.equal(gradient(step, method, given), gradient(plain, method, given))
+    assert len(captured) == 3
+
+
+def test_gradients_of_a_graph_that_add_up_are_copies() -> None:
+    class Replayed(torch.autograd.Function):
+        """Gives the same tensor for a gradient at every call, as a graph does."""
+
+        @staticmethod
+        def forward(context: Any, kept: Tensor, tensor: Tensor) -> Tensor:
+            context.kept = kept
+            return tensor.sum()
+
+        @staticmethod
+        def backward(context: Any, *gradients: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+            context.kept += 1
+            return None, context.kept.detach()
+
+    held = torch.zeros(3)
+    weight = nn.Parameter(torch.zeros(3))
+    for _ in range(2):
+        Replayed.apply(held, _with_own_gradient(weight)).backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [3.0, 3.0, 3.0]
 
 
 def test_what_cannot_be_captured_is_refused(
@@ -143,7 +205,7 @@ def test_what_cannot_be_captured_is_refused(
     more = ("--training.cuda_graph", "true", "--model.gradient_checkpointing", "true")
     assert main(arguments(tiny_base_model, sequence, tmp_path / "run", *more)) == 2
     said = capsys.readouterr().err
-    assert "training.cuda_graph: needs a GPU of NVIDIA, and this run computes on cpu" in said
+    assert "training.cuda_graph: needs an NVIDIA GPU, and this run computes on cpu" in said
     assert "training.cuda_graph: cannot capture a UNet that computes its blocks again" in said
 
 
