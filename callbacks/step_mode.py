@@ -22,8 +22,8 @@ class StepMode(Callback):
     """Makes training steps faster on a GPU, once it is known that they compute what the plain ones do.
 
     The first gradient is compared with that of the plain step, and a run in which it is another stops; so is the first
-    of the neurons, where the token learns before them. The modes round in different ways: a run is continued in its
-    own. Acts in ``setup`` and ``on_fit_start``. Keeps no state.
+    once the token stands still. The modes round in different ways: a run is continued in its own. Acts in ``setup`` and
+    ``on_fit_start``. Keeps no state.
 
     Args:
         compile: whether the UNet's repeated blocks are compiled for training, which makes the first steps take longer.

@@ -28,7 +28,7 @@ from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import scoring_prompts
 from cns_lightning.storage import fingerprint
 from cns_lightning.training.opening import lay_out, open_registry, source_of
-from cns_lightning.training.optimizer import let_learn, may_fuse, resume_rates, stage_optimizer, stage_rates
+from cns_lightning.training.optimizer import end_learning, may_fuse, resume_rates, stage_optimizer, stage_rates
 from cns_lightning.training.position import Position
 from cns_lightning.training.run_context import run_context
 from cns_lightning.training.step import PlainStep
@@ -301,7 +301,7 @@ class ContinualPersonalization(LightningModule):
             raise RuntimeError("the loader is out of step with the weights")  # it would train on, silently wrong
         if (part := batch_idx % accumulate) == 0:
             self.notices.begin()
-            let_learn(self.groups, self.step)
+            end_learning(self.groups, self.step)
         found = self.forward_step(batch)
         first = (part * self.trainer.world_size + self.trainer.global_rank) * self.data.batch_size
         self.notices.note_losses(found.losses, found.penalty, first, 1 / accumulate)

@@ -24,7 +24,7 @@ TOLERANCE, COARSE_TOLERANCE = 0.01, 0.1
 operations round to half precision."""
 VARIANTS = 64
 """Compiled variants of a block at most. Torch's own 8 are just the shapes of Stable Diffusion's blocks times the two
-phases of a stage, in which the token learns or the neurons do; another batch size would be one too many."""
+phases of a stage, before and after the token stands still; another batch size would be one too many."""
 HALF_SCALE = 2.0**14
 """Factor on the loss whose gradients are compared in half precision, where small ones would round to zero."""
 
@@ -70,8 +70,8 @@ class CompiledStep(PlainStep):
         """Returns the losses of a batch of the data module.
 
         Raises:
-            UserError: if the first gradient is not that of the plain step; so is the first of the neurons after the
-                token's, which runs other code.
+            UserError: if the first gradient is not that of the plain step; so is the first once the token stands still,
+                which runs other code.
         """
         if torch.is_grad_enabled():
             learning = tuple(each.requires_grad for each in self.parameters())

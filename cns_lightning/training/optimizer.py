@@ -73,17 +73,19 @@ def resume_rates(checkpoint: dict[str, Any], step: int, steps: int) -> None:
     ]
 
 
-def let_learn(groups: list[ParameterGroup], step: int) -> None:
-    """Takes the groups that do not learn in a step out of the way back: AdamW leaves them, and their moments, alone.
+def end_learning(groups: list[ParameterGroup], step: int) -> None:
+    """Takes the groups that have learned all they will out of the way back: no gradient is computed for them.
+
+    Those that are yet to learn keep theirs, at a rate of 0: moments of AdamW that start from nothing would move every
+    entry by the whole rate at first, however small its gradient (on the demo, pictures came out less like the photos).
 
     Args:
         groups: those of the method.
         step: optimizer step of the stage, from 0.
     """
     for group in groups:
-        learns = group.first <= step and (group.last is None or step < group.last)
         for parameter in group.parameters:
-            parameter.requires_grad_(learns)
+            parameter.requires_grad_(group.last is None or step < group.last)
 
 
 def stage_rates(optimizer: AdamW, groups: list[ParameterGroup], steps: int, falls: bool) -> LambdaLR | None:
