@@ -13,19 +13,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.scoring import STACK
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 
 WITHOUT = "import cns_lightning.diffusion.allocator as allocator; allocator.keep_freed_memory = lambda: False; "
 RUN = "import sys; from cns_lightning.cli.main import main; sys.exit(main(sys.argv[1:]))"
-STACK = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
 
 
 def seconds_and_peak(run: Path, beginning: str, steps: int, batch: int) -> tuple[float, float]:
     """Learns a sequence anew; returns seconds a step and the peak of resident memory in MB."""
     shutil.rmtree(run, ignore_errors=True)
-    words = [word for name in STACK for word in ("--config", f"configs/{name}.yaml")]
-    words += ["--data.sequence", "miniature_set1", "--steps", str(steps), "--data.batch_size", str(batch)]
+    words = [*STACK, "--data.sequence", "miniature_set1", "--steps", str(steps), "--data.batch_size", str(batch)]
     words += ["--samples.pictures", "0", "--data.augmentation.variants", "2", "--run", str(run)]
     subprocess.run([sys.executable, "-c", beginning + RUN, "fit", *words], check=True, capture_output=True)
     stages = read_json(RunFolder(run).timings)["stages"].values()

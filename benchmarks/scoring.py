@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from cns_lightning.sequences.sequence import Sequence as ConceptSequence
 
 GUIDANCE = 4.0
+STACK = tuple(
+    word
+    for name in ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
+    for word in ("--config", f"configs/{name}.yaml")
+)
+"""Words of `fit` for CNS on the miniature."""
 
 
 class Judge:
@@ -55,9 +61,18 @@ def learn(run: Path, sequence: Path, steps: int) -> Path:
     Raises:
         RuntimeError: if `fit` fails.
     """
-    stacked = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
-    words = ["fit", *(word for name in stacked for word in ("--config", f"configs/{name}.yaml"))]
-    words += ["--data.sequence", str(sequence), "--steps", str(steps), "--samples.pictures", "0", "--run", str(run)]
+    words = [
+        "fit",
+        *STACK,
+        "--data.sequence",
+        str(sequence),
+        "--steps",
+        str(steps),
+        "--samples.pictures",
+        "0",
+        "--run",
+        str(run),
+    ]
     if command_line(words) != 0:
         raise RuntimeError("the run failed")
     return run

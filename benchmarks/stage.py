@@ -24,7 +24,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.scoring import check_section, command_of, write_section
+from benchmarks.scoring import STACK, check_section, command_of, write_section
 from cns_lightning.module import continual
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
@@ -32,7 +32,6 @@ from cns_lightning.storage import read_json, write_json
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-STACK = ("base/miniature", "miniature/data", "miniature/cns", "hardware/cpu")
 LIBRARIES = (
     "import torch, lightning.pytorch; from transformers import CLIPTextModel, CLIPTokenizer; "
     "from diffusers import StableDiffusionPipeline, UNet2DConditionModel, DDIMScheduler"
@@ -106,8 +105,7 @@ def fit(run: Path, *more: str, callback: type[Callback]) -> None:
         callback: one of this module, added to the run.
     """
     shutil.rmtree(run, ignore_errors=True)
-    words = [word for name in STACK for word in ("--config", f"configs/{name}.yaml")]
-    words += ["--data.sequence", "miniature_set1", "--run", str(run), *more]
+    words = [*STACK, "--data.sequence", "miniature_set1", "--run", str(run), *more]
     words += ["--trainer.callbacks+", f"benchmarks.stage.{callback.__name__}"]
     command = [sys.executable, "-m", "cns_lightning", "fit", *words]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())})

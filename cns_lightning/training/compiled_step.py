@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -215,9 +215,9 @@ class CapturedUNet:
         try:
             with torch.autocast(kind, enabled=False):
                 captured = torch.cuda.make_graphed_callables(predict, static, allow_unused_input=True, pool=self.pool)
+                return cast("Callable[..., Tensor]", captured)
         finally:
             self.overrides.set(before)
-        return captured  # type: ignore[return-value]
 
 
 def _with_own_gradient(tensor: Tensor) -> Tensor:
