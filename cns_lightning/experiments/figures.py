@@ -209,7 +209,7 @@ def draw_confusion(rows: Listing[Mapping[str, Any]]) -> bytes:
         rows: rows of one set, from `rows_of_confusion`.
     """
     methods, asked, seen = (list(dict.fromkeys(row[name] for row in rows)) for name in ("method", "asked", "seen_as"))
-    across = min(3, len(methods))
+    across = min(2, len(methods))  # more could not be read where the page is as wide as a screen
     down = -(-len(methods) // across)
     size = (1.4 + across * (1.6 + 0.36 * len(seen)), 0.8 + down * (1.5 + 0.3 * len(asked)))
     figure = Figure(figsize=size, layout="constrained")

@@ -20,6 +20,10 @@ OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
 LEAST_LETTERS = (
     "Math.min(...[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height))"
 )
+STRIP_OVERFLOW = (
+    "document.querySelector('#strip').scrollWidth - document.querySelector('#strip').parentElement.clientWidth"
+)
+PHOTOS_SHOWN = "[...document.querySelectorAll('#strip .photo img')].filter(image => image.offsetWidth > 0).length"
 CELLS = "[...document.querySelectorAll('#costs tbody tr')].map(row => row.cells[4].dataset.value)"
 PRESS = "document.querySelectorAll('#costs button.sort')[4].click()"
 
@@ -58,6 +62,14 @@ def test_nothing_leaves_and_everything_is_there(report: Path, browser: Browser, 
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert browser.value("document.querySelectorAll('svg text').length") > 10
     assert browser.value(LEAST_LETTERS) > 8, "letters of charts can be read"
+
+
+def test_on_a_phone_every_stage_fits_beside_one_photo(report: Path, browser: Browser) -> None:
+    browser.open(report, PHONE)
+    assert browser.value(STRIP_OVERFLOW) <= 0
+    assert browser.value(PHOTOS_SHOWN) == 2
+    browser.open(report, DESK)
+    assert browser.value(PHOTOS_SHOWN) > 2
 
 
 def test_a_table_sorts_up_and_down_and_a_slider_moves_the_line(report: Path, browser: Browser) -> None:
