@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EXPLANATION = """\
 Every setting is a run folder below DIR; called again, the search goes on where it stopped. DIR/search.csv has a row a
-setting, DIR/best/METHOD.yaml the best setting, to be stacked on the method's files. docs/comparison.md has the rule.
+setting, DIR/best/METHOD.yaml the best setting, to be stacked on the method's files. docs/experiments.md has the rule.
 """
 
 

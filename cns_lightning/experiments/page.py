@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    Table = tuple[str, str, list[str], list[list[tuple[str, Any]]]]
+
 BOUNDS = (ALONE, CLASS_WORD, IN_WORDS)
+AT_90 = (
+    ("single_clip_i_at_90", "CLIP-I one\nat 0.9 CLIP-T", "up"),
+    ("multi_clip_i_at_90", "CLIP-I several\nat 0.9 CLIP-T", "up"),
+)
 FIGURES = (
     (
         "forgetting.png",
@@ -35,6 +41,7 @@ FIGURES = (
 def comparison_page(
     out: Path,
     rows: Sequence[Mapping[str, Any]],
+    differences: Sequence[Mapping[str, Any]],
     grids: Mapping[str, tuple[list[str], list[tuple[str, list[Image.Image]]]]],
     command: str,
     configuration: str,
@@ -44,6 +51,7 @@ def comparison_page(
     Args:
         out: folder of the comparison, with its figures.
         rows: rows of the table, methods first.
+        differences: from `differences.paired_differences`.
         grids: by set, the prompts, and a row of pictures for each label, the user's first.
         command: command that made the comparison.
         configuration: text of its file.
@@ -68,7 +76,7 @@ def comparison_page(
         methods=[row["method"] for row in rows if row["method"] not in BOUNDS],
         verdict=verdict(rows),
         sets=sets,
-        tables=[(title.capitalize(), *_table(rows, columns)) for title, columns in GROUPS.items()],
+        tables=[*_between(differences), *_tables(rows)],
         figures=figures,
         command=command,
         configuration=configuration,
@@ -94,11 +102,45 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(each[0].upper() + each[1:] for each in said)
 
 
+def _between(differences: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Lists the table of differences, if there is one: a row for each other method."""
+    if not differences:
+        return []
+    cells: dict[str, dict[str, tuple[str, Any]]] = {}
+    for row in differences:
+        shown = f"{round(row['difference'], 3) + 0:+.3f} ({row['ahead']} of {row['pairs']})"
+        cells.setdefault(row["against"], {})[row["figure"]] = (shown, row["difference"])
+    columns = [
+        (name, heading, way)
+        for name, heading, way in [*AT_90, *GROUPS["quality"]]
+        if any(name in row for row in cells.values())
+    ]
+    lines = [
+        [(readable(other), readable(other)), *(row.get(name, ("", "")) for name, _, _ in columns)]
+        for other, row in cells.items()
+    ]
+    method = readable(differences[0]["method"])
+    about = (
+        f"{method} less the other method: means over pairs of runs with the same set and seed, and in how many of them "
+        f"{method} is ahead."
+    )
+    return [(f"{method} against each", about, _headings("against", columns), lines)]
+
+
+def _tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    about = "Means over the runs, with the standard deviation where there are several. The bounds stand last."
+    return [(title.capitalize(), about, *_table(rows, columns)) for title, columns in GROUPS.items()]
+
+
+def _headings(first: str, columns: Sequence[tuple[str, str, str]]) -> list[str]:
+    arrows = {"up": "\N{UPWARDS ARROW}", "down": "\N{DOWNWARDS ARROW}"}
+    return [first, *(f"{heading} {arrows[way]}".replace("\n", " ") for _, heading, way in columns)]
+
+
 def _table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]
 ) -> tuple[list[str], list[list[tuple[str, Any]]]]:
-    arrows = {"up": "\N{UPWARDS ARROW}", "down": "\N{DOWNWARDS ARROW}"}
-    headings = ["method", *(f"{heading} {arrows[way]}".replace("\n", " ") for _, heading, way in columns)]
+    headings = _headings("method", columns)
     shown = [row for row in rows if any(row[name] is not None for name, _, _ in columns)]
     cells = [
         [

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.diffusion.sheets import grid
-from cns_lightning.experiments import curves, table
+from cns_lightning.experiments import curves, differences, table
 from cns_lightning.experiments.bounds import bounds_of
 from cns_lightning.experiments.comparison import CLASS_WORD_FOLDER, IN_WORDS_FOLDER
 from cns_lightning.experiments.figures import (
@@ -39,6 +39,8 @@ def write_results(runs: list[Run], out: Path, command: str, configuration: str) 
     bound = {name: class_word for name, (class_word, _) in bounds.items()}
     by_run = curves.with_headline(table.rows_by_run(runs), runs, bound)
     write_atomically(out / "runs.csv", csv_bytes(by_run, table.RUN_COLUMNS))
+    apart = differences.paired_differences(by_run)
+    write_atomically(out / "differences.csv", csv_bytes(apart, differences.COLUMNS))
     write_atomically(out / "kinds.csv", csv_bytes(table.rows_by_kind(runs, bound.items()), table.KIND_COLUMNS))
     write_atomically(
         out / "same_class.csv", csv_bytes(table.rows_within_class(runs, bound.items()), table.SAME_CLASS_COLUMNS)
@@ -58,7 +60,7 @@ def write_results(runs: list[Run], out: Path, command: str, configuration: str) 
     else:  # of an earlier call, with other settings of `test`
         (out / "forgetting.png").unlink(missing_ok=True)
     grids = write_grids(runs, out)
-    write_atomically(out / "report.html", comparison_page(out, rows, grids, command, configuration).encode())
+    write_atomically(out / "report.html", comparison_page(out, rows, apart, grids, command, configuration).encode())
     return text
 
 
