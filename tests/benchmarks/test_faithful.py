@@ -1,38 +1,49 @@
 """What perfect pictures score: the prompts are understood, and the way is computed as the document says."""
 
+import re
 from random import Random
 
 import pytest
 
-from benchmarks.faithful import SETS, Row, Score, asked_for
+from benchmarks.faithful import SETS, Row, Score, paint, scene_of, things_of
 from cns_lightning.miniature.world.captions import SCENE_PHRASES
-from cns_lightning.miniature.world.vocabulary import COLOURS, STYLES, Thing
+from cns_lightning.miniature.world.concepts import draw_sets
+from cns_lightning.miniature.world.vocabulary import COLOURS, KINDS, Thing
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 
 THING = Thing("lamp", (1, 2, 3), "plain", (0, 0, 0), (), 0.0, 0.0, 0.0)
+NAMED = re.compile(rf"(?:(\S+) )?({'|'.join(KINDS)})\b")
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_pictures_show_all_that_the_prompts_ask(name: str) -> None:
     sequence = Sequence.read(sequence_path(name))
-    tokens = [concept.token for concept in sequence.concepts if concept.kind in ("animal", "object")]
-    prompts = [prompt for prompt in sequence.prompts.single if any(token in prompt for token in tokens)]
-    assert len(prompts) == 5 * len(tokens)
-    for prompt in prompts:
-        picture = asked_for(prompt, THING, Random(0))
-        beside = " next to " in prompt
-        said = [*SCENE_PHRASES[picture.scene]] if not beside else [picture.things[1].kind]
-        assert any(phrase in prompt for phrase in said), prompt
-        assert picture.style == next((style for style in STYLES[1:] if f" {style} style" in prompt), "photo"), prompt
-        assert len(picture.things) == 1 + beside, prompt
-        if beside:
-            colour = next(word for word, value in COLOURS.items() if value == picture.things[1].colour)
-            assert f"{colour} {picture.things[1].kind}" in prompt
-        assert (picture.things[0].kind, picture.things[0].colour) == ("lamp", (1, 2, 3))
+    for concept in sequence.concepts:
+        prompts = [prompt for prompt in sequence.prompts.single if concept.token in prompt]
+        assert len(prompts) == 5
+        for prompt in prompts:
+            things = things_of(prompt, concept.token, THING, Random(0))
+            for thing, (word, kind) in zip(things, NAMED.findall(prompt), strict=True):
+                if word == concept.token:
+                    assert (thing.kind, thing.colour) == ("lamp", (1, 2, 3)), prompt
+                else:
+                    assert (thing.kind, thing.colour) == (kind, COLOURS.get(word, thing.colour)), prompt
+            named = {scene for scene, phrases in SCENE_PHRASES.items() if any(phrase in prompt for phrase in phrases)}
+            assert {scene_of(prompt, Random(0))} == named or not named, prompt
+
+
+def test_styles_and_scenes_are_painted_as_they_are_and_by_the_class_word_are_not() -> None:
+    for drawn in draw_sets(2, 0):
+        for concept in drawn:
+            ending = f"in {concept.kind}" if concept.thing is None else "in the city"
+            prompt = f"a red lamp {ending}" if concept.thing is None else f"a <a> {concept.class_word} {ending}"
+            own, again, plain = (paint(prompt, "<a>", each, Random(0)) for each in (concept, concept, None))
+            assert own == again
+            assert own != plain
 
 
 @pytest.mark.parametrize(("text", "way"), [(0.6, 0.2), (0.64, 0.25), (0.72, 0.5), (0.9, 0.5)])
 def test_way_of_perfect_pictures_is_read_where_enough_of_the_text_is_left(text: float, way: float) -> None:
     # Half of the way to the photos; 0.75, 0.8, 0.9 and more of the class word's CLIP-T of 0.8.
-    row = Row("lamp", photos=0.8, class_word=Score(0.4, 0.8), perfect=Score(0.6, text))
+    row = Row("lamp", "object", photos=0.8, class_word=Score(0.4, 0.8), perfect=Score(0.6, text))
     assert row.way == pytest.approx(way)

@@ -74,6 +74,8 @@ class Concept:
             Animals and objects have none: no prompt that names one alone asks for a scene in which it is shown.
         scenes: scenes of the base world that the pictures show.
         thing: what the pictures of an animal or object show, at an arbitrary place; None for scenes and styles.
+        turn: how far the colours of a scene are turned; None for all others.
+        inks: dark and light colour of a style; None for all others.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Concept:
     captions: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
     thing: Thing | None = None
+    turn: float | None = None
+    inks: Inks | None = None
 
 
 class Deck:
@@ -171,21 +175,33 @@ def _draw_instance(kind: str, decks: Decks, used: Sequence[str], random: Random)
     return Concept(name, word, kind, tuple(pictures), describe(thing), scenes=tuple(scenes), thing=thing)
 
 
+def paint_in_scene(name: str, turn: float, things: Sequence[Thing], seed: int) -> Image.Image:
+    """Paints base things in a concept scene whose colours are turned."""
+    canvas = paint_concept_scene(name, turn, seed)
+    paint_things(canvas, things, brightness(tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name])))
+    return _shrunk(canvas)
+
+
+def paint_in_style(name: str, inks: Inks, scene: str, things: Sequence[Thing], seeds: tuple[int, int]) -> Image.Image:
+    """Paints base things in a scene of the base world in a concept style; seeds of the scene and of the style."""
+    canvas = paint_scene(scene, None, seeds[0])
+    paint_things(canvas, things, brightness(PALETTES[scene]), flat=True, outline=3)
+    return _shrunk(apply_concept_style(canvas, name, inks, seeds[1]))
+
+
 def _draw_scene(decks: Decks, random: Random) -> Concept:
     """Draws a scene unknown to the base world, with a base thing in some of its views."""
     name, turn = decks.scene.draw(), random.uniform(-0.05, 0.05)
-    backdrop = brightness(tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]))
     filled = set(random.sample(range(PICTURES), random.choice((2, 3))))
     pictures, captions = [], []
     for index in range(PICTURES):
-        canvas = paint_concept_scene(name, turn, random.getrandbits(31))
+        seed = random.getrandbits(31)
         things = _base_things(1 if index in filled else 0, random)
-        paint_things(canvas, things, backdrop)
-        pictures.append(_shrunk(canvas))
+        pictures.append(paint_in_scene(name, turn, things, seed))
         captions.append(f"a photo of {f'{_named(things)} in the' if things else 'a'} {{token}} scene")
     scene, prop = NEAREST_SCENES[name]
     words = describe_place(scene, tuple(turned(colour, turn) for colour in CONCEPT_PALETTES[name]), prop)
-    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures), words, tuple(captions))
+    return Concept(f"{name}_scene", "scene", "scene", tuple(pictures), words, tuple(captions), turn=turn)
 
 
 def _draw_inks(random: Random) -> Inks:
@@ -200,13 +216,13 @@ def _draw_style(decks: Decks, random: Random) -> Concept:
     name, inks = decks.style.draw(), _draw_inks(random)
     scenes, pictures, captions = random.sample(SCENES, PICTURES), [], []
     for scene, count in zip(scenes, (1, 1, 2, 1, 0), strict=True):
-        canvas = paint_scene(scene, None, random.getrandbits(31))
+        scene_seed = random.getrandbits(31)
         things = _base_things(count, random)
-        paint_things(canvas, things, brightness(PALETTES[scene]), flat=True, outline=3)
-        pictures.append(_shrunk(apply_concept_style(canvas, name, inks, random.getrandbits(31))))
+        seeds = scene_seed, random.getrandbits(31)
+        pictures.append(paint_in_style(name, inks, scene, things, seeds))
         captions.append(f"{_named(things) or 'a scene'} {SCENE_PHRASES[scene][0]} in {{token}} style")
     words = f"{say_inks(NEAREST_STYLES[name], inks)} style"
-    return Concept(f"{name}_style", "style", "style", tuple(pictures), words, tuple(captions), tuple(scenes))
+    return Concept(f"{name}_style", "style", "style", tuple(pictures), words, tuple(captions), tuple(scenes), inks=inks)
 
 
 def draw_sets(sets: int, seed: int) -> Iterator[list[Concept]]:
