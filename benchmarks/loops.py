@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from cns_lightning.determinism import noise_for, timestep_for
 from cns_lightning.diffusion.cross_attention import WeightOverrides, key_value_projections
 from cns_lightning.diffusion.denoising import denoising_loss
 from cns_lightning.diffusion.projections import read_weights
@@ -183,11 +184,17 @@ class BareLoop(Loop):
                 states = text_states(self.base, [self.prompts[0]] * FIXED_NOISE_SAMPLES)
                 denoising_loss(self.base, batch.latents, batch.noise, batch.timesteps, states)
 
+        def draw() -> None:
+            for sample in range(self.samples):
+                noise_for(self.base.latent_shape, 0, 0, 0, sample)
+                timestep_for(self.base.noise_scheduler.config["num_train_timesteps"], 1, 0, "timestep", 0, 0, sample)
+
         found = {
             "text encoder": seconds_of(text),
             "weights with the delta": seconds_of(write),
             "tie (L_reg)": seconds_of(lambda: self.tie(self.delta.values).backward()),
             "optimizer": seconds_of(self.optimizer.step),
+            "drawing noise and timesteps (on the host)": seconds_of(draw),
             "loss on fixed noise, a step's share": seconds_of(fixed_noise) / FIXED_NOISE_EVERY,
         }
         self.optimizer.zero_grad()

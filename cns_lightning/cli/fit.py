@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 
+from cns_lightning.cli.collection import collection_held_back
 from cns_lightning.configuration.errors import ConfigurationMistake, check_config_files, explained, lightning_explained
 from cns_lightning.configuration.parser import ContinualCLI, quieten
+from cns_lightning.diffusion.loading import stock_pipelines
 from cns_lightning.errors import EXIT_DONE
 from cns_lightning.slurm.job import leave_out_tasks
 
@@ -17,8 +19,9 @@ def run(arguments: list[str]) -> int:
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     check_config_files(arguments)
     try:
-        with lightning_explained():
+        with lightning_explained(), collection_held_back():
             cli = ContinualCLI(arguments)
+            stock_pipelines()  # the base model is opened later, but this is when it takes least to import what it needs
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
     cli.trainer.run = cli.checked_run()

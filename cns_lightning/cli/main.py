@@ -105,7 +105,10 @@ def call(command: str, rest: list[str]) -> int:
         from cns_lightning.user_files import with_shipped_configs
 
         rest = with_shipped_configs(rest)
+    from cns_lightning.cli.collection import collection_held_back
     from cns_lightning.diffusion.allocator import keep_freed_memory
 
     keep_freed_memory()
-    return importlib.import_module(COMMANDS[command][0]).run(rest)
+    with collection_held_back():
+        module = importlib.import_module(COMMANDS[command][0])
+    return module.run(rest)

@@ -14,6 +14,7 @@ import sys
 import traceback
 from typing import Any
 
+from cns_lightning.cli.collection import collection_held_back
 from cns_lightning.cli.main import main
 from cns_lightning.experiments.child_processes import SIGNALS
 
@@ -50,8 +51,9 @@ def serve() -> None:
     """Imports what every run needs, then forks a child for every line that comes."""
     # SLURM, or whoever stops a whole group, signals every process; this one goes when its commands are done.
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
-    for name in NEEDED:
-        importlib.import_module(name)
+    with collection_held_back():
+        for name in NEEDED:
+            importlib.import_module(name)
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         # Held back, or one that comes before the child listens would be lost, and it would never stop.
