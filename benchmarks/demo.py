@@ -53,7 +53,7 @@ def measure(run: Path, sequence: Sequence, pictures: int, prompts: int) -> str:
         own = judge.image_alignment(load_pipeline(run, upto=concept.token), concept, asked)
         now = judge.image_alignment(last, concept, asked)
         lines.append(
-            f"| {concept.token} {concept.images.name} | {share:.2%} | {without:.3f} | {own:.3f} "
+            f"| `{concept.token}` {concept.images.name} | {share:.2%} | {without:.3f} | {own:.3f} "
             f"| {now:.3f} | {now - without:+.3f} |"
         )
     texts = base_prompts(prompts)

@@ -132,8 +132,8 @@ def document(arguments: argparse.Namespace, about: dict[str, Any], found: dict[s
         "",
         f"{about['device']}, {threads}torch {about['torch']}. {arguments.shapes}, {found['prompts']} calibration "
         f"prompts and one concept: {found['seconds']:.2f} s. Hooks through {arguments.steps} denoising steps at "
-        f"{arguments.size} px: {found['usual']:.0f} s, counted up from {found['hooked']} prompts, whose base neurons "
-        f"are the same to the last entry: {ratio:.0f} times as long.",
+        f"{arguments.size} px: {found['usual']:.0f} s, {ratio:.0f} times as long, extrapolated from {found['hooked']} "
+        "prompts; both ways select identical base neurons.",
         "",
         goal("seconds of the selection", found["seconds"], 2 if is_gpu else 30, "at most"),
     ]

@@ -46,7 +46,7 @@ def overlap(masks: Mapping[str, NeuronMask], classes: Mapping[str, str]) -> dict
         random neurons in every row would have; ``mean_pairwise`` of all pairs, ``same_class`` and ``different_class``
         of some, ``chance``; ``joint``, the IoU of all at once. A mean over no pairs is None.
 
-    Source: supplement 9.3; docs/methods.md 1.10.
+    Source: supplement 9.3.
     """
     tokens, listed = list(masks), list(masks.values())
     table, rows = pairwise_iou(listed), []

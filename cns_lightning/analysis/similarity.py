@@ -74,7 +74,7 @@ def similarity(selector: NeuronSelector, family: Family, general: NeuronMask) ->
     Returns:
         The matrix of base neurons, and that of concept neurons; the paper does not say which it shows.
 
-    Source: supplement 9.1, Fig. 7; docs/methods.md 1.10.
+    Source: supplement 9.1, Fig. 7.
     """
     base = [NeuronMask.from_bools(selector.base_neurons([query])) for query in family.queries]
     words = torch.tensor([[words_differing(one, two) for two in family.queries] for one in family.queries])

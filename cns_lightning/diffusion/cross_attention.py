@@ -27,7 +27,7 @@ def key_value_projections(unet: nn.Module) -> dict[str, nn.Linear]:
     Raises:
         UserError: if the UNet has none.
 
-    Source: docs/methods.md 0.3.
+    Source: docs/methods.md 1.3.
     """
     from diffusers.models.attention_processor import Attention
 

@@ -47,7 +47,7 @@ def denoising_loss(
     Raises:
         ValueError: if valid region or weights have another shape; they would mix the samples of a batch.
 
-    Source: docs/methods.md 0.3; Custom Diffusion's valid region, docs/methods.md 4.2.
+    Source: DDPM (arXiv 2006.11239) Eq. 14; Custom Diffusion's valid region, docs/methods.md 4.2.
     """
     noisy = base.noise_scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
     predicted = (base.unet if unet is None else unet)(

@@ -22,7 +22,7 @@ def random_neurons(mask: NeuronMask, *seeds: int) -> NeuronMask:
         mask: mask of matrices.
         *seeds: the same ones, such as seed of the run and number of the stage, draw the same neurons.
 
-    Source: supplement 9.5 (random neurons of the same count); per row docs/methods.md 1.10.
+    Source: supplement 9.5 (random neurons of the same count); per row is our reading.
     """
     drawn = {}
     for name, bools in mask.bools().items():

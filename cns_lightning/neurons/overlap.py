@@ -25,7 +25,7 @@ def pairwise_iou(masks: Sequence[NeuronMask], average: Average = "micro") -> Ten
 
     An empty mask has an IoU of 0 with every other.
 
-    Source: supplement 9.3; micro and macro docs/methods.md 1.10.
+    Source: supplement 9.3; micro and macro are ours.
     """
     counts = [mask.counts() for mask in masks]
     table = torch.eye(len(masks), dtype=torch.float64)

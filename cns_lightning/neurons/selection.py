@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DENSITY_BAND = (0.050, 0.058)
 """Share of the key and value weights that a concept updates: 5 % of them, 0.13 % of the UNet of Stable Diffusion 1.x.
 
-Source: supplement 9.2; the two figures agree only loosely, docs/methods.md 1.7.
+Source: supplement 9.2; the two figures agree only loosely.
 """
 
 _ROUNDING = 1e-6
@@ -46,7 +46,7 @@ def base_neurons(scores: Tensor, share: float = 0.30) -> Tensor:
     Raises:
         ValueError: if a score is nan or ``share`` is not a share.
 
-    Source: supplement 8.3 and 9.2 (top 30 % in each row); floor and tie rule docs/methods.md 1.5.
+    Source: supplement 8.3 and 9.2 (top 30 % in each row); the floor and the rule for ties are ours.
     """
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"share is {share}, not within 0 and 1")
@@ -182,6 +182,6 @@ def automatic_threshold(
 def concept_neurons(base: Tensor, general: Tensor) -> Tensor:
     """Marks what is important for the concept and not for everything: base and not general, bool.
 
-    Source: supplement 9.2; docs/methods.md 1.7.
+    Source: supplement 9.2.
     """
     return base & ~general
