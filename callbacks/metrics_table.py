@@ -50,6 +50,7 @@ class MetricsTable(Callback):
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
         self.rates = ("", "")
+        self.ahead = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums of the unfinished row."""
@@ -64,16 +65,21 @@ class MetricsTable(Callback):
         if not trainer.is_global_zero:
             return
         path, module = RunFolder(trainer.default_root_dir).metrics, continual(pl_module)
-        rows = [row for row in read_rows(path) if int(row["step"]) <= trainer.global_step]
         # A stage that has not begun has no row, not even that before its first step.
-        begun = module.stage if module.step else module.done_stages - 1
-        write_rows(path, [row for row in rows if int(row["stage"]) <= begun])
+        done = module.done_stages
+        running = module.step if module.stage >= done else 0
+        rows = read_rows(path)
+        kept = [row for row in rows if int(row["stage"]) < done]
+        # Once a concept was removed, those that are left may have taken more steps than the state that they go on from.
+        self.ahead = max(0, int(kept[-1]["step"]) - (trainer.global_step - running)) if kept else 0
+        kept += [row for row in rows if running and int(row["stage"]) == done and int(row["stage_step"]) <= running]
+        write_rows(path, kept)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Writes a row before a stage's first step, with the fixed noise's loss alone."""
         module = continual(pl_module)
         if batch_idx == 0 and self.fixed_noise_every_steps and trainer.is_global_zero:
-            place = (trainer.global_step, module.stage, module.concept.token, 0)
+            place = (trainer.global_step + self.ahead, module.stage, module.concept.token, 0)
             row = (*place, "", "", "", "", self._fixed_noise_loss(trainer, module))
             append_row(RunFolder(trainer.default_root_dir).metrics, row)
 
@@ -112,7 +118,7 @@ class MetricsTable(Callback):
         # The first row of every so many steps, whether or not rows fall on them.
         is_due = every and (module.is_stage_end or module.step % every < min(every, self.every_steps))
         row = (
-            trainer.global_step, module.stage, module.concept.token, module.step,
+            trainer.global_step + self.ahead, module.stage, module.concept.token, module.step,
             means.get("loss", ""), means.get("penalty", ""), *self.rates,
             self._fixed_noise_loss(trainer, module) if is_due else "",
         )  # fmt: skip

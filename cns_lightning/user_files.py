@@ -116,7 +116,7 @@ def shipped(given: str) -> Path:
 
 
 def with_shipped_configs(arguments: list[str]) -> list[str]:
-    """Returns a command line in which names of configuration files that ship are paths.
+    """Returns a command line in which names of configuration files that ship are paths, as is what begins with ``~``.
 
     Args:
         arguments: words after a command.
@@ -125,9 +125,9 @@ def with_shipped_configs(arguments: list[str]) -> list[str]:
     for number, word in enumerate(arguments):
         option, equals, value = word.partition("=")
         if option == "--config" and equals:
-            found[number] = f"{option}={shipped(value)}" if value else word
+            found[number] = f"{option}={shipped(str(expanded(value)))}" if value else word
         elif number and arguments[number - 1] in _CONFIG_OPTIONS and not word.startswith("-"):
-            found[number] = str(shipped(word)) if word else word
+            found[number] = str(shipped(str(expanded(word)))) if word else word
     return found
 
 

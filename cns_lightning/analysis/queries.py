@@ -36,9 +36,9 @@ def read_families(name: str) -> list[Family]:
         UserError: if there is no such file, or a family has fewer than two queries.
     """
     path = expanded(name)
-    if not path.exists():
+    if not path.is_file():
         path = Path(str(files("cns_lightning") / "configs" / "queries" / f"{name}.txt"))
-    if not path.exists():
+    if not path.is_file():
         shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
         raise UserError("--queries", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
     found: dict[str, list[str]] = {}

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.cli.arguments import path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, UserError
-from cns_lightning.runs.folder import RunFolder
+from cns_lightning.runs.folder import RunFolder, make_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cns_lightning.analysis.analysis import Analysis
     from cns_lightning.diffusion.base_model import BaseModel
     from cns_lightning.neurons.selector import NeuronSelector
     from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.sequences.templates import PromptTemplates
 
 PARTS = ("similarity", "concepts", "sensitivity")
 _EXPLANATION = """\
@@ -36,11 +39,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    of = options.add_mutually_exclusive_group(required=True)
-    of.add_argument("--run", type=path_argument, metavar="DIR", help="run folder; writes to its analysis/")
-    of.add_argument(
+    options.add_argument("--run", type=path_argument, metavar="DIR", help="run folder; writes to its analysis/")
+    options.add_argument(
         "--base-model", type=source_argument, metavar="MODEL",
-        help="miniature, a diffusers folder, a single-file checkpoint or a hub id; needs no run",
+        help="miniature, a diffusers folder, a single-file checkpoint or a hub id; needs no run; with --run, where the "
+        "run's base model is now",
     )  # fmt: skip
     options.add_argument(
         "--queries", type=source_argument, metavar="FILE",
@@ -64,10 +67,13 @@ def run(argv: list[str]) -> int:
         UserError: if the run folder holds no registry, files are missing or damaged, or there is no such model or file.
     """
     arguments = parser().parse_args(argv)
+    if arguments.run is None and arguments.base_model is None:
+        raise UserError("analyze", "has neither --run nor --base-model", "Give a run folder, or a base model and --out")
     if arguments.run is None and arguments.out is None:
         raise UserError("--out", "is missing", "Say where the analysis of a base model shall be written")
     folder = None if arguments.run is None else RunFolder.existing(arguments.run)
     out: Path = arguments.out if folder is None or arguments.out else folder.analysis
+    make_folder(out, "--out" if arguments.out else "--run")
     found = _analysed(folder, arguments)
     found.write(out)
     sys.stdout.write("\n".join([*found.lines, f"written to {out}"]) + "\n")
@@ -84,15 +90,21 @@ def _analysed(folder: RunFolder | None, arguments: argparse.Namespace) -> Analys
     from cns_lightning.diffusion.devices import available_device
     from cns_lightning.registry.application import load_base
     from cns_lightning.registry.registry import NeuronRegistry
+    from cns_lightning.runs.config import RunConfig
+    from cns_lightning.sequences.calibration import read_calibration_prompts
+    from cns_lightning.sequences.templates import DEFAULT_TEMPLATES
 
     registry = None if folder is None else NeuronRegistry.load(folder.registry)
     source = arguments.base_model or (registry.base_model if registry is not None else "")
     shipped = MINIATURE if source == MINIATURE else "stable_diffusion"
     families = read_families(arguments.queries or shipped)
+    kept = None if folder is None else RunConfig.find(folder)
+    given = {} if kept is None else kept.selection
+    prompts = read_calibration_prompts(arguments.calibration or given.get("calibration", shipped))
     base = BaseModel.load(source) if registry is None else load_base(registry, arguments.base_model)
     parameters = counted(base)
     base.to(device=available_device(arguments.device))
-    selector, prompts = selection(base, folder, arguments.calibration or None, shipped)
+    selector = selection(base, given, DEFAULT_TEMPLATES if kept is None else kept.templates)
     found, general, facts = Analysis(), None, {}
     found.facts["base_model"] = {"id": source, "fingerprint": base.fingerprint(), "parameters": parameters}
     if {"similarity", "sensitivity"} & set(arguments.parts):
@@ -117,34 +129,21 @@ def counted(base: BaseModel) -> dict[str, int]:
     return {"unet": sizes[0], "pipeline": sum(sizes)}
 
 
-def selection(
-    base: BaseModel, folder: RunFolder | None, calibration: str | None, shipped: str
-) -> tuple[NeuronSelector, tuple[str, ...]]:
-    """Returns the selector with the settings of a run, and the calibration prompts; the usual ones without a run.
+def selection(base: BaseModel, given: Mapping[str, Any], templates: PromptTemplates) -> NeuronSelector:
+    """Returns the selector with the settings of a run.
 
     Args:
         base: base model.
-        folder: run folder, or None.
-        calibration: file of calibration prompts in place of the run's.
-        shipped: name of the calibration prompts that suit the base model.
-
-    Raises:
-        UserError: if there is no such file.
+        given: settings of the selection; the usual ones where there are none.
+        templates: prompt templates.
     """
     from cns_lightning.diffusion.cross_attention import key_value_projections
     from cns_lightning.diffusion.projections import read_weights
     from cns_lightning.neurons.selector import NeuronSelector, SelectionRules
-    from cns_lightning.runs.config import RunConfig
-    from cns_lightning.sequences.calibration import read_calibration_prompts
-    from cns_lightning.sequences.templates import DEFAULT_TEMPLATES
 
-    kept = None if folder is None else RunConfig.find(folder)
-    given = {} if kept is None else kept.selection
-    prompts = read_calibration_prompts(calibration or given.get("calibration", shipped))
     names = {each.name for each in fields(SelectionRules)}
     known = {name: value for name, value in given.items() if name in names and value is not None}
-    rules, templates = SelectionRules(**known), DEFAULT_TEMPLATES if kept is None else kept.templates
-    return NeuronSelector(base, read_weights(key_value_projections(base.unet)), rules, templates), prompts
+    return NeuronSelector(base, read_weights(key_value_projections(base.unet)), SelectionRules(**known), templates)
 
 
 def rare_words(base: BaseModel, registry: NeuronRegistry | None) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cns_lightning.cli.arguments import path_argument
-from cns_lightning.errors import EXIT_DONE
+from cns_lightning.cli.arguments import path_argument, source_argument
+from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.user_files import composed
 
@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
     action.add_argument(
         "--verify", action="store_true", help="check every file, and every weight against the base model"
     )
+    options.add_argument(
+        "--base-model",
+        type=source_argument,
+        metavar="SOURCE",
+        help="for --verify: where the run's base model is now, if it was moved",
+    )
     return options
 
 
@@ -62,6 +68,8 @@ def run(argv: list[str]) -> int:
         UserError: if the run folder holds no registry, a token is unknown, or files are missing or damaged.
     """
     arguments = parser().parse_args(argv)
+    if arguments.base_model and not arguments.verify:
+        raise UserError("--base-model", "is read by --verify alone", "Leave it out; the rest needs no base model")
     folder = RunFolder.existing(arguments.run)
     is_undo = bool(arguments.remove or arguments.rollback)
     with folder.held() if is_undo else nullcontext():
@@ -80,7 +88,7 @@ def _done(folder: RunFolder, arguments: argparse.Namespace) -> tuple[dict[str, A
     if is_undo:
         return _undo(folder, registry, arguments)
     if arguments.verify:
-        return _verify(folder, registry)
+        return _verify(folder, registry, arguments.base_model)
     rows = listing(registry)
     overlap = overlap_figures(registry)
     return _facts(registry, rows) | {"overlap": overlap}, _as_text(registry, rows, overlap)
@@ -110,10 +118,10 @@ def _undo(folder: RunFolder, registry: NeuronRegistry, arguments: argparse.Names
     return facts, "\n".join(lines)
 
 
-def _verify(folder: RunFolder, registry: NeuronRegistry) -> tuple[dict[str, Any], str]:
+def _verify(folder: RunFolder, registry: NeuronRegistry, base_model: str | None) -> tuple[dict[str, Any], str]:
     from cns_lightning.maintenance.verification import verify_run
 
-    found = verify_run(folder, registry)
+    found = verify_run(folder, registry, base_model)
     text = (
         f"{found.files} files read, every checksum is right. {registry.source.said} is the model that was learned on.\n"
         f"Of {found.weights:,} key and value weights {found.moved:,} are moved by concepts. The others, and every "

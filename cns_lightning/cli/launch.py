@@ -12,6 +12,7 @@ from pathlib import Path
 from cns_lightning.cli.arguments import path_argument
 from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.slurm.script import BatchJob, Task
+from cns_lightning.user_files import shipped
 
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")
 _SET_HERE = {"--trainer.devices": "--devices", "--trainer.num_nodes": "--nodes"}
@@ -102,7 +103,13 @@ def run(argv: list[str]) -> int:
     # Here, so that --help does not wait for torch.
     from cns_lightning.configuration.parser import checked_configuration
 
-    trainers = [checked_configuration([*task.arguments, "--run", str(task.run)]).trainer for task in tasks]
+    trainers = [
+        checked_configuration([*task.arguments, "--run", str(task.run)], is_compared=False).trainer for task in tasks
+    ]
+    nodes = known.nodes or _of_all("trainer.num_nodes", "--nodes", [trainer.num_nodes for trainer in trainers])
+    devices = known.devices or _of_all(
+        "trainer.devices", "--devices", [counted_devices(trainer.devices) for trainer in trainers]
+    )
     job = BatchJob(
         name=known.run.absolute().name,
         tasks=tasks,
@@ -110,8 +117,8 @@ def run(argv: list[str]) -> int:
         directory=Path.cwd(),
         # Not resolved: the link inside a virtual environment is what makes it one.
         python=Path(sys.executable),
-        nodes=known.nodes or trainers[0].num_nodes,
-        devices=known.devices or counted_devices(trainers[0].devices),
+        nodes=nodes,
+        devices=devices,
         cpus=known.cpus,
         uses_gpu=any(trainer.accelerator != "cpu" for trainer in trainers),
         partition=known.partition,
@@ -122,6 +129,8 @@ def run(argv: list[str]) -> int:
         setup=tuple(known.setup),
         extra=tuple(known.sbatch),
     )
+    for task in tasks:
+        checked_configuration(job.fit_arguments(task))
     if known.dry_run:
         sys.stdout.write(job.text())
     else:
@@ -172,8 +181,9 @@ def seconds_of(time: str) -> int | None:
 def tasks_of(known: argparse.Namespace, rest: list[str]) -> tuple[Task, ...]:
     """Returns one task for each configuration of ``--array`` and each seed; a single one without either."""
     run, common = known.run.absolute(), [word for file in known.config for word in ("--config", file)]
-    files = known.array or [None]
-    names = [file.stem for file in known.array]
+    array = [shipped(str(file)) for file in known.array]
+    files = array or [None]
+    names = [file.stem for file in array]
     if len(set(names)) < len(names):
         raise UserError(
             "--array",
@@ -188,6 +198,17 @@ def tasks_of(known: argparse.Namespace, rest: list[str]) -> tuple[Task, ...]:
             drawn = ["--seed_everything", str(seed)] if seed is not None else []
             tasks.append(Task(run / name if name else run, (*common, *top, *rest, *drawn)))
     return tuple(tasks)
+
+
+def _of_all(key: str, flag: str, values: list[int]) -> int:
+    """Returns the number that all tasks of a job have; SLURM gives each as much.
+
+    Raises:
+        UserError: if they differ.
+    """
+    if len(set(values)) > 1:
+        raise UserError(key, f"is {', '.join(map(str, values))} in the files of --array", f"Give {flag} for all")
+    return values[0]
 
 
 def counted_devices(devices: object) -> int:

@@ -91,7 +91,6 @@ def run(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     folder = RunFolder.existing(arguments.run)
     # Here, so that --help does not wait for torch.
-    from cns_lightning.diffusion.devices import available_device
     from cns_lightning.evaluation.costs import costs_of
     from cns_lightning.evaluation.curves import Curve
     from cns_lightning.evaluation.evaluate import BASE, Evaluation
@@ -106,7 +105,10 @@ def run(argv: list[str]) -> int:
     if not registry.tokens:
         raise UserError(f"--run {folder.path}", "nothing is learned yet", "Run fit first")
     sequence, settings = asked(folder, arguments)
-    source, device = arguments.base_model or registry.base_model, available_device(arguments.device)
+    source, device = (
+        arguments.base_model or registry.base_model,
+        device_of(arguments.device, arguments.devices if arguments.share is None else 1),
+    )
     check_covers(sequence, registry.tokens, arguments.sequence or str(folder.config))
     evaluation = Evaluation(folder.evaluation / "images", sequence, registry, settings)
     curve = Curve.of(folder, evaluation, arguments.curve_pictures)
@@ -203,6 +205,30 @@ def _that_takes(steps: int, pipe: DiffusionPipeline) -> DiffusionPipeline:
 
     check_steps(pipe.scheduler, steps, "--steps")
     return pipe
+
+
+def device_of(name: str | None, count: int) -> str:
+    """Returns the device to draw on.
+
+    Args:
+        name: device that was asked for; None for the usual one.
+        count: processes that draw, each on a GPU of its own where there are any.
+
+    Raises:
+        UserError: if there is no such device, or there are fewer GPUs.
+    """
+    import torch
+
+    from cns_lightning.diffusion.devices import available_device
+
+    device = available_device(name)
+    kind, _, number = device.partition(":")
+    if count > 1 and number:
+        remedy = "Leave the number out; CUDA_VISIBLE_DEVICES says which GPUs there are"
+        raise UserError("--device", f"is {device}, and --devices {count} takes the first {count}", remedy)
+    if count > 1 and kind == "cuda" and count > torch.cuda.device_count():
+        raise UserError("--devices", f"is {count}, and there are {torch.cuda.device_count()} GPUs here", "Take fewer")
+    return device
 
 
 def draw_side_by_side(argv: Sequence[str], count: int, device: str) -> None:

@@ -112,6 +112,11 @@ def _usual(key: str, settings: dict[str, Any]) -> Any:
     return value
 
 
+def _is_same(key: str, one: Any, other: Any) -> bool:
+    """Returns whether two values mean the same: the trainer's numbers are words where the command line gave them."""
+    return one == other or (key.startswith("trainer.") and str(one) == str(other))
+
+
 def check_unchanged(
     folder: RunFolder, settings: dict[str, Any], sequence: Sequence, but_for: tuple[str, ...] = ()
 ) -> None:
@@ -133,7 +138,7 @@ def check_unchanged(
     differences = [
         f"{key} was {before.get(key, 'not set')!r} and is {settings.get(key, 'not set')!r}"
         for key in sorted(before.keys() | settings.keys())
-        if before.get(key) != settings.get(key) and not key.startswith(but_for)
+        if not _is_same(key, before.get(key), settings.get(key)) and not key.startswith(but_for)
         and (key in before or settings.get(key) not in (_usual(key, settings), WITHOUT.get(key, _usual(key, settings))))
     ]  # fmt: skip
     for number, (old, new) in enumerate(zip(kept.concepts, sequence.plain()["concepts"], strict=False)):

@@ -121,6 +121,15 @@ class ContinualCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=_as_seed)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Reads files and command line; refuses steps there that those of a file would override without a word."""
+        super().parse_arguments(parser, args)
+        given = [word.partition("=")[0] for word in args] if isinstance(args, list) else []
+        for key in ("--data.steps", "--data.steps_per_picture"):
+            if key in given and "--steps" not in given and self.config.steps is not None:
+                problem = f"does not count beside steps: {self.config.steps}, which a configuration file says"
+                raise UserError(key, problem, "Use --steps, or --steps null for those of data")
+
     def before_instantiate_classes(self) -> None:
         """Fills in what follows from the sequence and the command line, and checks the run folder."""
         config = self.config
@@ -147,7 +156,9 @@ class ContinualCLI(LightningCLI):
         lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in coming]
         self.check(check_snapshots, config.snapshots.steps, min(lengths, default=config.data.steps))
         self.check(check_keep, config.stage_end.keep, config.snapshots.steps, _class(config.model.method.class_path))
-        base = expanded(config.model.base_model)
+        sequence, base = expanded(config.data.sequence), expanded(config.model.base_model)
+        if sequence.is_file():
+            config.data.sequence = str(sequence.absolute())  # the run may be learned anew from elsewhere
         if config.model.base_model != MINIATURE and base.exists():
             config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
         strengths = {str(expanded(file).absolute()): each for file, each in (config.model.base_loras or {}).items()}
@@ -234,8 +245,18 @@ def usual_accelerator() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def checked_configuration(arguments: list[str]) -> Namespace:
+class _UncomparedConfiguration(CheckedConfiguration):
+    def check(self, act: Callable[..., object], *arguments: Any) -> None:
+        if act is not check_unchanged:
+            super().check(act, *arguments)
+
+
+def checked_configuration(arguments: list[str], is_compared: bool = True) -> Namespace:
     """Returns the configuration that ``fit`` would run.
+
+    Args:
+        arguments: words after ``fit``.
+        is_compared: whether a run that has begun must have the same settings.
 
     Raises:
         UserError: if ``fit`` would refuse it.
@@ -243,7 +264,7 @@ def checked_configuration(arguments: list[str]) -> Namespace:
     quieten()
     check_config_files(arguments)
     try:
-        return CheckedConfiguration(arguments).config
+        return (CheckedConfiguration if is_compared else _UncomparedConfiguration)(arguments).config
     except ConfigurationMistake as mistake:
         raise explained(mistake, arguments) from mistake
 

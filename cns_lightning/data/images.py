@@ -100,7 +100,7 @@ def _decoded(path: Path, convert: Callable[[Image.Image], Image.Image | None]) -
         raise UserError(str(path), problem, "Make it smaller") from error
     except PermissionError as error:
         raise UserError(str(path), "may not be read", "Change its permissions") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:  # the last one for an AVIF
         raise UserError(str(path), f"is damaged or cut off ({error})", "Copy it again, or remove it") from error
     return image
 

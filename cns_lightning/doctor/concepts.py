@@ -10,7 +10,15 @@ from cns_lightning.doctor.findings import Finding, Severity
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.sequences.concept_settings import read_settings
 from cns_lightning.sequences.drafts import clashes
-from cns_lightning.sequences.sequence import CONCEPT_KEYS, PROMPT_KEYS, SETTINGS, Concept, EvaluationPrompts, Sequence
+from cns_lightning.sequences.sequence import (
+    CONCEPT_KEYS,
+    KINDS,
+    PROMPT_KEYS,
+    SETTINGS,
+    Concept,
+    EvaluationPrompts,
+    Sequence,
+)
 from cns_lightning.user_files import composed, expanded, read_yaml
 
 if TYPE_CHECKING:
@@ -39,7 +47,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_whole(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(_is_text(entry.get(key)) and entry[key].strip() for key in CONCEPT_KEYS)
+    is_whole = isinstance(entry, dict) and all(_is_text(entry.get(key)) and entry[key].strip() for key in CONCEPT_KEYS)
+    return is_whole and entry["kind"] in KINDS
 
 
 def _concept(entry: dict[str, str], path: Path) -> Concept:

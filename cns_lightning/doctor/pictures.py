@@ -16,6 +16,7 @@ from cns_lightning.errors import UserError
 from cns_lightning.sequences.sequence import (
     CAPTION_SUFFIXES,
     captions_beside,
+    is_readable_folder,
     left_out,
     masks_beside,
     picture_files,
@@ -35,7 +36,8 @@ SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 # What Pillow raises for headers and EXIF that are odd; whether the picture can be used, `read_picture` says.
 UNREADABLE = (
-    *(ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error),
+    *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+    struct.error,
     Image.DecompressionBombError,
 )
 UNREAD_CAPTIONS = "Not read (data.captions is false): every picture gets the prompt of its kind"
@@ -50,7 +52,7 @@ def header_findings(concepts: Sequence[Concept], resolution: int | None) -> list
     """
     register_heif()
     Image.init()
-    folders = dict.fromkeys(concept.images for concept in concepts if concept.images.is_dir())
+    folders = dict.fromkeys(concept.images for concept in concepts if is_readable_folder(concept.images))
     found: list[Finding] = []
     for path in (path for folder in folders for path in picture_files(folder)):
         try:
@@ -108,9 +110,9 @@ def folder_findings(concepts: Sequence[Concept], with_captions: bool = True) -> 
         concepts: concepts whose pictures are needed.
         with_captions: whether captions are read.
     """
-    styles = [concept for concept in concepts if concept.kind == "style" and concept.images.is_dir()]
+    styles = [concept for concept in concepts if concept.kind == "style" and is_readable_folder(concept.images)]
     found = [_uncaptioned(style, with_captions) for style in styles if not with_captions or _is_bare(style)]
-    for folder in dict.fromkeys(concept.images for concept in concepts if concept.images.is_dir()):
+    for folder in dict.fromkeys(concept.images for concept in concepts if is_readable_folder(concept.images)):
         pictures = picture_files(folder)
         with_caption = [path for path in pictures if captions_beside(path)]
         if with_caption:
@@ -164,7 +166,7 @@ def content_findings(
         masks: how much the parts of a picture count.
         with_captions: whether captions are read.
     """
-    present = [concept for concept in concepts if concept.images.is_dir() and picture_files(concept.images)]
+    present = [concept for concept in concepts if is_readable_folder(concept.images) and picture_files(concept.images)]
     total, done = sum(len(picture_files(concept.images)) for concept in present), 0
     hashes: dict[Path, tuple[int, int]] = {}
     found: list[Finding] = []

@@ -85,7 +85,7 @@ class Comparison:
             file.known(f"methods.{name}", entry, ("files", "values"))
             methods[name] = file.files(f"methods.{name}", entry.get("files"))
             if entry.get("values") is not None:
-                values[name] = file.settings(f"methods.{name}.values", entry["values"])
+                values[name] = file.settings_of_fit(f"methods.{name}.values", entry["values"])
         return cls.of(file, methods, values)
 
     @classmethod
@@ -99,7 +99,7 @@ class Comparison:
                 file.add(f"methods.{name}", "is the name of a bound", "Call it otherwise")
         stack, seeds = file.files("stack", given.get("stack")), file.numbers("seeds", given.get("seeds"))
         sets, test = file.words("sets", given.get("sets")), read_scoring_options(file, given.get("test"))
-        fit = {} if given.get("fit") is None else file.settings("fit", given["fit"])
+        fit = {} if given.get("fit") is None else file.settings_of_fit("fit", given["fit"])
         alone = given.get("alone")
         if alone is not None and alone not in methods:
             file.add("alone", f"is {alone}, none of the methods", f"Use one of {', '.join(methods)}")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import Problems, UserError
 from cns_lightning.user_files import read_yaml, shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SAID_BY = {"seed_everything": "seeds", "data.sequence": "sets", "run": "--out", "config": "stack"}
+"""Keys of `fit` that other keys of the file, or the command line, set for every run."""
 
 
 class ExperimentFile:
@@ -56,6 +62,18 @@ class ExperimentFile:
             if isinstance(each, dict):
                 self.add(f"{key}.{name}", "holds keys where a value is needed", "Write one key a line, with dots")
         return found
+
+    def settings_of_fit(self, key: str, value: Any) -> dict[str, Any]:
+        """Returns values by configuration key that `fit` gets besides what other keys of the file say."""
+        found = self.settings(key, value)
+        self.not_said_elsewhere(key, found)
+        return found
+
+    def not_said_elsewhere(self, key: str, names: Iterable[str]) -> None:
+        """Notes configuration keys that would override what every run is named by."""
+        for name in names:
+            if name in SAID_BY:
+                self.add(f"{key}.{name}", f"is said by {SAID_BY[name]}, for every run", f"Use {SAID_BY[name]}")
 
     def values(self, key: str, value: Any) -> list[Any]:
         """Returns a list of values of any kind, at least one."""

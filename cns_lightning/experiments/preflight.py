@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cns_lightning.configuration.continuation import check_unchanged, comparable
 from cns_lightning.configuration.parser import checked_configuration
+from cns_lightning.diffusion.devices import available_device
 from cns_lightning.errors import SeveralUserErrors, UserError
 from cns_lightning.evaluation.judges import clip_encoder, dino_encoder, judge_of
 from cns_lightning.runs.folder import RunFolder
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cns_lightning.experiments.comparison import Run
+    from cns_lightning.experiments.scoring_options import ScoringOptions
 
 DEVICES, ACCELERATOR = ("trainer.devices", "trainer.strategy"), "trainer.accelerator"
 SEEDS = ("seed_everything", "model.seed", "data.seed")
@@ -33,19 +35,41 @@ def check(path: Path, runs: Iterable[Run]) -> None:
         UserError: naming all problems of the first run that would be refused.
     """
     judges: set[tuple[str, str | None]] = set()
-    parsed: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Any]] = {}
+    parsed: dict[tuple[tuple[str, ...], tuple[str, ...], str], dict[str, Any]] = {}
+    tests: set[ScoringOptions] = set()
     for run in runs:
-        stack = (run.files, run.fit)
-        # Sets and seeds change nothing that could be refused in a new folder.
+        # Seeds change nothing that could be refused in a new folder, nor does a concept of a set by itself.
+        stack = (run.files, run.fit, run.set_name)
         if stack not in parsed:
             config = new_configuration(path, run)
             parsed[stack] = comparable(config)
             check_snapshots(path, run, config)
             judges.add((run.test.judge or judge_of(str(config.model.base_model)), run.test.dino))
+            tests.add(run.test)
         check_goes_on(run, parsed[stack])
+    for test in tests:
+        check_devices(path, test)
     for judge, dino in judges:
         clip_encoder(judge, "cpu", f"{path}: test.judge")
         dino_encoder(dino, "cpu", f"{path}: test.dino")
+
+
+def check_devices(path: Path, test: ScoringOptions) -> None:
+    """Refuses devices that `test` would not find: every run has one GPU, where there are any.
+
+    Raises:
+        UserError: naming the key.
+    """
+    try:
+        kind, _, number = available_device(test.device).partition(":")
+    except UserError as error:
+        raise UserError(f"{path}: test.device", error.problem, "Leave it out, or write cpu") from error
+    if kind == "cuda" and number not in ("", "0"):
+        remedy = "Leave it out; CUDA_VISIBLE_DEVICES says which GPUs the runs take in turn"
+        raise UserError(f"{path}: test.device", f"is {test.device}, and every run sees one GPU", remedy)
+    if kind == "cuda" and (test.devices or 1) > 1:
+        remedy = "Leave it out; --jobs runs several side by side"
+        raise UserError(f"{path}: test.devices", f"is {test.devices}, and every run sees one GPU", remedy)
 
 
 def new_configuration(path: Path, run: Run) -> Any:

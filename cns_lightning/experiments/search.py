@@ -6,6 +6,7 @@ be widened: every method then tries as many neighbours of its best setting, roun
 
 from __future__ import annotations
 
+import re
 import statistics
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,7 @@ class Search:
                 key: file.values(f"methods.{name}.grid.{key}", values)
                 for key, values in file.mapping(f"methods.{name}.grid", given.get("grid")).items()
             }
+            file.not_said_elsewhere(f"methods.{name}.grid", grid)
             if widen and grid and not axes_of(grid):
                 problem = "has no key with two or more numbers above 0, so it cannot be widened"
                 file.add(f"methods.{name}.grid", problem, "Give one such (YAML reads 1e-4 as a word: write 1.0e-4)")
@@ -222,7 +224,7 @@ def as_yaml(setting: Setting) -> bytes:
     tree: dict[str, Any] = {}
     for key, value in setting.items():
         # On the command line a method's arguments may be named without this level, in a file they may not.
-        *path, last = key.replace("model.method.", "model.method.init_args.").split(".")
+        *path, last = re.sub(r"^model\.method\.(?!init_args\.)", "model.method.init_args.", key).split(".")
         place = tree
         for name in path:
             place = place.setdefault(name, {})

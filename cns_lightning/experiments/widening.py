@@ -22,7 +22,7 @@ DIGITS = 3
 
 def axes_of(grid: Grid) -> list[str]:
     """Lists the keys of a grid that can be widened: those with two or more numbers, all above 0."""
-    return [key for key, values in grid.items() if len(set(values)) > 1 and all(map(_is_positive, values))]
+    return [key for key, values in grid.items() if all(map(_is_positive, values)) and len(set(values)) > 1]
 
 
 def _is_positive(value: Any) -> bool:

@@ -157,9 +157,11 @@ def settings_of(learned: Learned) -> list[tuple[str, str]]:
     named = config.whole["model"]["method"]
     found: list[tuple[str, Any]] = [("method", method_name(learned))]
     data = config.data
-    found += [(key, data[key]) for key in ("steps", "batch_size") if key in data]
+    # Where steps a picture are given they decide.
+    shown = "steps_per_picture" if data.get("steps_per_picture") else "steps"
+    found += [(key, data[key]) for key in (shown, "batch_size") if key in data]
     found += sorted((named.get("init_args") or {}).items())
-    found += [("base random seed", config.whole["model"].get("seed", 0))]
+    found += [("base random seed", config.settings.get("model.seed", 0))]
     return [(name, _without_place(value)) for name, value in found if value is not None]
 
 

@@ -40,8 +40,13 @@ class Verified:
     moved: int
 
 
-def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
+def verify_run(folder: RunFolder, registry: NeuronRegistry, base_model: str | None = None) -> Verified:
     """Reads all files of registry, snapshots and checkpoints, builds the learned model and compares it with the base.
+
+    Args:
+        folder: folder of the run.
+        registry: its concepts.
+        base_model: where the base model is now; None where it was.
 
     Raises:
         UserError: naming every file that is missing or damaged, or if the base model is not the one that was learned
@@ -49,8 +54,8 @@ def verify_run(folder: RunFolder, registry: NeuronRegistry) -> Verified:
         RuntimeError: if a weight outside the masks differs, never the user's fault.
     """
     files = registry.verify() + _verify_snapshots(folder) + _verify_checkpoints(folder)
-    base = load_base(registry)
-    pipe = load_pipeline(folder.path)
+    base = load_base(registry, base_model)
+    pipe = load_pipeline(folder.path, base_model=base_model)
     movable = registry.union()
     union = movable.bools()
     weights = max(movable.total(), sum(each.weight.numel() for each in key_value_projections(base.unet).values()))

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from cns_lightning.data.images import read_photos
 from cns_lightning.diffusion.sheets import pictures_of
 from cns_lightning.errors import UserError
+from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.methods.discovery import display_name_of
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.metrics import read_rows
@@ -179,7 +180,8 @@ def _strip(concept: Concept, sheets: Sequence[dict[str, list[Image.Image]]]) -> 
 
 def _untouched(config: RunConfig, sheets: Sequence[dict[str, list[Image.Image]]]) -> list[tuple[str, str, str]]:
     """Returns prompts that name no concept, with what was drawn of each after the first stage and after the last."""
-    prompts, whole = config.samples.get("base_prompts") or [], [sheet.get("untouched", []) for sheet in sheets]
+    prompts: Sequence[str] = config.samples.get("base_prompts") or BASE_PROMPTS
+    whole = [sheet.get("untouched", []) for sheet in sheets]
     if len(whole) < 2:
         return []
     return [

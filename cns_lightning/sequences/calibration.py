@@ -16,9 +16,9 @@ def read_calibration_prompts(name: str) -> tuple[str, ...]:
         UserError: if there is no such file or nothing in it.
     """
     path = expanded(name)
-    if not name.strip() or not path.exists():
+    if not name.strip() or not path.is_file():
         path = _shipped() / f"{name}.txt"
-    if not path.exists():
+    if not path.is_file():
         shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
         raise UserError("calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
     lines = (line.strip() for line in read_text(path, "Give a text file, one description a line").splitlines())

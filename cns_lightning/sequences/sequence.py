@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -156,11 +157,11 @@ def sequence_path(given: str) -> Path:
     So does the path that it has in the repository, ``configs/sequences/miniature_set1.yaml``, where there is none.
     """
     path = expanded(given)
-    if path.exists():
+    if path.is_file():
         return path
     is_name = len(path.parts) == 1 and not path.suffix
     found = shipped(f"sequences/{given}" if is_name else str(path))
-    return found if found.exists() else path
+    return found if found.is_file() else path
 
 
 def register_heif() -> bool:
@@ -184,10 +185,24 @@ def _readable() -> tuple[str, ...]:
     return (*SUFFIXES, *(HEIF_SUFFIXES if register_heif() else ()), *(AVIF_SUFFIXES if _reads_avif() else ()))
 
 
+def is_readable_folder(path: Path) -> bool:
+    """Returns whether there is a folder whose files can be listed and read."""
+    return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+
+
 def picture_files(folder: Path) -> list[Path]:
-    """Lists the pictures of a folder by name, without masks; what else it holds, `left_out` names."""
+    """Lists the pictures of a folder by name, without masks; what else it holds, `left_out` names.
+
+    Raises:
+        UserError: if the folder cannot be read.
+    """
     suffixes = _readable()
-    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        files = list(folder.iterdir())
+    except OSError as error:
+        remedy = "Give yourself the right to read the folder and what is in it"
+        raise UserError(str(folder), f"cannot be read ({error.strerror})", remedy) from error
+    found = (path for path in files if path.is_file() and not path.name.startswith("."))
     return sorted(path for path in found if path.suffix.lower() in suffixes and not is_mask(path))
 
 
@@ -322,7 +337,11 @@ def _check_pictures(problems: Problems, where: str, folder: Path) -> None:
     if not folder.is_dir():
         problems.add(where, f"{folder} is not a folder", "Give the folder of the pictures, relative to this file")
         return
-    count = len(picture_files(folder))
+    try:
+        count = len(picture_files(folder))
+    except UserError as error:
+        problems.add(f"{where}: {error.where}", error.problem, error.remedy)
+        return
     if count < FEWEST_PICTURES:
         beside = left_out(folder)
         problem = f"{folder} holds {count} pictures, at least {FEWEST_PICTURES} are needed"

@@ -111,17 +111,15 @@ class BatchJob:
             lines += [f"{number})", self._command(task), ";;"]
         return [*lines, "esac"]
 
+    def fit_arguments(self, task: Task) -> list[str]:
+        """Returns the words after ``fit`` of one of the tasks."""
+        size = ["--trainer.devices", str(self.devices), "--trainer.num_nodes", str(self.nodes)]
+        return [*task.arguments, *size, "--run", str(task.run)]
+
     def _command(self, task: Task) -> str:
         # Without --kill-on-bad-exit a dead process leaves the others waiting for it until the time limit.
-        words = ["srun", "--kill-on-bad-exit=1", str(self.python), "-m", "cns_lightning", "fit", *task.arguments]
-        words += [
-            "--trainer.devices",
-            str(self.devices),
-            "--trainer.num_nodes",
-            str(self.nodes),
-            "--run",
-            str(task.run),
-        ]
+        words = ["srun", "--kill-on-bad-exit=1", str(self.python), "-m", "cns_lightning", "fit"]
+        words += self.fit_arguments(task)
         start = words.index("fit") + 1
         text = " ".join(shlex.quote(word) for word in words[:start])
         for word in words[start:]:

@@ -92,7 +92,7 @@ def _label(entry: ConceptEntry) -> str:
 def _first_photo(images: Path | None) -> Image.Image | None:
     try:
         files = picture_files(images) if images is not None and images.is_dir() else []
-    except OSError:
+    except UserError:
         return None
     for path in files:
         try:

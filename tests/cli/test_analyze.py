@@ -1,6 +1,7 @@
 """`analyze` on a run and on a base model alone."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from cns_lightning.callbacks.importance_scoring import strong_overlaps
 from cns_lightning.cli.main import main
+from cns_lightning.diffusion.base_model import BaseModel
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.storage import read_json
 from tests.runs.learning import learn
@@ -62,3 +64,30 @@ def test_strong_overlap_is_said(tiny_base_model: Path, tmp_path: Path) -> None:
     [said] = strong_overlaps("<new9>", first, records[:1])
     assert said.startswith("<new9> has much the same neurons as <new1> (IoU 1.00)")
     assert strong_overlaps("<new9>", first - first, records) == []
+
+
+def test_what_is_asked_for_is_checked_before_the_model_is_loaded(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    monkeypatch.setattr(BaseModel, "load", lambda *_: pytest.fail("loaded"))
+    command = ["analyze", "--base-model", str(tiny_base_model)]
+    assert main([*command, "--out", str(tmp_path / "file")]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "out"), "--calibration", "nowhere.txt"]) == 2
+    assert "there is no file nowhere.txt" in capsys.readouterr().err
+    assert main(["analyze"]) == 2
+    assert "has neither --run nor --base-model" in capsys.readouterr().err
+
+
+def test_a_base_model_that_was_moved_is_found_again(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = Path(shutil.copytree(tiny_base_model, tmp_path / "base"))
+    run = learn("cns", base, tmp_path)
+    moved = str(base.rename(tmp_path / "elsewhere"))
+    for command in (["analyze", "--parts", "concepts"], ["concepts", "--verify"]):
+        assert main([*command, "--run", str(run)]) == 2
+        assert main([*command, "--run", str(run), "--base-model", moved]) == 0, capsys.readouterr().err
+    assert main(["concepts", "--run", str(run), "--base-model", moved]) == 2
+    assert "--base-model: is read by --verify alone" in capsys.readouterr().err

@@ -215,3 +215,14 @@ def test_a_job_needs_no_gpu_here(
     shown = capsys.readouterr().out
     assert "GPU" in rows(shown, "Stops a fit")
     assert "cannot be reached" in rows(shown, "Worth a look")
+
+
+def test_a_kind_that_is_misspelled_stands_in_the_table(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence = family(tmp_path, "cat", "dog")
+    content = yaml.safe_load(sequence.read_text("utf-8"))
+    content["concepts"][1]["kind"] = "animl"
+    sequence.write_text(yaml.safe_dump(content), "utf-8")
+    assert main(looked(tiny_base_model, sequence, tmp_path / "run")) == 2
+    assert "animl" in rows(capsys.readouterr().out, "Stops a fit")

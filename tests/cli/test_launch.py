@@ -4,9 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cns_lightning.cli.launch import seconds_of
 from cns_lightning.cli.main import main
+from tests.runs.learning import arguments, write_sequence
 
 DEMO = ("launch", "--config", "configs/experiments/demo.yaml")
 
@@ -119,3 +121,35 @@ def test_sbatch_gets_a_script_that_overwrites_none(
 )  # fmt: skip
 def test_time_limits_are_read_as_sbatch_does(text: str, seconds: int | None) -> None:
     assert seconds_of(text) == seconds
+
+
+def test_a_run_that_has_begun_is_launched_again_as_it_was(
+    capsys: pytest.CaptureFixture[str], tiny_base_model: Path, tmp_path: Path
+) -> None:
+    sequence, run = write_sequence(tmp_path / "one", ["cat"]), tmp_path / "run"
+    words = arguments(tiny_base_model, sequence, run)[1:]
+    assert main(["fit", *words]) == 0
+    # As SLURM would have learned it: the sizes of the job are the run's settings.
+    kept = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    kept["settings"] |= {"trainer.devices": 2, "trainer.num_nodes": 2}
+    del kept["settings"]["trainer.strategy"]
+    kept["settings"]["trainer.strategy.class_path"] = "cns_lightning.training.strategy.StagedDDP"
+    (run / "config.yaml").write_text(yaml.safe_dump(kept), "utf-8")
+    assert main(["launch", *words, "--nodes", "2", "--devices", "2", "--dry-run"]) == 0, capsys.readouterr().err
+    assert "#SBATCH --nodes=2" in capsys.readouterr().out
+    assert main(["launch", *words, "--nodes", "1", "--devices", "2", "--dry-run"]) == 2
+    assert "trainer.num_nodes was 2 and is 1" in capsys.readouterr().err
+
+
+def test_files_of_an_array_ask_for_equal_machines_and_may_be_shipped_ones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for nodes, file in enumerate(files, start=1):
+        file.write_text(f"trainer: {{num_nodes: {nodes}}}\n", "utf-8")
+    assert main([*DEMO, "--run", str(tmp_path / "all"), "--array", *map(str, files), "--dry-run"]) == 2
+    assert "trainer.num_nodes: is 1, 2 in the files of --array. Give --nodes for all" in capsys.readouterr().err
+    script = shown(capsys, "--run", str(tmp_path / "all"), "--array", *map(str, files), "--nodes", "2")
+    assert "#SBATCH --nodes=2" in script
+    script = shown(capsys, "--run", str(tmp_path / "all"), "--array", "hardware/cpu")
+    assert "hardware/cpu.yaml" in script

@@ -7,7 +7,7 @@ import yaml
 
 from cns_lightning.configuration.parser import checked_configuration
 from cns_lightning.errors import UserError
-from cns_lightning.user_files import read_yaml
+from cns_lightning.user_files import read_yaml, with_shipped_configs
 
 DEMO = ["--config", "configs/experiments/demo.yaml"]
 
@@ -129,3 +129,21 @@ def test_what_cuts_a_stage_short_is_refused(key: str, value: str, tmp_path: Path
     assert f"trainer.{key}: is " in refused("--run", str(tmp_path / "run"), f"--trainer.{key}", value)
     whole = ["--trainer.limit_train_batches", "1.0", "--trainer.max_steps", "-1"]
     checked_configuration([*DEMO, "--run", str(tmp_path / "run"), *whole])
+
+
+def test_a_configuration_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("data: {steps: 7}\ndata: {steps: 8}\n", "utf-8")
+    for words in (["--config=~/mine.yaml"], ["--config", "~/mine.yaml"]):
+        assert with_shipped_configs(words)[-1].endswith(str(tmp_path / "mine.yaml"))
+        with pytest.raises(UserError, match="stands here for the second time"):
+            checked_configuration([*DEMO, *with_shipped_configs(words)])
+
+
+def test_steps_that_a_file_overrides_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tried.yaml"
+    file.write_text("steps: 20\n", "utf-8")
+    said = refused("--config", str(file), "--data.steps", "800", "--run", str(tmp_path / "run"))
+    assert said.startswith("--data.steps: does not count beside steps: 20")
+    given = ["--config", str(file), "--steps", "null", "--data.steps", "800", "--run", str(tmp_path / "run")]
+    assert checked_configuration([*DEMO, *given]).data.steps == 800

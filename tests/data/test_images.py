@@ -242,3 +242,16 @@ def test_letters_of_two_characters_name_the_same_token(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(f"a photo of {decomposed} cat", "utf-8")
     concept = Concept("<m\u00f4m\u00f4>", "cat", "animal", tmp_path)
     assert read_captions(concept) == {tmp_path / "a.png": "a photo of <m\u00f4m\u00f4> cat"}
+
+
+def test_what_a_decoder_says_in_its_own_way_is_said_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+
+    def load(_: Image.Image) -> None:
+        raise RuntimeError("Failed to decode image: Not implemented")  # as Pillow's reader of AVIF does
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    assert "a.png: is damaged or cut off (Failed to decode image" in _refused(path)

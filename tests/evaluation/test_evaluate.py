@@ -11,8 +11,9 @@ import yaml
 from PIL import Image
 
 from cns_lightning.cli.main import main
-from cns_lightning.cli.test import as_text
+from cns_lightning.cli.test import as_text, device_of
 from cns_lightning.data.images import read_concept_pictures
+from cns_lightning.errors import UserError
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.metrics import ClipEncoder
 from cns_lightning.sequences.sequence import Sequence
@@ -263,3 +264,14 @@ def test_nothing_cannot_be_drawn(run: Path, tiny_judge: Path, flag: str) -> None
     with pytest.raises(SystemExit) as left:
         main(command(run, tiny_judge, flag, "0"))
     assert left.value.code == 2
+
+
+def test_processes_need_as_many_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cns_lightning.diffusion.devices.available_device", lambda name: name or "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of(None, 2) == "cuda"
+    assert device_of("cuda:1", 1) == "cuda:1"
+    assert device_of("cpu", 8) == "cpu"
+    for name, count, said in ((None, 3, "--devices: is 3, and there are 2 GPUs"), ("cuda:1", 2, "--device: is cuda:1")):
+        with pytest.raises(UserError, match=said):
+            device_of(name, count)

@@ -126,3 +126,4 @@ def test_objective_and_file_by_hand() -> None:
     assert objective({"single_clip_i": 0.5, "multi_clip_i": None}) == 0.5
     written = yaml.safe_load(as_yaml({"model.method.rank": 3, "data.steps": 5}))
     assert written == {"model": {"method": {"init_args": {"rank": 3}}}, "data": {"steps": 5}}
+    assert yaml.safe_load(as_yaml({"model.method.init_args.rank": 3, "data.steps": 5})) == written

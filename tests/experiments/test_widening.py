@@ -91,3 +91,8 @@ def test_it_ends_when_no_best_is_at_an_edge() -> None:
     assert widened(inside, _rows(inside, {"one": 3e-4})) is None
     assert widened(inside, _rows(inside, {"one": 1.0})) is not None
     assert widened(_search(0), _rows(_search(0), {"one": 1.0, "two": 1.0})) is None
+
+
+def test_lists_and_words_are_no_axes() -> None:
+    grid = {"scales": [[1.2, 1.4], [1.0, 1.2]], "form": ["a", "b"], "flag": [True, False], "rate": [1e-3, 1e-4]}
+    assert axes_of(grid) == ["rate"]

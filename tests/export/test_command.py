@@ -145,7 +145,7 @@ def test_names_of_run_folders_become_names_of_files(tmp_path: Path) -> None:
 def test_a_learned_run_tells_its_settings_and_fused_weights_are_exported_whole(
     tiny_base_model: Path, tmp_path: Path
 ) -> None:
-    run = learn("custom_diffusion", tiny_base_model, tmp_path)
+    run = learn("custom_diffusion", tiny_base_model, tmp_path, "--seed_everything", "42")
     export(run, "webui", tmp_path / "out", "--dtype", "float32")
     unet = pretrained_unet(run)
     read_into(unet, load_file(tmp_path / "out" / "run.safetensors"))
@@ -155,6 +155,7 @@ def test_a_learned_run_tells_its_settings_and_fused_weights_are_exported_whole(
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "2 concepts learned with Custom Diffusion" in card
     assert "| prior_weight | 1.0 |" in card
+    assert "| base random seed | 42 |" in card
     assert "samples.jpg" in card
     assert str(tmp_path) not in card
     for what in ("webui", "lora", "comfyui"):

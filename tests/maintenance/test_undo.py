@@ -128,3 +128,24 @@ def test_a_stage_checkpoint_is_small(run: Path) -> None:
     assert state["state_dict"] == {}
     assert state["optimizer_states"] == []
     assert state["continual"]["done_stages"] == 2
+
+
+def test_rows_of_kept_concepts_stay_when_learning_goes_on_and_steps_count_on(
+    tiny_base_model: Path, tmp_path: Path
+) -> None:
+    sequence, run = write_sequence(tmp_path, ["cat", "dog", "cat"]), tmp_path / "run"
+    content = yaml.safe_load(sequence.read_text("utf-8")) | {"prompts": {}}
+    for concept, steps in zip(content["concepts"], (2, 4, 6), strict=True):
+        concept["settings"] = {"steps": steps}
+    sequence.write_text(yaml.safe_dump(content), "utf-8")
+    assert main(arguments(tiny_base_model, sequence, run, steps=None)) == 0
+    assert main(["concepts", "--run", str(run), "--remove", "<new1>"]) == 0
+    kept = read_rows(run / "metrics.csv")
+    assert [row["step"] for row in kept] == ["0", "4", "4", "10"]
+    first, *others = content["concepts"]
+    path = sequence.with_name("others.yaml")
+    path.write_text(yaml.safe_dump({**content, "concepts": [*others, {**first, "token": "<new4>"}]}), "utf-8")
+    assert main(arguments(tiny_base_model, path, run, steps=None)) == 0
+    rows = read_rows(run / "metrics.csv")
+    assert rows[: len(kept)] == kept
+    assert [(row["concept"], row["step"]) for row in rows[len(kept) :]] == [("<new4>", "10"), ("<new4>", "12")]

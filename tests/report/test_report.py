@@ -7,6 +7,7 @@ import pytest
 
 from cns_lightning.cli.main import main
 from cns_lightning.evaluation.forgetting import forgetting_from_learned
+from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.report.facts import COLUMNS, gather, shown_stages, smoothed, verdict
 from cns_lightning.report.report import page
@@ -71,6 +72,16 @@ def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     assert found.tables["confusion"] == [
         ["asked for", "<new1>", "any cat", "<new2>"], ["<new1>", "0.50", "0.50", ""], ["<new2>", "", "", "1.00"],
     ]  # fmt: skip
+
+
+def test_usual_prompts_without_a_concept_are_shown_as_well(run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(run, folder.path)
+    config = folder.config.read_text("utf-8")
+    folder.config.write_text(config.replace("    base_prompts:\n    - a house\n    - a boat\n", ""), "utf-8")
+    assert folder.config.read_text("utf-8") != config
+    facts = gather(folder, NeuronRegistry.load(folder.registry))
+    assert [prompt for prompt, _, _ in facts.untouched] == list(BASE_PROMPTS[:2])
 
 
 @pytest.mark.parametrize("undo", ["--rollback", "--remove"])

@@ -1,6 +1,7 @@
 """A sequence file: what is read, and the message for every mistake."""
 
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from cns_lightning.analysis.queries import read_families
 from cns_lightning.errors import UserError
-from cns_lightning.sequences.sequence import Sequence, left_out, picture_files
+from cns_lightning.sequences.calibration import read_calibration_prompts
+from cns_lightning.sequences.sequence import Sequence, left_out, picture_files, sequence_path
+from tests.runs.learning import write_sequence
 
 
 @pytest.fixture
@@ -171,3 +175,26 @@ def test_a_description_may_be_given(tmp_path: Path, good: dict[str, Any]) -> Non
     good["concepts"][0]["description"] = "grey <new2>"
     with pytest.raises(UserError, match=r"concepts\[0\]\.description: names <new2>"):
         read(tmp_path, good)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_sequence(tmp_path, ["cat", "dog"])
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "dog1":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(UserError, match=r"concepts\[1\]\.images: .*dog1: cannot be read \(Permission denied\)"):
+        Sequence.read(path)
+
+
+def test_a_folder_does_not_hide_what_ships_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("miniature_set1", "miniature", "stable_diffusion"):
+        (tmp_path / name).mkdir()
+    assert sequence_path("miniature_set1").is_file()
+    assert len(read_calibration_prompts("miniature")) == 100
+    assert read_families("stable_diffusion")
