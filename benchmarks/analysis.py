@@ -49,7 +49,7 @@ def of_queries(found: dict[str, Any]) -> list[str]:
 
 
 def of_concepts(runs: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns the table of shares and overlap, a column a run, beside the paper's figures."""
+    """Returns the table of shares and overlap, one column per run, beside the paper's figures."""
 
     def mean_share(found: dict[str, Any], name: str) -> float:
         return statistics.fmean(row[name] for row in found["shares"] if row["concept"] != ALL)

@@ -65,7 +65,7 @@ def apart(scores: dict[str, Any], classes: dict[str, str]) -> dict[str, float]:
 
 
 def of_comparison(out: Path) -> dict[str, dict[str, list[float]]]:
-    """Returns every figure by set and name, a value a seed."""
+    """Returns every figure by set and name, one value per seed."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in sorted(out.glob("*/*/seed-*")):
         for name, value in figures(run).items():

@@ -160,7 +160,7 @@ def pictures(results: Path, folder: Path, name: str) -> list[str]:
     for path in sorted(results.glob("grid-*.png")):
         target = folder / f"{name}-{_short(path.stem)}.jpg"
         Image.open(path).convert("RGB").save(target, quality=88)
-        about = f"a row a method below the photos, {_short(path.stem.removeprefix('grid-'))}"
+        about = f"one row per method below the photos, {_short(path.stem.removeprefix('grid-'))}"
         shown.append(f"![{about}]({folder.name}/{target.name})")
     return shown
 

@@ -82,7 +82,7 @@ def seconds(folder: RunFolder) -> str:
 
 
 def film_strip(run: RunFolder, sequence: Sequence) -> Image.Image:
-    """Lays out a row a concept: a photo, then what was drawn of it after every stage from one seed.
+    """Lays out one row per concept: a photo, then what was drawn of it after every stage from one seed.
 
     Read from left to right a row shows whether a concept is forgotten; where it was not learned yet it is empty.
     """
@@ -112,7 +112,7 @@ def main() -> None:
     sequence = Sequence.read(sequence_path(arguments.set))
     table = measure(arguments.run, sequence, arguments.pictures, arguments.prompts)
     command = command_of("benchmarks.demo", sys.argv[1:])
-    picture = "![a row a concept: a photo, then the same prompt and seed after every stage](demo.jpg)"
+    picture = "![one row per concept: a photo, then the same prompt and seed after every stage](demo.jpg)"
     write_section(arguments.out, "demo", f"`{command}`\n\n{table}\n{picture}\n")
     film_strip(RunFolder(arguments.run), sequence).save(arguments.out.parent / "demo.jpg", quality=88)
     print(table)

@@ -2,8 +2,8 @@
 
 python -m benchmarks.fusion --run DIR [--sheet FILE.png]
 
-The published iterations end early where little is read; the closed form needs a ridge for that. Prints a row a solver:
-mean change of the layers of each kind relative to their weights, and seconds.
+The published iterations end early where little is read; the closed form needs a ridge for that. Prints one row per
+solver: mean change of the layers of each kind relative to their weights, and seconds.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def file_size(folder: Path) -> int:
 
 
 def generate_each(pipeline, prompts: list[str], asked: Asked) -> list[Image.Image]:  # noqa: ANN001 - any pipeline
-    """Draws one picture a prompt, each from a seed of its own."""
+    """Draws one picture per prompt, each from a seed of its own."""
     pairs = [(prompt, seed) for seed, prompt in enumerate(prompts)]
     return generate_pairs(pipeline, pairs, asked.steps, asked.guidance, batch_size=50)
 

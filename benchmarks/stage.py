@@ -131,7 +131,7 @@ def document(
     """Returns the section in Markdown.
 
     Args:
-        starts: seconds to the first step, one number a run.
+        starts: seconds to the first step, one number per run.
         libraries: seconds of the imports alone, as many.
         stages: seconds of every stage by phase.
         kinds: seconds of a step by half of a stage and kind of operation.

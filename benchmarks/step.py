@@ -81,7 +81,7 @@ class Rounds(Callback):
     """Stops `fit` every few steps and lets the other loops train; keeps what every loop took.
 
     Attributes:
-        seconds: seconds of a step by loop, one number a round.
+        seconds: seconds of a step by loop, one number per round.
         peaks: most bytes by loop.
         parts: seconds of the parts of our step.
         operations: floating-point operations of one of our steps, forward and back.

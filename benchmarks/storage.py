@@ -166,7 +166,7 @@ def forms_of(mask: NeuronMask) -> dict[str, dict[str, float]]:
     deflated, solid = zlib.compress(bits, 9), lzma.compress(bits)
     own = packed["packed"].numel() + 4 * packed["columns"].numel()
     return {
-        "a bit an entry (format 2)": {"bytes": len(bits), "seconds": 0.0},
+        "one bit per entry (format 2)": {"bytes": len(bits), "seconds": 0.0},
         "the bits, zlib 9": {"bytes": len(deflated), "seconds": best_of(lambda: zlib.decompress(deflated))[1]},
         "the bits, lzma": {"bytes": len(solid), "seconds": best_of(lambda: lzma.decompress(solid))[1]},
         "gaps along columns (format 3)": {"bytes": own, "seconds": unpacking, "packing": packing},
@@ -261,7 +261,7 @@ def document(found: dict[str, Any]) -> str:
     """Returns the figures in Markdown."""
     lines = [f"`{command_of('benchmarks.storage', sys.argv[1:])}` ({torch.get_num_threads()} threads)", ""]
     for name, each in found["masks"].items():
-        raw = each["forms"]["a bit an entry (format 2)"]["bytes"]
+        raw = each["forms"]["one bit per entry (format 2)"]["bytes"]
         lines += [f"| mask of {name}, {100 * each['density']:.1f} % | kB | of the bits | ms to unpack |",
                   "|---|---:|---:|---:|"]  # fmt: skip
         for form, cost in each["forms"].items():

@@ -34,7 +34,7 @@ BASE_MODEL = "base model"
 class SampleGrid(Callback):
     """Draws ``samples/stage-K.png`` after stage K, with the same seeds every time.
 
-    One row a concept learned so far, a style with its evaluation prompts in turn (`sample_prompts`), then a row of
+    One row per concept learned so far, a style with its evaluation prompts in turn (`sample_prompts`), then a row of
     prompts that name no concept: the first shows forgetting, the second drift. While a stage runs,
     ``samples/stage-K-steps.png`` gets a row of the running concept every so many steps, from the same seeds, under a
     row of the base model for the same prompts without tokens. Both sheets also go to the loggers that take pictures

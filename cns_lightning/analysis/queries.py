@@ -25,7 +25,7 @@ class Family:
 
 
 def read_families(name: str) -> list[Family]:
-    """Reads families of queries: one query a line, a line that starts with ``#`` begins a family and names it.
+    """Reads families of queries: one query per line, a line that starts with ``#`` begins a family and names it.
 
     Lines of ``#`` without queries below them are comments.
 
@@ -43,7 +43,7 @@ def read_families(name: str) -> list[Family]:
         raise UserError("--queries", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
     found: dict[str, list[str]] = {}
     heading = "queries"
-    for line in (each.strip() for each in read_text(path, "Give a text file, one query a line").splitlines()):
+    for line in (each.strip() for each in read_text(path, "Give a text file, one query per line").splitlines()):
         if line.startswith("#"):
             heading = line.lstrip("# ").rstrip()
         elif line:

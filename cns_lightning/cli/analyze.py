@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     options.add_argument(
         "--queries", type=source_argument, metavar="FILE",
-        help="one query a line, a line that starts with # begins a family and names it; default: those that ship",
+        help="one query per line, a line that starts with # begins a family and names it; default: those that ship",
     )  # fmt: skip
     options.add_argument(
         "--calibration", type=source_argument, metavar="FILE", help="calibration prompts; default: those of the run"

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from cns_lightning.experiments.comparison import Run
 
 _EXPLANATION = """\
-Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has a row a method,
-DIR/runs.csv a row a run, DIR/differences.csv how far CNS is ahead of each other method, DIR/kinds.csv a row a kind of
-concept, DIR/same_class.csv a row two concepts of one class, DIR/confusion.csv what pictures of a concept are taken for;
-docs/experiments.md names the columns.
+Every run is a folder of its own below DIR; called again, it goes on where it stopped. DIR/table.csv has one row per
+method, DIR/runs.csv one row per run, DIR/differences.csv how far CNS is ahead of each other method, DIR/kinds.csv one
+row per kind of concept, DIR/same_class.csv one row for each two concepts of one class, DIR/confusion.csv what pictures
+of a concept are taken for; docs/experiments.md names the columns.
 """
 
 

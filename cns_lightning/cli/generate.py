@@ -209,7 +209,7 @@ def free_place(place: Path, data: bytes) -> Path:
 
 
 def sheet(pictures: list[Image.Image], prompts: list[str], seeds: list[int]) -> Image.Image:
-    """Lays the pictures out, a row a prompt and a column a seed; a single one stays as it is."""
+    """Lays the pictures out, one row per prompt and one column per seed; a single one stays as it is."""
     from cns_lightning.diffusion.sheets import grid
 
     if len(pictures) == 1:

@@ -34,7 +34,7 @@ def denoising_loss(
         latents: scaled, shape (samples, channels, height, width), float32.
         noise: standard normal, shape of ``latents``.
         timesteps: shape (samples,), int64, 0 to the scheduler's last.
-        states: states of one prompt a sample.
+        states: states of one prompt per sample.
         valid_region: latent cells that count, 0 or 1, shape (samples, 1, height, width); the mean is over them, and 0
             where there are none. None counts all.
         weights: factors on the squared errors, of the same shape; None for 1. They do not change over how many cells

@@ -183,7 +183,7 @@ def _attended(attention: Any, inside: Tensor, keys: Tensor, values: Tensor) -> T
     Args:
         attention: the layer.
         inside: hidden states, shape (halves x pictures, rows, columns, width).
-        keys: shape (halves, heads, tokens, width of a head), of one prompt a half.
+        keys: shape (halves, heads, tokens, width of a head), of one prompt per half.
         values: values of the same prompts, shape of ``keys``.
     """
     from torch.nn import functional

@@ -66,7 +66,7 @@ class TextSide:
         self.noise_scheduler = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=timesteps))
 
     def embedding_table(self, number: int) -> torch.nn.Embedding:
-        """Returns a table of one column with a row a word."""
+        """Returns a table of one column with one row per word."""
         return self._tables[number]
 
     @property

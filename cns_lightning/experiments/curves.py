@@ -39,7 +39,7 @@ def with_headline(
     """Adds what is read off each run's curve to its row.
 
     Args:
-        by_run: a row a run, from `table.rows_by_run`.
+        by_run: one row per run, from `table.rows_by_run`.
         runs: the same runs.
         bound: scores of the class word by set.
     """
@@ -52,7 +52,7 @@ def with_headline(
 
 
 def rows_of_curves(runs: Iterable[Run], bound: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """Returns a row a run, point and group of prompts, then those of the class word, at 0 steps and of no seed.
+    """Returns one row per run, point and group of prompts, then those of the class word, at 0 steps and of no seed.
 
     Args:
         runs: finished ones.
@@ -95,7 +95,7 @@ def mean_points(rows: Iterable[Mapping[str, Any]], group: str) -> dict[str, list
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draws CLIP-I against CLIP-T, a panel for one concept and one for several, a line a method; a PNG.
+    """Draws CLIP-I against CLIP-T, a panel for one concept and one for several, one line per method; a PNG.
 
     Args:
         rows: points of the curves, from `rows_of_curves`, of one group or both.

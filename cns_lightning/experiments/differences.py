@@ -33,7 +33,7 @@ def paired_differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     ahead; within a pair the set cancels.
 
     Args:
-        rows: a row a run, from `table.rows_by_run`.
+        rows: one row per run, from `table.rows_by_run`.
 
     Returns:
         A row for each other method and figure: the mean ``difference`` over ``pairs`` of runs, its standard deviation

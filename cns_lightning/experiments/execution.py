@@ -1,6 +1,6 @@
 """Carries out runs as processes of their own, so that each has its own peak memory; nothing finished is repeated.
 
-On Linux they are forked from one process a place that has imported everything; elsewhere each starts anew.
+On Linux they are forked from one process per place that has imported everything; elsewhere each starts anew.
 """
 
 from __future__ import annotations

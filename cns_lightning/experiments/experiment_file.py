@@ -60,7 +60,7 @@ class ExperimentFile:
         found = self.mapping(key, value)
         for name, each in found.items():
             if isinstance(each, dict):
-                self.add(f"{key}.{name}", "holds keys where a value is needed", "Write one key a line, with dots")
+                self.add(f"{key}.{name}", "holds keys where a value is needed", "Write one key per line, with dots")
         return found
 
     def settings_of_fit(self, key: str, value: Any) -> dict[str, Any]:

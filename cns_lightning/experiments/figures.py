@@ -97,7 +97,7 @@ def mean_and_spread(runs: Listing[Curves], figure: int) -> list[tuple[float, flo
 
 
 def curves_as_csv(curves: Mapping[str, Listing[Curves]]) -> bytes:
-    """Returns the curves as CSV: a row a method and stage, means and spreads over runs."""
+    """Returns the curves as CSV: one row per method and stage, means and spreads over runs."""
     text = io.StringIO()
     names = [name for figure in FIGURES for name in (figure, f"{figure}_spread")]
     writer = csv.writer(text, lineterminator="\n")
@@ -110,7 +110,7 @@ def curves_as_csv(curves: Mapping[str, Listing[Curves]]) -> bytes:
 
 
 def draw_curves(curves: Mapping[str, Listing[Curves]]) -> bytes:
-    """Draws mean CLIP-I and forgetting over stages, a line a method, with a band of the spread over runs; a PNG."""
+    """Draws mean CLIP-I and forgetting over stages, one line per method, with a band of the spread over runs; a PNG."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     shown = (
         (0, "CLIP-I of the concepts so far"),

@@ -145,7 +145,7 @@ def has_curves(runs: Iterable[tuple[int, Run]]) -> bool:
 def rows_of(
     search: Search, runs: Iterable[tuple[int, Run]], starts: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Returns a row a setting, the best of each method first; figures are means over sets and seeds.
+    """Returns one row per setting, the best of each method first; figures are means over sets and seeds.
 
     Args:
         search: finished search.

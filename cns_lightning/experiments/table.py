@@ -1,4 +1,4 @@
-"""The table of a comparison: one row a method, means over runs, and how far the runs lie apart."""
+"""The table of a comparison: one row per method, means over runs, and how far the runs lie apart."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def scores_of(run: Run) -> dict[str, Any]:
 
 
 def rows_by_run(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """Returns a row a finished run: what it was, its quality and its costs."""
+    """Returns one row per finished run: what it was, its quality and its costs."""
     rows = []
     for run in runs:
         scores = scores_of(run)
@@ -113,7 +113,7 @@ def rows_by_kind(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, 
 
 
 def rows_within_class(runs: Iterable[Run], class_word: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Returns a row a method, set and two concepts of one class: how alike pictures of one are to those of the other.
+    """Returns one row for each two concepts of one class: how alike pictures of one are to those of the other.
 
     Means over the runs; a concept is compared with itself first.
 

@@ -122,7 +122,7 @@ class Learned:
             UserError: if no concept moves weights.
         """
         if not self.moves_weights:
-            remedy = "Use --format webui, which writes a file a token, or diffusers"
+            remedy = "Use --format webui, which writes one file per token, or diffusers"
             raise UserError(option, "the run's concepts are tokens alone, they move no weights", remedy)
 
     def check_adds_up(self, option: str) -> None:

@@ -68,7 +68,7 @@ def low_rank(matrix: Tensor, rank: int) -> LowRank:
 
 
 def export_lora(learned: Learned, options: PackageOptions, rank: int, base_model: str | None, say: Say) -> list[str]:
-    """Writes LoRA files in the spelling of sd-scripts, which diffusers reads too, and a file a token.
+    """Writes LoRA files in the spelling of sd-scripts, which diffusers reads too, and one file per token.
 
     Args:
         learned: the exported concepts.
@@ -120,7 +120,7 @@ def encode_low_rank(delta: Mapping[str, Tensor], dtype: torch.dtype, rank: int, 
 
 
 def energy_rows(found: Mapping[str, LowRank]) -> list[Sequence[str]]:
-    """Returns a heading and a row a layer: name, share of the energy left out, rank that keeps most, full rank."""
+    """Returns a heading and one row per layer: name, share of the energy left out, rank that keeps most, full rank."""
     rows: list[Sequence[str]] = [HEADINGS]
     for name, each in found.items():
         rows.append(

@@ -267,7 +267,7 @@ class _Package:
             "together at strength 1 are the whole model. A later concept was learned on top of the earlier ones: "
             "without them it is drawn a little differently."
         )
-        return {"One file a concept": text}
+        return {"One file per concept": text}
 
     def closing_lines(self) -> list[str]:
         lines = ["", *in_columns(spelling_rows(self.stems)), ""]

@@ -110,7 +110,7 @@ def spellings(token: str, stem: str) -> tuple[str, str, str, str, str]:
 
 
 def spelling_rows(stems: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Returns the table of how to write each token: a heading, and a row a token."""
+    """Returns the table of how to write each token: a heading, and one row per token."""
     return [PROGRAMS, *(spellings(token, stem) for token, stem in stems.items())]
 
 

@@ -1,4 +1,4 @@
-"""Tokens as diffusers' ``load_textual_inversion`` reads them: a file a concept, which knows its own token."""
+"""Tokens as diffusers' ``load_textual_inversion`` reads them: one file per concept, which knows its own token."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ LARGE = 200_000_000
 
 
 def export_webui(learned: Learned, options: PackageOptions, base_model: str | None, say: Say) -> list[str]:
-    """Writes weight files of differences, and a file a token.
+    """Writes weight files of differences, and one file per token.
 
     Args:
         learned: the exported concepts.

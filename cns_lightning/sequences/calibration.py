@@ -21,7 +21,7 @@ def read_calibration_prompts(name: str) -> tuple[str, ...]:
     if not path.is_file():
         shipped = sorted(each.stem for each in path.parent.glob("*.txt"))
         raise UserError("calibration", f"there is no file {name}", f"Give a path, or one of {', '.join(shipped)}")
-    lines = (line.strip() for line in read_text(path, "Give a text file, one description a line").splitlines())
+    lines = (line.strip() for line in read_text(path, "Give a text file, one description per line").splitlines())
     prompts = tuple(line for line in lines if line and not line.startswith("#"))
     if not prompts:
         raise UserError(str(path), "holds no calibration prompts", "Write one a line; about 100 are usual")

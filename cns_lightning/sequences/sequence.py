@@ -381,7 +381,7 @@ def _prompts(problems: Problems, path: Path, entry: Any, tokens: set[str] | None
     for key in PROMPT_KEYS:
         prompts = entry.get(key) or []
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-            problems.add(f"{where}.{key}", "is not a list of texts", "Write one prompt a line, each after a dash")
+            problems.add(f"{where}.{key}", "is not a list of texts", "Write one prompt per line, each after a dash")
             continue
         prompts = [composed(prompt) for prompt in prompts]
         for number, prompt in enumerate(prompts):

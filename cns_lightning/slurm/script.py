@@ -22,7 +22,7 @@ class Task:
 
 @dataclass(frozen=True)
 class BatchJob:
-    """A job of one run, or an array of one run a task.
+    """A job of one run, or an array of one run per task.
 
     Attributes:
         name: shown in the queue.
@@ -88,7 +88,7 @@ class BatchJob:
         return [
             f"--job-name={shlex.quote(self.name)}",
             f"--nodes={self.nodes}",
-            f"--ntasks-per-node={self.devices}    # one process a device",
+            f"--ntasks-per-node={self.devices}    # one process per device",
             f"--cpus-per-task={self.cpus}",
             *([f"--gres=gpu:{self.devices}    # every process sees all of its node's"] if self.uses_gpu else []),
             *([f"--mem={self.memory}"] if self.memory else []),

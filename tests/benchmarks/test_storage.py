@@ -24,8 +24,8 @@ def test_figures_of_a_small_registry(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found["version_2_bytes"] == sum(path.stat().st_size for path in (tmp_path / "version_2").glob("0*")) / 12
     assert abs(found["density"] - storage.DENSITY) < 0.02
     forms = found["masks"]["uneven features (0.5)"]["forms"]
-    assert forms["a bit an entry (format 2)"]["bytes"] == 4 * 64 * 96 / 8
-    assert 0 < forms["entropy of the columns"]["bytes"] < forms["a bit an entry (format 2)"]["bytes"]
+    assert forms["one bit per entry (format 2)"]["bytes"] == 4 * 64 * 96 / 8
+    assert 0 < forms["entropy of the columns"]["bytes"] < forms["one bit per entry (format 2)"]["bytes"]
     text = storage.document(found)
     assert all(f"| {name} |" in text for name in forms)
     assert f"| a concept, MB | {found['bytes'] / 1e6:.3f} |" in text

@@ -193,7 +193,7 @@ def test_curves_start_at_the_class_word_and_end_at_the_run(compared: Path) -> No
         for group in ("single", "several")
     ]
     own = [(float(each["clip_t"]), float(each["clip_i"])) for each in points if each["group"] == "single"]
-    # One picture a prompt everywhere: the curve ends at the run's own figures and starts at the class word's.
+    # One picture per prompt everywhere: the curve ends at the run's own figures and starts at the class word's.
     assert own[1] == pytest.approx((float(rows[0]["single_clip_t"]), float(rows[0]["single_clip_i"])))
     assert own[-1] == pytest.approx((float(rows[3]["single_clip_t"]), float(rows[3]["single_clip_i"])))
     curve = [own[-1], *own[:2]]
