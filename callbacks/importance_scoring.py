@@ -69,7 +69,7 @@ class ImportanceScoring(Callback):
             would be the concept's if the ``current_weights`` were scored, which earlier stages have moved.
         gradient_steps: training steps over which ``gradient`` sums the magnitude of the loss's gradient.
 
-    Source: paper Eqs. 2 to 5, supplement 9.5 (random neurons); SHiRA (arXiv 2406.13175) 3.1 for magnitude and gradient.
+    Source: paper Eq. 3, supplement 9.5 (random neurons); SHiRA (arXiv 2406.13175) 3.1 for magnitude and gradient.
     """
 
     def __init__(  # noqa: PLR0913 - they are YAML keys

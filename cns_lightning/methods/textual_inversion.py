@@ -5,12 +5,21 @@ Source: arXiv 2208.01618, section 4.2.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
+from cns_lightning.diffusion.start_embeddings import word_embedding
 from cns_lightning.methods.base import Method, ParameterGroup, StageContext
 from cns_lightning.ranges import NonNegative
 from cns_lightning.registry.record import ConceptRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cns_lightning.diffusion.base_model import BaseModel
+    from cns_lightning.sequences.sequence import Concept
 
 
 class TextualInversion(Method):
@@ -25,6 +34,10 @@ class TextualInversion(Method):
     def __init__(self, token_learning_rate: NonNegative = 5e-4) -> None:
         super().__init__()
         self.token_learning_rate = token_learning_rate
+
+    def initial_embedding(self, base: BaseModel, concept: Concept, seed: int) -> list[Tensor]:
+        """Returns the class word's own vector, as in the published code, one for each encoder."""
+        return word_embedding(base, concept.class_word, concept.token)
 
     def start_stage(self, context: StageContext) -> None:
         """Makes the token trainable."""

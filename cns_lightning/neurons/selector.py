@@ -58,7 +58,7 @@ class NeuronSelector:
     """Selects neurons of one base model.
 
     Scores use the pretrained weights and text states alone, no pass of the UNet: for a given prompt every key and value
-    projection reads the same tensor at every timestep. Source: paper Eqs. 2 to 5; docs/methods.md 1.3.
+    projection reads the same tensor at every timestep. Source: docs/methods.md 1.3.
 
     Args:
         base: base model; the concepts' tokens are in its tokenizers.
