@@ -17,27 +17,28 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.scoring import check_section, command_of, own_prompts, write_section
+from benchmarks.scoring import check_section, command_of, write_section
 from cns_lightning.data.images import read_photos
-from cns_lightning.evaluation.curves import SHARE
+from cns_lightning.evaluation.curves import SHARE, point_of
 from cns_lightning.evaluation.identity import identity_scores, within_class
 from cns_lightning.evaluation.metrics import ClipEncoder
-from cns_lightning.evaluation.questions import Question
+from cns_lightning.evaluation.questions import questions
+from cns_lightning.evaluation.score_table import ScoreTable
 from cns_lightning.miniature import judge_path
 from cns_lightning.miniature.world.captions import SCENE_PHRASES
 from cns_lightning.miniature.world.concepts import Concept as Drawn
 from cns_lightning.miniature.world.concepts import draw_sets, paint_in_scene, paint_in_style
 from cns_lightning.miniature.world.sampling import place_things, render
 from cns_lightning.miniature.world.vocabulary import COLOURS, KINDS, RGB, SCENES, STYLES, Picture, Thing
-from cns_lightning.sequences.sequence import Concept, Sequence, sequence_path
+from cns_lightning.sequences.sequence import Sequence, sequence_path
 from cns_lightning.sequences.templates import class_training_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from PIL import Image
     from torch import Tensor
@@ -47,6 +48,7 @@ LOOK_ALIKES = 8
 GROUPS = {"animals and objects": ("animal", "object"), "scenes": ("scene",), "styles": ("style",)}
 THING = re.compile(r"\ban? (?:(\S+) )?(" + "|".join(KINDS) + r")\b")
 SETS = ("miniature_set1", "miniature_set2", "miniature_set3")
+SEARCH = "miniature_search"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Score:
 
     image: float
     text: float
+
+    @classmethod
+    def of(cls, scores: Mapping[str, float]) -> Score:
+        """Takes them from a row of a score table."""
+        return cls(scores["clip_i"], scores["clip_t"])
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,8 @@ class Row:
     photos: float
     class_word: Score
     perfect: Score
-    identity: float = 0.0
-    among_photos: float = 0.0
+    identity: float | None = None
+    among_photos: float | None = None
     within_class: float | None = None
 
     @property
@@ -101,21 +108,27 @@ class Row:
         return whole * min(1.0, (1 - SHARE) / (1 - self.kept) if self.kept < 1 else 1.0)
 
 
-def things_of(prompt: str, token: str, thing: Thing | None, random: Random) -> list[Thing]:
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of one sequence: its concepts, and its prompts of several concepts for either."""
+
+    rows: list[Row]
+    class_word: Score
+    perfect: Score
+
+
+def things_of(prompt: str, shown: Mapping[str, Drawn], random: Random) -> list[Thing]:
     """Returns the things that a prompt asks for, from left to right, at their places.
 
     Args:
         prompt: one of `concept_prompts`.
-        token: token of the concept.
-        thing: what stands where the prompt says the token before a class word; None for a scene or a style.
+        shown: by token, what stands where the prompt says a token before a class word; other tokens say nothing.
         random: source of places, and of colours that the prompt leaves open.
     """
     found = []
-    for colour, kind in THING.findall(prompt):
-        if colour == token and thing is not None:
-            found.append(thing)
-        else:
-            found.append(plain_thing(kind, random, COLOURS.get(colour)))
+    for word, kind in THING.findall(prompt):
+        thing = shown[word].thing if word in shown else None
+        found.append(thing or plain_thing(kind, random, COLOURS.get(word)))
     places = place_things(len(found), random)
     return [replace(each, x=x, y=y, size=size) for each, (x, y, size) in zip(found, places, strict=True)]
 
@@ -131,94 +144,79 @@ def plain_thing(kind: str, random: Random, colour: RGB | None = None) -> Thing:
     return Thing(kind, colour or random.choice(list(COLOURS.values())), "plain", (255, 255, 255), (), 0.0, 0.0, 0.0)
 
 
-def paint(prompt: str, token: str, concept: Drawn | None, random: Random) -> Image.Image:
+def paint(prompt: str, shown: Mapping[str, Drawn], random: Random) -> Image.Image:
     """Renders a picture as a prompt asks.
 
     Args:
         prompt: one of `concept_prompts`.
-        token: token of the concept.
-        concept: what the token stands for; None for the class word, of which a scene or style says nothing.
+        shown: what tokens stand for; of others the class word alone counts, which says nothing of a scene or style.
         random: source of all that the prompt leaves open.
     """
-    things = things_of(prompt, token, concept.thing if concept is not None else None, random)
+    things = things_of(prompt, shown, random)
     scene, seeds = scene_of(prompt, random), (random.getrandbits(31), random.getrandbits(31))
-    if concept is not None and concept.turn is not None:
-        return paint_in_scene(concept.name.removesuffix("_scene"), concept.turn, things, seeds[0])
-    if concept is not None and concept.inks is not None:
-        return paint_in_style(concept.name.removesuffix("_style"), concept.inks, scene, things, seeds)
+    for concept in (each for token, each in shown.items() if token in prompt):
+        if concept.turn is not None:
+            return paint_in_scene(concept.name.removesuffix("_scene"), concept.turn, things, seeds[0])
+        if concept.inks is not None:
+            return paint_in_style(concept.name.removesuffix("_style"), concept.inks, scene, things, seeds)
     style = next((style for style in STYLES[1:] if f" {style} style" in prompt), "photo")
     return render(Picture(scene, style, tuple(things), None, seeds[0]))
 
 
-def measure(
-    judge: ClipEncoder, sequence: Sequence, concept: Concept, drawn: Drawn, pictures: int
-) -> tuple[Row, Tensor]:
-    """Scores rendered pictures of one concept, but for their identity; returns the vectors of the perfect ones, too.
+def measure(judge: ClipEncoder, sequence: Sequence, drawn: Mapping[str, Drawn], pictures: int) -> Measured:
+    """Scores rendered pictures for every prompt of a sequence as `test` scores drawn ones.
 
     Args:
         judge: model behind the scores.
-        sequence: sequence of the concept.
-        concept: one of the miniature's.
-        drawn: how its photos were made.
+        sequence: a sequence of the miniature's concepts.
+        drawn: how the photos of its concepts were made, by token.
         pictures: how many are rendered for every prompt.
     """
-    prompts = own_prompts(sequence, concept)
-    photos = judge.images(read_photos(concept))
-    texts = judge.texts([prompt.replace(f"{concept.token} ", "") for prompt in prompts]).repeat_interleave(pictures, 0)
-    random = Random(f"faithful {concept.images}")
-    asked = [(prompt, random.getrandbits(31)) for prompt in prompts for _ in range(pictures)]
+    photos = {concept.token: judge.images(read_photos(concept)) for concept in sequence.concepts}
+    pairs = [(question, seed) for question in questions(sequence, drawn) for seed in range(pictures)]
+    gallery, random = dict(photos), Random(f"faithful {sequence.name}")
+    for concept in sequence.concepts:
+        if (label := f"any {concept.class_word}") not in gallery:
+            plain = [paint(class_training_prompt(concept), {}, random) for _ in range(LOOK_ALIKES)]
+            gallery[label] = judge.images(plain)
 
-    def score(shown: Drawn | None) -> tuple[Score, Tensor]:
-        vectors = judge.images([paint(prompt, concept.token, shown, Random(seed)) for prompt, seed in asked])
-        return Score(float((vectors @ photos.T).mean()), float((vectors * texts).sum(-1).mean())), vectors
+    def score(shown: Mapping[str, Drawn]) -> tuple[dict[str, Any], Tensor]:
+        asked = [(question.prompt, Random(f"faithful {question.prompt} {seed}")) for question, seed in pairs]
+        vectors = judge.images([paint(prompt, shown, random) for prompt, random in asked])
+        table = ScoreTable({concept.token: concept.kind for concept in sequence.concepts})
+        table.add(pairs, vectors, photos, judge)
+        return table.result(), vectors
 
-    among = photos @ photos.T
-    others = ~torch.eye(len(photos), dtype=torch.bool)
-    (class_word, _), (perfect, vectors) = score(None), score(drawn)
-    return Row(Path(concept.images).name, concept.kind, float(among[others].mean()), class_word, perfect), vectors
-
-
-def measure_set(judge: ClipEncoder, sequence: Sequence, drawn: list[Drawn], pictures: int) -> list[Row]:
-    """Scores rendered pictures of every concept of a set.
-
-    Args:
-        judge: model behind the scores.
-        sequence: a set of the miniature.
-        drawn: how the photos of its concepts were made.
-        pictures: how many are rendered for every prompt.
-    """
-    gallery = {concept.token: judge.images(read_photos(concept)) for concept in sequence.concepts}
-    found, random = {}, Random(f"faithful {sequence.name}")
-    for concept, source in zip(sequence.concepts, drawn, strict=True):
-        found[concept.token] = measure(judge, sequence, concept, source, pictures)
-        label = f"any {concept.class_word}"
-        if label not in gallery:
-            prompt = class_training_prompt(concept)
-            gallery[label] = judge.images([paint(prompt, "", None, random) for _ in range(LOOK_ALIKES)])
-    pairs = [
-        (Question("single", number, "", "", (token,)), 0)
-        for token, (_, vectors) in found.items()
-        for number in range(len(vectors))
-    ]
-    vectors = torch.cat([each for _, each in found.values()])
-    photos = {concept.token: gallery[concept.token] for concept in sequence.concepts}
-    identity, among_photos = (identity_scores(pairs, vectors, each)["concepts"] for each in (gallery, photos))
+    (class_word, _), (perfect, vectors) = score({}), score(drawn)
     classes = {concept.token: concept.class_word for concept in sequence.concepts}
-    of_class = within_class(classes, pairs, vectors, photos)["concepts"]
-    return [
-        replace(
-            row,
-            identity=identity[token]["top1"],
-            among_photos=among_photos[token]["top1"],
-            within_class=of_class[token]["top1"] if token in of_class else None,
+    among = among_each_other(photos)
+    found = [identity_scores(pairs, vectors, each)["concepts"] for each in (gallery, photos)]
+    found.append(within_class(classes, pairs, vectors, photos)["concepts"])
+    rows = [
+        Row(
+            Path(concept.images).name,
+            concept.kind,
+            among[concept.token],
+            Score.of(class_word["concepts"][concept.token]),
+            Score.of(perfect["concepts"][concept.token]),
+            *(each[concept.token]["top1"] if concept.token in each else None for each in found),
         )
-        for token, (row, _) in found.items()
+        for concept in sequence.concepts
     ]
+    return Measured(rows, *(Score.of(point_of(each["groups"])["several"]) for each in (class_word, perfect)))
 
 
-def document(sets: dict[str, list[Row]], command: str) -> str:
-    """Returns the section of the document; rows by set."""
-    rows = [row for of_set in sets.values() for row in of_set]
+def among_each_other(photos: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns the CLIP-I of photos among themselves, by token."""
+    return {
+        token: float((vectors @ vectors.T)[~torch.eye(len(vectors), dtype=torch.bool)].mean())
+        for token, vectors in photos.items()
+    }
+
+
+def document(sets: dict[str, Measured], command: str) -> str:
+    """Returns the section of the document; what was measured by name of the sequence."""
+    rows = [row for name in SETS for row in sets[name].rows]
     lines = [
         f"`{command}`",
         "",
@@ -229,21 +227,32 @@ def document(sets: dict[str, list[Row]], command: str) -> str:
     lines += [_line(row.name.replace("_", " "), [row]) for row in rows]
     for name, kinds in GROUPS.items():
         lines.append(_line(f"**{name}**", [row for row in rows if row.kind in kinds]))
-    lines += [_line(f"**{name.removeprefix('miniature_')}**", of_set) for name, of_set in sets.items()]
-    return "\n".join([*lines, _line("**all**", rows), ""])
+    lines += [_line(f"**{name.removeprefix('miniature_')}**", each.rows) for name, each in sets.items()]
+    lines += [_line("**sets 1 to 3**", rows), ""]
+    lines += [
+        "| prompts of two and three concepts | class word, rendered | perfect pictures | CLIP-T, of the class word's |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name.removeprefix('miniature_')} | {each.class_word.image:.3f} / {each.class_word.text:.3f} "
+        f"| {each.perfect.image:.3f} / {each.perfect.text:.3f} | {each.perfect.text / each.class_word.text:.2f} |"
+        for name, each in sets.items()
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _line(name: str, rows: list[Row]) -> str:
-    def mean(value: Callable[[Row], float]) -> float:
-        return statistics.fmean(value(row) for row in rows)
+    def mean(value: Callable[[Row], float | None]) -> str:
+        known = [each for each in map(value, rows) if each is not None]
+        return f"{statistics.fmean(known):.2f}" if known else ""
 
-    of_class = [row.within_class for row in rows if row.within_class is not None]
-    image, text = mean(lambda row: row.class_word.image), mean(lambda row: row.class_word.text)
+    image, text = (statistics.fmean(getattr(row.class_word, name) for row in rows) for name in ("image", "text"))
+    best = [statistics.fmean(getattr(row.perfect, name) for row in rows) for name in ("image", "text")]
     return (
-        f"| {name} | {mean(lambda row: row.photos):.3f} | {image:.3f} / {text:.3f} "
-        f"| {mean(lambda row: row.perfect.image):.3f} / {mean(lambda row: row.perfect.text):.3f} "
-        f"| {mean(lambda row: row.kept):.2f} | {mean(lambda row: row.way):.2f} | {mean(lambda row: row.identity):.2f} "
-        f"| {mean(lambda row: row.among_photos):.2f} | {f'{statistics.fmean(of_class):.2f}' if of_class else ''} |"
+        f"| {name} | {statistics.fmean(row.photos for row in rows):.3f} | {image:.3f} / {text:.3f} "
+        f"| {best[0]:.3f} / {best[1]:.3f} | {mean(lambda row: row.kept)} | {mean(lambda row: row.way)} "
+        f"| {mean(lambda row: row.identity)} | {mean(lambda row: row.among_photos)} "
+        f"| {mean(lambda row: row.within_class)} |"
     )
 
 
@@ -255,11 +264,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out:
         check_section(arguments.out, "faithful")
-    judge = ClipEncoder(judge_path())
-    sets = {
-        name: measure_set(judge, Sequence.read(sequence_path(name)), drawn, arguments.pictures)
-        for name, drawn in zip(SETS, draw_sets(len(SETS), 0), strict=True)
-    }
+    judge, sets = ClipEncoder(judge_path()), {}
+    by_folder = {each.name: each for of_set in draw_sets(len(SETS), 0) for each in of_set}
+    for name in (*SETS, SEARCH):
+        sequence = Sequence.read(sequence_path(name))
+        drawn = {concept.token: by_folder[Path(concept.images).name] for concept in sequence.concepts}
+        sets[name] = measure(judge, sequence, drawn, arguments.pictures)
     text = document(sets, command_of("benchmarks.faithful", sys.argv[1:]))
     print(text)
     if arguments.out:

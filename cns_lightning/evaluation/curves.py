@@ -129,29 +129,6 @@ def headline(
     return found
 
 
-def best_steps(runs: Sequence[tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]]) -> int:
-    """Returns the number of steps whose measured point is best, of the means over runs.
-
-    Best is the highest mean of CLIP-I for one and for several concepts among the points with at least `SHARE` of the
-    class word's CLIP-T in both; without any, the point whose CLIP-T is nearest to that.
-
-    Args:
-        runs: curve and class word's figures of each; steps that a curve lacks do not count.
-    """
-    groups = list(runs[0][1])
-    by_steps = [{int(point["steps"]): point for point in curve} for curve, _ in runs]
-    ranked = []
-    for steps in sorted(set.intersection(*map(set, by_steps))):
-        images, missing = [], []
-        for group in groups:
-            text = statistics.fmean(share_of(start[group]["clip_t"], SHARE) for _, start in runs)
-            missing.append(text - statistics.fmean(points[steps][group]["clip_t"] for points in by_steps))
-            images.append(statistics.fmean(points[steps][group]["clip_i"] for points in by_steps))
-        qualifies = max(missing) <= 0
-        ranked.append((qualifies, statistics.fmean(images) if qualifies else -max(missing), -steps))
-    return -max(ranked)[2]
-
-
 # ---- its points -----------------------------------------------------------------------------------------------------
 
 

@@ -10,16 +10,20 @@ import re
 import statistics
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cns_lightning.evaluation.curves import best_steps, headline
+from cns_lightning.evaluation.curves import headline
 from cns_lightning.experiments.comparison import Comparison, Run, as_arguments, sequences_of
 from cns_lightning.experiments.experiment_file import ExperimentFile
+from cns_lightning.experiments.objective import best_point, usual_reach
 from cns_lightning.experiments.table import figures_of, scores_of
 from cns_lightning.experiments.widening import axes_of, edges_of, next_settings
+from cns_lightning.runs.config import RunConfig
+from cns_lightning.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,12 +34,10 @@ if TYPE_CHECKING:
 EXAMPLE = "configs/experiments/search.yaml"
 BEST = "best"
 """Folder of the best settings, beside those of the methods."""
-KEYS = ("stack", "methods", "sets", "seeds", "fit", "test", "widen", "per_round")
-ON_CURVES = ("single_clip_i_at_90", "multi_clip_i_at_90")
-"""The figures whose mean is the objective, read off the curves of runs with snapshots."""
+KEYS = ("stack", "methods", "sets", "seeds", "fit", "test", "widen", "per_round", "reach")
 AT_THE_END = ("single_clip_i", "multi_clip_i")
-"""The same where runs keep no snapshots."""
-SHOWN = (*ON_CURVES, *AT_THE_END, "single_clip_t", "multi_clip_t", "drift_clip_t")
+"""The figures whose mean is the objective where runs keep no snapshots."""
+SHOWN = ("single_clip_i_at_90", "multi_clip_i_at_90", *AT_THE_END, "single_clip_t", "multi_clip_t", "drift_clip_t")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Search:
         widen: rounds after the grid, at most.
         per_round: settings that every method tries in a round.
         ends: how many settings each method had tried after the grid and after each round.
+        reach: by set, CLIP-I and CLIP-T of pictures as they should be, for ``single`` and ``several``; of a set that is
+            missing, what `usual_reach` says.
     """
 
     comparison: Comparison
@@ -57,6 +61,7 @@ class Search:
     widen: int = 0
     per_round: int = 2
     ends: tuple[int, ...] = ()
+    reach: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Search:
@@ -92,12 +97,30 @@ class Search:
         if len(counts := {len(tried) for tried in settings.values()}) > 1:
             counted = ", ".join(f"{name} {len(tried)}" for name, tried in settings.items())
             file.add("methods", f"try different numbers of settings ({counted})", f"Let all try {max(counts)}")
+        reach = read_reach(file, file.content.get("reach"))
         comparison, ends = Comparison.of(file, files), tuple({len(tried) for tried in settings.values()})
-        return cls(comparison, settings, grids, widen, per_round, ends)
+        return cls(comparison, settings, grids, widen, per_round, ends, reach)
 
     def round_of(self, setting: int) -> int:
         """Returns the round in which a setting was tried, by its number; 0 for the grid."""
         return bisect_right(self.ends, setting)
+
+
+def read_reach(file: ExperimentFile, given: Any) -> dict[str, dict[str, dict[str, float]]]:
+    """Reads what could be reached on each set; notes problems in the file."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, groups in file.mapping("reach", given).items() if given is not None else ():
+        file.known(f"reach.{name}", groups if isinstance(groups, dict) else {}, ("single", "several"))
+        for group, figures in file.mapping(f"reach.{name}", groups).items():
+            key = f"reach.{name}.{group}"
+            values = file.mapping(key, figures)
+            file.known(key, values, ("clip_i", "clip_t"))
+            wrong = [each for each in ("clip_i", "clip_t") if not isinstance(values.get(each), float | int)]
+            for each in wrong:
+                file.add(f"{key}.{each}", "is no number" if each in values else "is missing", "Write a cosine, as 0.55")
+            if not wrong:
+                found.setdefault(name, {})[group] = {each: float(values[each]) for each in ("clip_i", "clip_t")}
+    return found
 
 
 def runs_of(search: Search, out: Path, first: int = 0) -> list[tuple[int, Run]]:
@@ -123,11 +146,17 @@ def runs_of(search: Search, out: Path, first: int = 0) -> list[tuple[int, Run]]:
     return found
 
 
-def objective(figures: Mapping[str, float | None], names: tuple[str, ...] = AT_THE_END) -> float:
-    """Computes what a setting is chosen by: the mean of CLIP-I for one concept and for several.
+def is_whole_only(run: Run) -> bool:
+    """Returns whether snapshots say nothing of shorter runs: rates fall to the end, or the token learns first."""
+    method = RunConfig.read(RunFolder(run.folder)).whole["model"]["method"]
+    module, _, name = method["class_path"].rpartition(".")
+    given, kind = method.get("init_args") or {}, getattr(import_module(module), name)
+    return bool(given.get("learning_rate_falls", kind.learning_rate_falls) or given.get("token_first"))
 
-    On curves it is read where 90 % of the class word's CLIP-T are left, so it does not depend on how many steps a
-    setting was given: whatever is learned costs CLIP-T, and likeness is compared at the same price. Without curves
+
+def objective(figures: Mapping[str, float | None], names: tuple[str, ...] = AT_THE_END) -> float:
+    """Computes what a setting is chosen by where there are no curves: the mean of CLIP-I for one concept and several.
+
     CLIP-T is not in it, else the best would be to learn nothing.
 
     Args:
@@ -153,23 +182,30 @@ def rows_of(
         starts: figures of the class word by set, where the curves start; None compares without curves.
     """
     found: dict[tuple[str, int], list[dict[str, float | None]]] = {}
-    curves: dict[tuple[str, int], list[tuple[Any, Mapping[str, Any]]]] = {}
+    curves: dict[tuple[str, int], list[tuple[Any, Mapping[str, Any], Mapping[str, Any]]]] = {}
+    whole_only: set[tuple[str, int]] = set()
     for number, run in runs:
         scores = scores_of(run)
         figures = figures_of(scores)
         if starts is not None:
-            figures |= headline(scores["curve"], starts[run.set_name])
-            curves.setdefault((run.method, number), []).append((scores["curve"], starts[run.set_name]))
+            start = starts[run.set_name]
+            figures |= headline(scores["curve"], start)
+            reach = search.reach.get(run.set_name) or usual_reach(start, scores["photos"]["clip_i"])
+            curves.setdefault((run.method, number), []).append((scores["curve"], start, reach))
+            if is_whole_only(run):
+                whole_only.add((run.method, number))
         found.setdefault((run.method, number), []).append(figures)
-    names = AT_THE_END if starts is None else ON_CURVES
     rows = []
     for (method, number), figures in found.items():
+        best, steps = statistics.fmean(objective(each) for each in figures), None
+        if starts is not None:
+            best, steps = best_point(curves[method, number], (method, number) in whole_only)
         cells: dict[str, Any] = {
             "method": method,
             "setting": number,
             "round": search.round_of(number),
-            "objective": statistics.fmean(objective(each, names) for each in figures),
-            "best_steps": best_steps(curves[method, number]) if starts is not None else None,
+            "objective": best,
+            "best_steps": steps,
         }
         for name in SHOWN:
             values = [value for value in (each.get(name) for each in figures) if value is not None]
@@ -240,7 +276,7 @@ def as_text(rows: list[dict[str, Any]], is_on_curves: bool = False) -> str:
         is_on_curves: whether the objective was read off curves.
     """
     heading = (
-        "objective: CLIP-I where 90 % of the class word's CLIP-T are left, mean of one concept and of several"
+        "objective: share of what can be reached, in CLIP-I times in CLIP-T, mean of one concept and of several"
         if is_on_curves
         else "objective: CLIP-I at the end, mean of one concept and of several; the runs have no snapshots"
     )

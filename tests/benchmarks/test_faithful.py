@@ -7,11 +7,12 @@ import pytest
 
 from benchmarks.faithful import SETS, Row, Score, paint, scene_of, things_of
 from cns_lightning.miniature.world.captions import SCENE_PHRASES
-from cns_lightning.miniature.world.concepts import draw_sets
+from cns_lightning.miniature.world.concepts import Concept, draw_sets
 from cns_lightning.miniature.world.vocabulary import COLOURS, KINDS, Thing
 from cns_lightning.sequences.sequence import Sequence, sequence_path
 
 THING = Thing("lamp", (1, 2, 3), "plain", (0, 0, 0), (), 0.0, 0.0, 0.0)
+LAMP = Concept("lamp", "lamp", "object", (), "", thing=THING)
 NAMED = re.compile(rf"(?:(\S+) )?({'|'.join(KINDS)})\b")
 
 
@@ -22,7 +23,7 @@ def test_pictures_show_all_that_the_prompts_ask(name: str) -> None:
         prompts = [prompt for prompt in sequence.prompts.single if concept.token in prompt]
         assert len(prompts) == 5
         for prompt in prompts:
-            things = things_of(prompt, concept.token, THING, Random(0))
+            things = things_of(prompt, {concept.token: LAMP}, Random(0))
             for thing, (word, kind) in zip(things, NAMED.findall(prompt), strict=True):
                 if word == concept.token:
                     assert (thing.kind, thing.colour) == ("lamp", (1, 2, 3)), prompt
@@ -35,9 +36,9 @@ def test_pictures_show_all_that_the_prompts_ask(name: str) -> None:
 def test_styles_and_scenes_are_painted_as_they_are_and_by_the_class_word_are_not() -> None:
     for drawn in draw_sets(2, 0):
         for concept in drawn:
-            ending = f"in {concept.kind}" if concept.thing is None else "in the city"
-            prompt = f"a red lamp {ending}" if concept.thing is None else f"a <a> {concept.class_word} {ending}"
-            own, again, plain = (paint(prompt, "<a>", each, Random(0)) for each in (concept, concept, None))
+            prompt = f"a <a> {concept.class_word} in the city" if concept.thing else f"a red lamp in <a> {concept.kind}"
+            shown = ({"<a>": concept}, {"<a>": concept}, {})
+            own, again, plain = (paint(prompt, each, Random(0)) for each in shown)
             assert own == again
             assert own != plain
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cns_lightning.evaluation.curves import area, best_steps, headline, image_at_text, point_of, share_of
+from cns_lightning.evaluation.curves import area, headline, image_at_text, point_of, share_of
 
 # (CLIP-T, CLIP-I): the prompt is lost step by step, the likeness grows, then falls.
 POINTS = [(1.0, 0.2), (0.8, 0.4), (0.6, 0.5), (0.7, 0.9), (0.4, 0.3)]
@@ -63,19 +63,3 @@ def test_headline_of_one_concept_and_of_several() -> None:
     assert headline(curve, start, photos=0.1)["single_way_at_90"] is None
     assert headline([], start)["single_clip_i_at_90"] == 0.2
     assert headline([], point_of({"single": _figures(0.2, 1.0)}))["multi_area"] is None
-
-
-def test_best_steps_are_of_the_points_that_keep_the_prompt() -> None:
-    start = {"single": _figures(0.2, 1.0), "several": _figures(0.1, 1.0)}
-
-    def curve(*points: tuple[int, float, float]) -> list[dict[str, object]]:
-        return [
-            {"steps": steps, "single": _figures(image, text), "several": _figures(image, 1.0)}
-            for steps, image, text in points
-        ]
-
-    assert best_steps([(curve((10, 0.3, 0.95), (20, 0.4, 0.91), (30, 0.9, 0.5)), start)]) == 20
-    assert best_steps([(curve((10, 0.3, 0.7), (20, 0.4, 0.8), (30, 0.9, 0.5)), start)]) == 20
-    # Two runs: on the average 20 steps do not keep the prompt.
-    runs = [(curve((10, 0.3, 0.95), (20, 0.4, 0.91)), start), (curve((10, 0.3, 0.95), (20, 0.4, 0.81)), start)]
-    assert best_steps(runs) == 10

@@ -79,6 +79,22 @@ def test_wrong_search(grid: object, key: str, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "out").exists()
 
 
+def test_wrong_reach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "search.yaml"
+    reach = {"a": {"single": {"clip_i": "x"}, "double": {}}, "b": 3}
+    methods = {"cns": {"files": [CNS], "grid": {"steps": [1]}}}
+    path.write_text(yaml.safe_dump({**SEARCH, "methods": methods, "reach": reach}), "utf-8")
+    assert main(["search", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "reach.a.single.clip_i: is no number",
+        "reach.a.single.clip_t: is missing",
+        "reach.a.double",
+        "reach.b",
+    ):
+        assert part in said
+
+
 def test_prompts_that_could_not_be_scored(tiny_judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sequence = write_sequence(tmp_path / "two", ["cat", "dog"])
     path = tmp_path / "compare.yaml"
