@@ -116,6 +116,20 @@ class ImportanceScoring(Callback):
         module = continual(pl_module)
         module.calibration_prompts = read_calibration_prompts(self.calibration)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sees whether a stage that is continued was begun with the same prompts and rules.
+
+        Raises:
+            UserError: if it was not: L_reg would tie it to others.
+        """
+        module = continual(pl_module)
+        is_running, begun_with = module.stage >= module.done_stages, module.registry.general_fingerprint()
+        if is_running and begun_with not in (None, self._fingerprint(module)):
+            token = module.sequence.concepts[module.stage].token
+            remedy = "Put them back as they were, or go back with `concepts --rollback` and learn the concept anew"
+            problem = f"{self.calibration} holds other prompts than when the stage of {token} began"
+            raise UserError("ImportanceScoring.calibration", problem, remedy)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Selects the neurons of the stage that is about to start."""
         module = continual(pl_module)
@@ -128,6 +142,9 @@ class ImportanceScoring(Callback):
             general, facts = selector.general(module.calibration_prompts, registry.rare_words)
             registry.set_general(general, key, facts, write=trainer.is_global_zero)
         mask = module.concept_neurons[token] = self.neurons_of(trainer.current_epoch, module, general)
+        if not mask.count():
+            remedy = f"Raise share ({self.rules.share:g}) or vote_threshold"
+            raise UserError("ImportanceScoring", f"selects no neuron for {token}", remedy)
         if trainer.is_global_zero:
             for sentence in strong_overlaps(token, mask, registry.records[: trainer.current_epoch]):
                 ProgressDisplay(RunFolder(trainer.default_root_dir).log).event(sentence)
@@ -207,22 +224,27 @@ def gradient_magnitudes(stage: int, module: ContinualPersonalization, steps: int
     totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     module.overrides.set(weights)
     try:
+        whole, part = module.data.samples_per_step, module.data.batch_size
         for step in range(steps):
-            batch = default_collate([dataset[stage, step, number] for number in range(module.data.samples_per_step)])
-            given = {name: each.to(device) for name, each in batch.items() if isinstance(each, torch.Tensor)}
-            states = text_states(module.base, list(batch["prompt"]))
-            losses = denoising_loss(
-                module.base,
-                given["latents"],
-                given["noise"],
-                given["timestep"],
-                states,
-                given["valid_region"],
-                given.get("weights"),
-            )
-            gradients = torch.autograd.grad(losses.mean(), list(weights.values()))
-            for total, gradient in zip(totals.values(), gradients, strict=True):
-                total += gradient.abs()
+            summed = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            for first in range(0, whole, part):  # as many pictures at once as in training
+                numbers = range(first, min(whole, first + part))
+                batch = default_collate([dataset[stage, step, number] for number in numbers])
+                given = {name: each.to(device) for name, each in batch.items() if isinstance(each, torch.Tensor)}
+                losses = denoising_loss(
+                    module.base,
+                    given["latents"],
+                    given["noise"],
+                    given["timestep"],
+                    text_states(module.base, list(batch["prompt"])),
+                    given["valid_region"],
+                    given.get("weights"),
+                )
+                gradients = torch.autograd.grad(losses.sum() / whole, list(weights.values()))
+                for total, gradient in zip(summed.values(), gradients, strict=True):
+                    total += gradient
+            for name, gradient in summed.items():
+                totals[name] += gradient.abs()
     finally:
         module.overrides.clear()
     return totals

@@ -16,6 +16,7 @@ from cns_lightning.diffusion.sheets import grid, pictures_of, sheet_bytes
 from cns_lightning.evaluation.questions import BASE_PROMPTS, scoring_text
 from cns_lightning.module import continual
 from cns_lightning.ranges import Amount, Count, NonNegative
+from cns_lightning.registry.record import KEPT_STEP
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.templates import class_training_prompt
 from cns_lightning.storage import write_atomically
@@ -98,7 +99,8 @@ class SampleGrid(Callback):
         drawn = gathered(share, len(pairs), trainer)
         rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
         if self.every_steps:
-            self._add_rows({step_label(module.step): rows[module.stage]}, trainer, module)
+            kept = module.registry.records[module.stage].metadata.get(KEPT_STEP)
+            self._add_rows({step_label(int(kept or module.step)): rows[module.stage]}, trainer, module)
         if not trainer.is_global_zero:
             return
         labels = [f"{concept.token} {concept.class_word}" for concept in concepts] + [BASE_LABEL]

@@ -113,7 +113,15 @@ def _usual(key: str, settings: dict[str, Any]) -> Any:
 
 
 def _is_same(key: str, one: Any, other: Any) -> bool:
-    """Returns whether two values mean the same: the trainer's numbers are words where the command line gave them."""
+    """Returns whether a kept value and a new one mean the same.
+
+    The trainer's numbers are words where the command line gave them; devices that were left open may have been any
+    number; and one process never had a strategy.
+    """
+    if key == "trainer.devices" and str(one) in ("auto", "-1"):
+        return True
+    if key == "trainer.strategy" and {one, other} <= {"auto", "ddp"}:
+        return True
     return one == other or (key.startswith("trainer.") and str(one) == str(other))
 
 

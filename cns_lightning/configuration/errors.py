@@ -75,6 +75,8 @@ UNFIT = (
     *("BatchSizeFinder", "LearningRateFinder", "ModelPruning", "BackboneFinetuning"),
 )
 """Lightning's callbacks that a stage cannot have."""
+TRAINED_IN = ("None", "32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
+"""What a stage can be trained in: single precision, alone or beside half."""
 NEEDED = {"use_distributed_sampler": False, "reload_dataloaders_every_n_epochs": 1}
 """Settings of the trainer without which a stage would see other data than it should."""
 
@@ -171,6 +173,10 @@ def check_trainer(trainer: Any) -> None:
         if path.rsplit(".", 1)[-1] in UNFIT:
             problem = f"has {path.rsplit('.', 1)[-1]}, which changes what a step is or what it trains"
             problems.add("trainer.callbacks", problem, "Take it out")
+    precision = str(trainer.get("precision"))
+    if precision not in TRAINED_IN:
+        remedy = "Write bf16-mixed; model.base_dtype holds the frozen base model in half precision"
+        problems.add("trainer.precision", f"is {precision}, which converts what is trained", remedy)
     for name, needed in NEEDED.items():
         if trainer.get(name) != needed:
             problems.add(f"trainer.{name}", f"is {trainer.get(name)}, {needed} is needed", "Leave it out")

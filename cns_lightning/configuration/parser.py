@@ -156,16 +156,11 @@ class ContinualCLI(LightningCLI):
         lengths = [steps_of_stage(config.data.steps, config.data.steps_per_picture, each) for each in coming]
         self.check(check_snapshots, config.snapshots.steps, min(lengths, default=config.data.steps))
         self.check(check_keep, config.stage_end.keep, config.snapshots.steps, _class(config.model.method.class_path))
-        sequence, base = expanded(config.data.sequence), expanded(config.model.base_model)
-        if sequence.is_file():
-            config.data.sequence = str(sequence.absolute())  # the run may be learned anew from elsewhere
-        if config.model.base_model != MINIATURE and base.exists():
-            config.model.base_model = str(base.absolute())  # `generate` may be called elsewhere
-        strengths = {str(expanded(file).absolute()): each for file, each in (config.model.base_loras or {}).items()}
-        config.model.base_loras = strengths or None
-        source = BaseSource.of(config.model.base_model, config.model.revision, strengths)
+        source = make_absolute(config)
         if config.trainer.accelerator == "auto":
             config.trainer.accelerator = self.usual_accelerator()
+        if str(config.trainer.devices) in ("auto", "-1"):
+            config.trainer.devices = self.usual_devices()
         for logger in _listed(config.trainer.logger):
             if str(logger.get("init_args", {}).get("save_dir", "")).startswith("{run}"):
                 logger.init_args.save_dir = str(logger.init_args.save_dir).replace("{run}", config.run)
@@ -195,11 +190,28 @@ class ContinualCLI(LightningCLI):
         """Returns what ``auto`` means here."""
         return usual_accelerator()
 
+    def usual_devices(self) -> int | str:
+        """Returns what ``auto`` means here; by number, so that a run is not continued on fewer unnoticed."""
+        trainer = self.config.trainer
+        return process_count(trainer) // trainer.num_nodes
+
     def checked_run(self) -> CheckedRun:
         """Returns what the configuration means, once it has been checked."""
         whole = yaml.safe_load(self.parser.dump(self.config, skip_check=True, skip_none=False))
         config = RunConfig(self.folder.config, comparable(self.config), self.sequence.plain(), whole)
         return CheckedRun(self.folder, self.sequence, self.learned, config)
+
+
+def make_absolute(config: Namespace) -> BaseSource:
+    """Makes places absolute, for commands that are called elsewhere; returns that of the base model."""
+    sequence, base = expanded(config.data.sequence), expanded(config.model.base_model)
+    if sequence.is_file():
+        config.data.sequence = str(sequence.absolute())
+    if config.model.base_model != MINIATURE and base.exists():
+        config.model.base_model = str(base.absolute())
+    strengths = {str(expanded(file).absolute()): each for file, each in (config.model.base_loras or {}).items()}
+    config.model.base_loras = strengths or None
+    return BaseSource.of(config.model.base_model, config.model.revision, strengths)
 
 
 class _FoundParser(Exception):
@@ -234,6 +246,11 @@ class CheckedConfiguration(ContinualCLI):
         """Returns what the run has; for a new one it stays open, the job's machine decides."""
         kept = RunConfig.find(self.folder)
         return "auto" if kept is None else kept.settings.get("trainer.accelerator", "auto")
+
+    def usual_devices(self) -> int | str:
+        """Returns what the run has; for a new one it stays open, the job's machine decides."""
+        kept = RunConfig.find(self.folder)
+        return "auto" if kept is None else kept.settings.get("trainer.devices", "auto")
 
     def _set_seed(self) -> None:
         """Draws nothing, and checks the seed."""

@@ -29,6 +29,8 @@ def choose_strategy(trainer: Namespace) -> None:
             "Leave it at auto; one stage trains so little that every device holds it whole",
         )
     check_tasks(processes)
+    # Stock DDP would wrap a stage that is continued, and wait for gradients of what never has any.
+    trainer.strategy = "auto"
     if processes > 1:
         trainer.strategy = Namespace(class_path=STAGED_DDP, init_args=Namespace())
 

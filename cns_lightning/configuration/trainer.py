@@ -77,6 +77,8 @@ class ContinualTrainer(Trainer):
         settings["plugins"] = [*_listed(settings.get("plugins")), SealedCheckpointIO()]
         super().__init__(**settings)
         self.run: CheckedRun | None = None
+        # `StopSignals` tells all ranks of a signal; Lightning's own exchange would wait for the device at every batch.
+        self.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def fit(  # pyright: ignore[reportIncompatibleMethodOverride] - a run goes on by itself and has no other loaders
         self, model: ContinualPersonalization, datamodule: ConceptDataModule
@@ -108,6 +110,8 @@ class ContinualTrainer(Trainer):
                 # Prompts and what else touches nothing that is learned may have changed: `test` reads them from there.
                 note_moved(run.folder, model.base_loras, self.is_global_zero)
                 say(f"{run.folder.path}: the run is finished, all {count} concepts are learned")
+                if self.is_global_zero and not run.folder.report.exists():  # it ended between its last save and that
+                    say(f"report: {write_report(run.folder)}")
                 return
             with handlers_kept(), lightning_explained():
                 super().fit(model, datamodule=datamodule, ckpt_path=str(checkpoint) if checkpoint else None)

@@ -86,10 +86,13 @@ def generate_pairs(
     pipe.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     autoencoder: Any = pipe.vae  # type: ignore[attr-defined]
+    unet: Any = pipe.unet  # type: ignore[attr-defined]
     was_sliced = autoencoder.use_slicing
     autoencoder.use_slicing = was_sliced or max(_latent_size(pipe)) > DECODED_TOGETHER
     try:
-        with regional_attention(pipe, regions, _latent_size(pipe), guided=guidance > 1):
+        # As the pipelines decide it: a UNet that is told the scale does without the second pass.
+        is_guided = guidance > 1 and getattr(unet.config, "time_cond_proj_dim", None) is None
+        with regional_attention(pipe, regions, _latent_size(pipe), guided=is_guided):
             for start in range(0, len(pairs), batch_size):
                 pictures += _draw(pipe, pairs[start : start + batch_size], steps, guidance, negative_prompt)
                 if progress is not None:

@@ -76,6 +76,10 @@ class DrawingRequest:
         for given, region in zip(self.regions, regions, strict=True):
             asked += [(f"--region {given!r}", text) for text in (region.prompt, region.negative_prompt)]
         check_prompts(asked, registry.tokens, self.upto)
+        negatives = (region.negative_prompt for region in regions)
+        if self.guidance is not None and self.guidance <= 1 and any((self.negative_prompt, *negatives)):
+            problem = f"is {self.guidance:g}, and negative prompts are read from above 1 on"
+            raise UserError("--guidance", problem, "Raise it, or leave the negative prompt out")
         check_strengths(self.strengths, registry, self.upto)
 
     def texts(self) -> list[str]:

@@ -165,7 +165,8 @@ def _running(folder: RunFolder, registry: NeuronRegistry) -> str | None:
 def _go_back(folder: RunFolder, state: bytes | None, count: int) -> None:
     """Makes a stage's checkpoint the newest one; the newest is written last."""
     for path in folder.checkpoints.glob("stage-*.ckpt"):
-        if int(path.stem.removeprefix("stage-")) >= count:
+        stage = path.stem.removeprefix("stage-")
+        if stage.isdecimal() and int(stage) >= count:  # others are the user's copies
             path.unlink()
     if state is not None:
         write_atomically(folder.last_checkpoint, state)

@@ -43,7 +43,8 @@ GENERAL = "general.safetensors"
 DAMAGED_REMEDY = "Restore the file from a copy; or undo with `concepts --rollback`, then run fit again to learn it anew"
 DELETE_REMEDY = "Restore the file from a copy, or delete it: fit selects the general neurons anew"
 
-_CONCEPT_FILE = re.compile(r"^\d{3,}-.*\.safetensors$")
+_CONCEPT_FILE = re.compile(r"^\d{3,}-[A-Za-z0-9-]+\.safetensors$")
+"""As `file_name` names them; a copy of one, such as ``000-new1 copy.safetensors``, is the user's."""
 
 
 @dataclass(frozen=True)

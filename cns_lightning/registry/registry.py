@@ -327,6 +327,10 @@ class NeuronRegistry:
         """
         return self._store.verify(self._index)
 
+    def lend_base_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Spares the registry loading the base model where its weights are there already, by parameter name."""
+        self._base_weights = self._base_weights or dict(weights)
+
     def union(self, upto: str | None = None) -> NeuronMask:
         """Returns the neurons that any concept moves, up to and with a token; an empty mask if there are none.
 
@@ -360,11 +364,8 @@ class NeuronRegistry:
                 concepts do not add up.
         """
         if self.fused_by is not None:
-            raise UserError(
-                self._place,
-                f"holds concepts that {self.fused_by.rsplit('.', 1)[-1]} fuses, they do not add up",
-                "Use load_pipeline on the run folder",
-            )
+            problem = f"holds concepts that {self.fused_by.rsplit('.', 1)[-1]} fuses, they do not add up"
+            raise UserError(self._place, problem, "Use load_pipeline on the run folder")
         entries = self._upto(upto)
         base = base if base is not None else self._loaded_base_weights()
         for token in strengths or ():
@@ -372,8 +373,7 @@ class NeuronRegistry:
         return self._replay.weights(base, entries, self._store.record, strengths)
 
     def _loaded_base_weights(self) -> dict[str, Tensor]:
-        if self._base_weights is None:
-            self._base_weights = pretrained_weights(self)
+        self._base_weights = self._base_weights or pretrained_weights(self)
         return self._base_weights
 
     def apply(self, pipe: Any, upto: str | None = None, base: Mapping[str, Tensor] | None = None) -> None:

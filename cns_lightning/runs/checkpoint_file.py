@@ -47,12 +47,14 @@ class SealedCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         data = buffer.getvalue()
         sealed = data + SEAL + hashlib.sha256(data).hexdigest().encode()
-        if place.name != LAST or not place.exists():
+        if place.name != LAST:
             write_atomically(place, sealed)
             return
+        # Also where there is none: one that a kill left under this name must not win over what is written now.
         fresh = place.with_suffix(".new")
         write_atomically(fresh, sealed)
-        os.replace(place, place.with_name(PREVIOUS))
+        if place.exists():
+            os.replace(place, place.with_name(PREVIOUS))
         os.replace(fresh, place)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

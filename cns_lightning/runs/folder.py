@@ -57,8 +57,8 @@ class RunFolder:
 
     def snapshot_steps(self) -> list[int]:
         """Returns the numbers of optimizer steps after which snapshots were kept, ascending."""
-        found = self.snapshots.glob("step-*/registry.json")
-        return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+        found = (path.parent.name.removeprefix("step-") for path in self.snapshots.glob("step-*/registry.json"))
+        return sorted(int(steps) for steps in found if steps.isdecimal())
 
     def stage_checkpoint(self, stage: int) -> Path:
         """Returns the checkpoint that was written right after a stage."""

@@ -82,6 +82,7 @@ def open_registry(
         registry = NeuronRegistry.load(run.registry)
         registry.check_base(base.fingerprints())
         registry.move_base(base.origin, write=writes)
+        registry.lend_base_weights(base_weights)
         return registry
     parameters = sum(parameter.numel() for parameter in base.unet.parameters())
     kind = type(method)

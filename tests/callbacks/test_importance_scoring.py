@@ -14,6 +14,7 @@ from cns_lightning.neurons.controls import random_neurons
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.registry.registry import NeuronRegistry
 from tests.runs.learning import arguments, write_sequence
+from tests.runs.stop_at import CALLBACK, StopAt
 
 CONTROLS = [each for each in get_args(Neurons) if each != "concept"]
 
@@ -68,3 +69,54 @@ def test_controls_train_other_neurons(
         for name, bools in found[0].bools().items():
             magnitude = weights[name].detach().abs()
             assert not bools.any() or magnitude[bools].min() >= magnitude[~bools].max()
+
+
+def test_a_share_that_leaves_no_neuron_is_said(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callbacks = yaml.safe_load(method_configs()["cns"].read_text("utf-8"))["trainer"]["callbacks"]
+    callbacks[0]["init_args"] |= {"share": 0.001, "vote_threshold": 0.9}
+    config = tmp_path / "few.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}), "utf-8")
+    line = arguments(tiny_base_model, write_sequence(tmp_path / "two", ["cat", "dog"]), tmp_path / "run")
+    assert main([*line, "--config", str(config)]) == 2
+    assert "ImportanceScoring: selects no neuron for <new1>. Raise share (0.001)" in capsys.readouterr().err
+
+
+def test_other_calibration_prompts_do_not_go_on_with_a_stage(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    texts = [f"a photo of a {word}" for word in ("house", "tree", "boat", "lamp")]
+    prompts.write_text("\n".join(texts), "utf-8")
+    callbacks = yaml.safe_load(method_configs()["cns"].read_text("utf-8"))["trainer"]["callbacks"]
+    callbacks[0]["init_args"] |= {"calibration": str(prompts)}
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}), "utf-8")
+    line = arguments(tiny_base_model, write_sequence(tmp_path / "two", ["cat", "dog"]), tmp_path / "run")
+    line += ["--config", str(config)]
+    monkeypatch.setattr(StopAt, "step", 2)
+    with pytest.raises(SystemExit):
+        main([*line, CALLBACK])
+    monkeypatch.setattr(StopAt, "step", None)
+    prompts.write_text("\n".join([*texts, "a photo of a car"]), "utf-8")
+    assert main(line) == 2
+    assert "holds other prompts than when the stage of <new1> began" in capsys.readouterr().err
+    prompts.write_text("\n".join(texts), "utf-8")
+    assert main(line) == 0
+
+
+def test_general_neurons_that_were_deleted_within_a_stage_are_selected_anew(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence, run = write_sequence(tmp_path / "two", ["cat", "dog"]), tmp_path / "run"
+    line = arguments(tiny_base_model, sequence, run)
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "whole")) == 0
+    monkeypatch.setattr(StopAt, "step", 2)
+    with pytest.raises(SystemExit):
+        main([*line, CALLBACK])
+    monkeypatch.setattr(StopAt, "step", None)
+    (run / "registry" / "general.safetensors").unlink()
+    assert main(line) == 0
+    for name in ("000-new1.safetensors", "001-new2.safetensors"):
+        assert (run / "registry" / name).read_bytes() == (tmp_path / "whole" / "registry" / name).read_bytes()

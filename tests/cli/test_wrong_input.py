@@ -23,6 +23,8 @@ def refused(*words: str) -> str:
     ("words", "parts"),
     [
         (("--trainer.precision", "fp16"), ("is fp16", "Did you mean 16-mixed")),
+        (("--trainer.precision", "bf16-true"), ("is bf16-true, which converts what is trained", "Write bf16-mixed")),
+        (("--trainer.precision", "64-true"), ("is 64-true",)),
         (("--trainer.precision", "8bit"), ("is 8bit", "bf16-mixed")),
         (("--model.method.token_start", "rareword"), ("is rareword", "Did you mean rare_word")),
         (("--trainer.devices", "two"), ("trainer.devices: is two",)),

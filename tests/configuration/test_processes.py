@@ -1,12 +1,17 @@
 """Processes of a run know of each other, or are refused before they wait for ever."""
 
 import os
+from pathlib import Path
 
 import pytest
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from cns_lightning.configuration.processes import check_group
+from cns_lightning.cli.main import main
+from cns_lightning.configuration.processes import STAGED_DDP, check_group, choose_strategy
 from cns_lightning.errors import UserError
+from tests.runs.learning import arguments, write_sequence
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +49,24 @@ def test_a_machine_that_does_not_know_which_it_is_does_not_wait(monkeypatch: pyt
         check_group(processes=2, nodes=2)
     monkeypatch.setenv("NODE_RANK", "1")
     check_group(processes=2, nodes=2)
+
+
+@pytest.mark.parametrize("named", ["auto", "ddp", STAGED_DDP])
+def test_one_process_has_no_strategy_and_several_have_ours(named: str) -> None:
+    for devices, expected in ((1, "auto"), (2, STAGED_DDP)):
+        trainer = Namespace(devices=devices, num_nodes=1, accelerator="cpu", strategy=named)
+        choose_strategy(trainer)
+        assert getattr(trainer.strategy, "class_path", trainer.strategy) == expected
+
+
+def test_open_devices_become_a_number_and_older_runs_that_left_them_open_go_on(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence, run = write_sequence(tmp_path / "two", ["cat", "dog"]), tmp_path / "run"
+    words = arguments(tiny_base_model, sequence, run, "--trainer.devices", "auto")
+    assert main(words) == 0
+    config = run / "config.yaml"
+    kept = yaml.safe_load(config.read_text("utf-8"))
+    assert kept["settings"]["trainer.devices"] == 1
+    config.write_text(yaml.safe_dump({**kept, "settings": {**kept["settings"], "trainer.devices": "auto"}}), "utf-8")
+    assert main(words) == 0, capsys.readouterr().err

@@ -1,11 +1,14 @@
 """What is asked to be drawn, and the words of the command line that ask for the same."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from cns_lightning.cli.generate import parser, read_strengths
 from cns_lightning.drawing.request import DrawingRequest, number_text
+from cns_lightning.errors import UserError
+from cns_lightning.registry.registry import NeuronRegistry
 
 PIECES = ("a <new1> cat", 'says "no"', "it's", "-n", "--prompt", "$HOME `ls`", "a\\b", "café", "50% & more; #1")
 
@@ -54,3 +57,13 @@ def test_the_words_ask_for_the_same(seed: int) -> None:
 def test_numbers_are_written_as_people_do() -> None:
     assert [number_text(each) for each in (7.0, 7.5, 0.05, 1)] == ["7", "7.5", "0.05", "1"]
     assert float(number_text(1 / 3)) == 1 / 3
+
+
+@pytest.mark.parametrize(("negative", "region"), [("a dog", "0,0,1,1:a cat"), ("", "0,0,1,1:a cat|a dog")])
+def test_a_negative_prompt_needs_guidance(negative: str, region: str) -> None:
+    registry = NeuronRegistry.create(None, "tiny", "f" * 64)
+    request = DrawingRequest(("a cat",), (region,), negative, guidance=1.0)
+    with pytest.raises(UserError, match="--guidance: is 1, and negative prompts are read from above 1 on"):
+        request.check(registry)
+    replace(request, guidance=1.5).check(registry)
+    DrawingRequest(("a cat",), ("0,0,1,1:a cat",), guidance=1.0).check(registry)

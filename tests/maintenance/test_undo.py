@@ -149,3 +149,12 @@ def test_rows_of_kept_concepts_stay_when_learning_goes_on_and_steps_count_on(
     rows = read_rows(run / "metrics.csv")
     assert rows[: len(kept)] == kept
     assert [(row["concept"], row["step"]) for row in rows[len(kept) :]] == [("<new4>", "10"), ("<new4>", "12")]
+
+
+def test_copies_that_a_user_keeps_beside_ours_stay(run: Path) -> None:
+    copies = [run / "registry" / "002-new3 copy.safetensors", run / "checkpoints" / "stage-0-backup.ckpt"]
+    shutil.copy(run / "registry" / "002-new3.safetensors", copies[0])
+    shutil.copy(run / "checkpoints" / "stage-0.ckpt", copies[1])
+    assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 0
+    assert all(copy.exists() for copy in copies)
+    assert NeuronRegistry.load(run / "registry").tokens == ["<new1>"]

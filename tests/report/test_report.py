@@ -14,7 +14,7 @@ from cns_lightning.report.report import page
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
 from tests.report.pages import Page, check_whole_in_itself
-from tests.runs.learning import learn
+from tests.runs.learning import arguments, learn
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,14 @@ def run(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_fit_ends_with_the_page(run: Path) -> None:
     found = check_whole_in_itself((run / "report.html").read_text("utf-8"))
     assert len(found.images) > len(found.tables["strip"])
+
+
+def test_a_finished_run_that_lacks_its_page_gets_one(tiny_base_model: Path, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "report.html").unlink()
+    line = arguments(tiny_base_model, run.parent / "sequence" / "sequence.yaml", copy, steps=2)
+    assert main([*line, "--samples.base_prompts", "[a house, a boat]"]) == 0
+    assert (copy / "report.html").exists()
 
 
 def test_the_strip_has_a_row_a_concept_and_a_picture_a_stage(run: Path) -> None:

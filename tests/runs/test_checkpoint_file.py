@@ -76,3 +76,25 @@ def test_nothing_and_nothing_whole(tmp_path: Path) -> None:
     last.write_bytes(b"torn")
     with pytest.raises(UserError, match="holds no checkpoint that is whole"):
         newest_checkpoint(last, lambda text: None)
+
+
+def test_what_a_kill_left_does_not_win_over_what_is_saved_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    last, real = tmp_path / "last.ckpt", os.replace
+    save(last, 0)
+
+    def dying(source: Path, target: Path) -> None:  # between the two renames of a save
+        if Path(target).name == "last.ckpt":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        save(last, 1)
+    monkeypatch.setattr(os, "replace", real)
+    assert number(newest_checkpoint(last, lambda _: None)) == 1
+    save(last, 2)
+    assert number(newest_checkpoint(last, lambda _: None)) == 2
