@@ -106,4 +106,5 @@ class ForgettingMonitor(Callback):
             fusion=fusion_text(module.method),
             look_alikes=self.look_alikes,
             templates=module.data.templates,
+            precision=module.base_dtype,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
@@ -42,6 +43,12 @@ class Snapshots(Callback):
         Raises:
             UserError: if files of a snapshot are missing or damaged.
         """
+        module, place = continual(pl_module), RunFolder(trainer.default_root_dir).snapshots
+        if module.done_stages == 0 and not module.step:
+            # Of a start that never counted, perhaps with other settings: `StageEnd` could take them for the best.
+            if trainer.is_global_zero:
+                shutil.rmtree(place, ignore_errors=True)
+            trainer.strategy.barrier()
         # On every rank, so that all of them stop.
         for steps in self.steps:
             _registry(trainer, pl_module, steps)

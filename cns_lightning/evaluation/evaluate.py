@@ -69,7 +69,8 @@ class Evaluation:
             facts.append(self.settings.fusion)
         model = sha256_of_facts(facts)
         name = "base" if stage == BASE else f"stage-{stage:02d}"
-        return PictureFolder(self.folder / name, model, self.settings.steps, self.settings.guidance)
+        drawn_by = self.settings.drawn_by(model)
+        return PictureFolder(self.folder / name, drawn_by, self.settings.steps, self.settings.guidance)
 
     def wanted(self, stage: int) -> list[Pair]:
         """Lists the pictures of a state."""

@@ -51,7 +51,8 @@ class LookAlikes:
     def __init__(
         self, folder: Path, base_fingerprint: str, concepts: Sequence[Concept], settings: EvaluationSettings
     ) -> None:
-        self.place = PictureFolder(folder / FOLDER, base_fingerprint, settings.steps, settings.guidance)
+        drawn_by = settings.drawn_by(base_fingerprint)
+        self.place = PictureFolder(folder / FOLDER, drawn_by, settings.steps, settings.guidance)
         self.concepts, self.settings = concepts, settings
 
     def labels(self, learned: Collection[str]) -> dict[Question, str]:

@@ -23,6 +23,7 @@ class EvaluationSettings:
         look_alikes: pictures of every class of a learned concept, for the gallery of `identity_scores`; 0 leaves a
             gallery of the user's photos alone.
         templates: training templates of the run, from which the prompts of the classes are made.
+        precision: in which the base model is held; pictures drawn in another one are not these.
     """
 
     pictures: int = 4
@@ -35,3 +36,8 @@ class EvaluationSettings:
     fusion: str = ""
     look_alikes: int = 8
     templates: PromptTemplates = DEFAULT_TEMPLATES
+    precision: str = "float32"
+
+    def drawn_by(self, model: str) -> str:
+        """Returns what tells pictures of a state of the model apart from others, by its fingerprint."""
+        return model if self.precision == "float32" else f"{model} in {self.precision}"

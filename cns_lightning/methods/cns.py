@@ -215,7 +215,8 @@ class ConceptNeuronSelection(Method):
             raise UserError("model.method.regularization", problem, "Use split, or select by ImportanceScoring")
         general = self._gram_of(context, context.calibration_prompts)
         # The mean, not the sum: else a concept could move less the more were learned before it.
-        mean = sum(prior, torch.zeros_like(general)) / max(1, len(prior))
+        mean = (sum(prior, torch.zeros_like(general)) / max(1, len(prior))).to(context.base.device)
+        general = general.to(context.base.device)
         # Of the balance, at one step of the stage.
         self.register_buffer("general_gram", general, persistent=False)
         assert context.mask is not None
@@ -227,7 +228,8 @@ class ConceptNeuronSelection(Method):
         if key not in self.grams:
             with torch.no_grad():
                 parts = [prompts[start : start + 32] for start in range(0, len(prompts), 32)]
-                self.grams[key] = gram(torch.cat([text_states(context.base, list(part)).states for part in parts]))
+                found = gram(torch.cat([text_states(context.base, list(part)).states for part in parts]))
+                self.grams[key] = found.cpu()  # on a device they would add up: 17 MB a concept at SDXL's size
         return self.grams[key]
 
     def parameter_groups(self) -> list[ParameterGroup]:

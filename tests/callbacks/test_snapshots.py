@@ -135,3 +135,14 @@ def test_the_curve_is_that_of_the_pictures_of_complete_snapshots(
     capsys.readouterr()
     assert main([*command, "--curve-pictures", "1"]) == 2
     assert "--snapshots.steps" in capsys.readouterr().err
+
+
+def test_snapshots_of_a_start_that_never_counted_are_not_taken_for_this_run(
+    tiny_base_model: Path, tmp_path: Path
+) -> None:
+    sequence, run = write_sequence(tmp_path / "two", ["cat", "dog"]), tmp_path / "run"
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "other", "--snapshots.steps", "[1]")) == 0
+    # Killed after its first snapshot and before its first checkpoint; then other steps are asked for.
+    shutil.copytree(tmp_path / "other" / "snapshots", run / "snapshots")
+    assert main(arguments(tiny_base_model, sequence, run, "--snapshots.steps", "[2]")) == 0
+    assert RunFolder(run).snapshot_steps() == [2]

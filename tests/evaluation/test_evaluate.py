@@ -16,6 +16,7 @@ from cns_lightning.data.images import read_concept_pictures
 from cns_lightning.errors import UserError
 from cns_lightning.evaluation.cmmd import cmmd
 from cns_lightning.evaluation.metrics import ClipEncoder
+from cns_lightning.evaluation.settings import EvaluationSettings
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import fingerprint, read_json
 from tests.runs.learning import arguments, write_sequence
@@ -275,3 +276,8 @@ def test_processes_need_as_many_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count, said in ((None, 3, "--devices: is 3, and there are 2 GPUs"), ("cuda:1", 2, "--device: is cuda:1")):
         with pytest.raises(UserError, match=said):
             device_of(name, count)
+
+
+def test_pictures_of_a_base_model_in_half_precision_are_others() -> None:
+    assert EvaluationSettings().drawn_by("abc") == "abc"
+    assert EvaluationSettings(precision="bfloat16").drawn_by("abc") not in ("abc", EvaluationSettings().drawn_by("abc"))
