@@ -170,7 +170,7 @@ def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
     weights = {"any": torch.zeros(4, 5)}
     context = SimpleNamespace(
         registry=registry, prompts=(("one",), ("two",), ("now",)), calibration_prompts=("any",), mask=mask,
-        weights=weights, base_weights=weights,
+        weights=weights, base_weights=weights, base=SimpleNamespace(device="cpu"),
     )  # fmt: skip
     method._prepare_function_space(context)  # type: ignore[arg-type]
     change = torch.randn(4, 5, generator=generator)

@@ -44,6 +44,8 @@ class StopAt(Callback):
         rank, step, name = os.environ.get(PLAN, f"0:{self.step or 0}:SIGTERM").split(":")
         if trainer.global_rank != int(rank) or trainer.global_step + 1 != int(step):
             return
+        if name == "WAIT" and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+            return  # the signal has come: on a busy machine before this step
         if name in ("SCANCEL", "WAIT"):
             if name == "SCANCEL":
                 subprocess.run(["scancel", "--signal=USR1", os.environ["SLURM_JOB_ID"]], check=True)
