@@ -15,8 +15,7 @@ def collection_held_back() -> Iterator[None]:
     """Collects no garbage inside, and leaves out of all later collections what came to be there.
 
     Modules, classes and functions stay until the process ends. While they are made the collector goes through all of
-    them again and again: a fifth of the seconds that the libraries take to import (docs/performance.md). Does nothing
-    inside another one.
+    them again and again, which takes a good part of an import. Does nothing inside another one.
     """
     if not gc.isenabled():
         yield

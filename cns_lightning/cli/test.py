@@ -215,7 +215,7 @@ def device_of(name: str | None, count: int) -> str:
         count: processes that draw, each on a GPU of its own where there are any.
 
     Raises:
-        UserError: if there is no such device, or there are fewer GPUs.
+        UserError: if the device is not there, or the processes outnumber the GPUs.
     """
     import torch
 

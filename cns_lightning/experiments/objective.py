@@ -27,8 +27,11 @@ def covered(point: Figures, start: Figures, reach: Figures) -> float:
     shares = []
     for group, least in start.items():
         best = reach[group]
-        way = (point[group]["clip_i"] - least["clip_i"]) / (best["clip_i"] - least["clip_i"])
-        shares.append(min(1.0, way) * max(0.0, min(1.0, point[group]["clip_t"] / best["clip_t"])))
+        image, there = point[group]["clip_i"] - least["clip_i"], best["clip_i"] - least["clip_i"]
+        # Where the class word is as like the photos as can be, or no text fits, there is nothing to gain.
+        way = min(1.0, image / there) if there > 0 else 1.0
+        text = point[group]["clip_t"] / best["clip_t"] if best["clip_t"] > 0 else 1.0
+        shares.append(way * max(0.0, min(1.0, text)))
     return statistics.fmean(shares)
 
 
@@ -51,8 +54,8 @@ def best_point(runs: Sequence[tuple[Curve, Figures, Figures]], at_end: bool) -> 
 
     Args:
         runs: curve, class word's figures and what could be reached of each; steps that a curve lacks do not count.
-        at_end: whether the last point alone counts: of a method whose rates fall, or whose token learns first, what it
-            has learned after fewer steps is not what a shorter run would learn.
+        at_end: whether the last point alone counts. Where rates fall, or the token learns first, a snapshot is not
+            what a shorter run would learn.
     """
     by_steps = [{int(point["steps"]): point for point in curve} for curve, _, _ in runs]
     steps = sorted(set.intersection(*map(set, by_steps)))

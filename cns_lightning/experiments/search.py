@@ -117,7 +117,8 @@ def read_reach(file: ExperimentFile, given: Any) -> dict[str, dict[str, dict[str
             file.known(key, values, ("clip_i", "clip_t"))
             wrong = [each for each in ("clip_i", "clip_t") if not isinstance(values.get(each), float | int)]
             for each in wrong:
-                file.add(f"{key}.{each}", "is no number" if each in values else "is missing", "Write a cosine, as 0.55")
+                problem = f"is {values[each]!r} where a number is needed" if each in values else "is missing"
+                file.add(f"{key}.{each}", problem, "Write a cosine, as 0.55")
             if not wrong:
                 found.setdefault(name, {})[group] = {each: float(values[each]) for each in ("clip_i", "clip_t")}
     return found

@@ -1,11 +1,13 @@
 """Processes of a run know of each other, or are refused before they wait for ever."""
 
+import inspect
 import os
 from pathlib import Path
 
 import pytest
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cns_lightning.cli.main import main
@@ -49,6 +51,11 @@ def test_a_machine_that_does_not_know_which_it_is_does_not_wait(monkeypatch: pyt
         check_group(processes=2, nodes=2)
     monkeypatch.setenv("NODE_RANK", "1")
     check_group(processes=2, nodes=2)
+
+
+def test_lightning_still_has_the_exchange_that_is_switched_off() -> None:
+    # Under another name it would wait for the device at every batch again, unnoticed.
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(TrainingEpochLoop.advance)
 
 
 @pytest.mark.parametrize("named", ["auto", "ddp", STAGED_DDP])

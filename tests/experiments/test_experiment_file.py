@@ -87,7 +87,7 @@ def test_wrong_reach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["search", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     for part in (
-        "reach.a.single.clip_i: is no number",
+        "reach.a.single.clip_i: is 'x' where a number is needed",
         "reach.a.single.clip_t: is missing",
         "reach.a.double",
         "reach.b",

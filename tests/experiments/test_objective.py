@@ -29,6 +29,13 @@ def test_more_than_perfect_is_no_gain_and_lost_words_count() -> None:
     assert covered(_point((0.4, 0.6), (0.0, 0.0)), alone, REACH) == pytest.approx(0.5)
 
 
+def test_where_nothing_is_to_be_gained_the_other_figure_decides() -> None:
+    flat = {"single": {"clip_i": 0.2, "clip_t": 0.8}}
+    assert covered(_point((0.1, 0.4), (0.0, 0.0)), {"single": START["single"]}, flat) == pytest.approx(0.5)
+    wordless = {"single": {"clip_i": 0.6, "clip_t": -0.1}}
+    assert covered(_point((0.4, -0.3), (0.0, 0.0)), {"single": START["single"]}, wordless) == pytest.approx(0.5)
+
+
 def test_without_perfect_pictures_the_photos_and_the_class_word_are_the_bound() -> None:
     assert usual_reach(START, 0.7) == {
         "single": {"clip_i": 0.7, "clip_t": 0.8}, "several": {"clip_i": 0.7, "clip_t": 0.8},
