@@ -1,4 +1,4 @@
-"""Settings of single concepts: whether the method has such rates, and which may change between two starts of a run."""
+"""Settings of single concepts: whether the method has such rates, and what may change between two starts of a run."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def check_rates(sequence: Sequence, class_path: str) -> None:
     problems.raise_if_any()
 
 
-def changed_settings(folder: RunFolder, kept: list[dict[str, Any]], sequence: Sequence) -> list[str]:
-    """Returns what is set otherwise of concepts whose stages have begun, a phrase each; the others may change.
+def changed_concepts(folder: RunFolder, kept: list[dict[str, Any]], sequence: Sequence) -> list[str]:
+    """Returns what is said otherwise of concepts whose stages have begun, a phrase each; the others may change or go.
 
     Args:
         folder: run folder.
@@ -50,16 +50,34 @@ def changed_settings(folder: RunFolder, kept: list[dict[str, Any]], sequence: Se
     """
     found: list[str] = []
     learned, fresh = len(learned_tokens(folder)), sequence.plain()["concepts"]
-    for number, (old, new) in enumerate(zip(kept, fresh, strict=False)):
-        before, now = old.get(SETTINGS, {}), new.get(SETTINGS, {})
-        if before == now or number > learned or (number == learned and not _is_running(folder, number)):
-            continue
-        found += [
-            f"concepts[{number}].{SETTINGS}.{key} was {before.get(key, 'not set')!r} and is {now.get(key, 'not set')!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
+    for number, old in enumerate(kept[: learned + 1]):
+        new = fresh[number] if number < len(fresh) else None
+        phrases = (
+            [f"concepts[{number}] was {old['token']!r} and is missing"] if new is None else _changes(old, new, number)
+        )
+        if phrases and (number < learned or _is_running(folder, number)):
+            found += phrases
     return found
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], number: int) -> list[str]:
+    """Returns what differs between two descriptions of a concept.
+
+    Left out: where its pictures lie, not what they are; and what only a comparison reads.
+    """
+    before, now = _flat(old), _flat(new)
+    keys = [key for key in old if key not in ("images", "description", SETTINGS)]  # a later version may know more
+    own = sorted(key for key in before.keys() | now.keys() if key.startswith(f"{SETTINGS}."))
+    return [
+        f"concepts[{number}].{key} was {before.get(key, 'not set')!r} and is {now.get(key, 'not set')!r}"
+        for key in (*keys, *own)
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _flat(concept: dict[str, Any]) -> dict[str, Any]:
+    own = {f"{SETTINGS}.{key}": value for key, value in concept.get(SETTINGS, {}).items()}
+    return {**{key: value for key, value in concept.items() if key != SETTINGS}, **own}
 
 
 def _is_running(folder: RunFolder, stage: int) -> bool:

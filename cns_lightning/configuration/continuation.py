@@ -11,13 +11,12 @@ from jsonargparse import Namespace
 
 from cns_lightning.callbacks.stage_end import StageEnd
 from cns_lightning.callbacks.step_mode import StepMode
-from cns_lightning.configuration.concept_settings import changed_settings
+from cns_lightning.configuration.concept_settings import changed_concepts
 from cns_lightning.data.module import ConceptDataModule
 from cns_lightning.errors import UserError
 from cns_lightning.module import ContinualPersonalization
 from cns_lightning.registry.files import INDEX, read_index
 from cns_lightning.runs.config import RunConfig
-from cns_lightning.sequences.sequence import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +127,7 @@ def _is_same(key: str, one: Any, other: Any) -> bool:
 def check_unchanged(
     folder: RunFolder, settings: dict[str, Any], sequence: Sequence, but_for: tuple[str, ...] = ()
 ) -> None:
-    """Refuses to continue a run with other settings or another beginning of the sequence.
+    """Refuses to continue a run with other settings, or other concepts where their stages have begun.
 
     Args:
         folder: run folder, which may be new.
@@ -149,16 +148,7 @@ def check_unchanged(
         if not _is_same(key, before.get(key), settings.get(key)) and not key.startswith(but_for)
         and (key in before or settings.get(key) not in (_usual(key, settings), WITHOUT.get(key, _usual(key, settings))))
     ]  # fmt: skip
-    for number, (old, new) in enumerate(zip(kept.concepts, sequence.plain()["concepts"], strict=False)):
-        differences += [
-            f"concepts[{number}].{key} was {old[key]!r} and is {new[key]!r}"
-            for key in old
-            # Where pictures lie, not what they are; what only a comparison reads; what is compared next.
-            if key not in ("images", "description", SETTINGS) and old[key] != new[key]
-        ]
-    differences += changed_settings(folder, kept.concepts, sequence)
-    if len(sequence.concepts) < len(kept.concepts):
-        differences.append(f"the sequence had {len(kept.concepts)} concepts and has {len(sequence.concepts)}")
+    differences += changed_concepts(folder, kept.concepts, sequence)
     if differences:
         raise UserError(
             str(folder.path),

@@ -171,3 +171,33 @@ def test_a_caption_whose_token_is_not_read_is_refused_unless_captions_are_not_re
     assert main(command) == 2
     assert f"{caption}: is so long that <new1> stands behind" in capsys.readouterr().err
     assert main([*command, "--data.captions", "false"]) == 0
+
+
+def test_a_concept_that_is_to_come_may_be_another_or_go(
+    tiny_base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = write_sequence(tmp_path / "photos", ["cat", "dog", "cup"])
+
+    def fit(words: list[str], run: str, stop: int | None = None) -> int:
+        monkeypatch.setattr(StopAt, "step", stop)
+        content = yaml.safe_load(whole.read_text("utf-8"))
+        pairs = zip(content["concepts"], words, strict=False)
+        concepts = [{**concept, "class_word": word} for concept, word in pairs]
+        path = whole.with_name("now.yaml")
+        path.write_text(yaml.safe_dump({**content, "concepts": concepts}), "utf-8")
+        more = (*QUIET, "--checkpoint.every_steps", "1", CALLBACK)
+        try:
+            return main(arguments(tiny_base_model, path, tmp_path / run, *more, steps=3))
+        except SystemExit:
+            return STOPPED
+
+    assert fit(["cat", "dog", "cup"], "run", stop=5) == STOPPED  # in the middle of the second stage
+    assert fit(["cat", "bird"], "run") == 2
+    assert "concepts[1].class_word was 'dog' and is 'bird'" in capsys.readouterr().err
+    assert fit(["cat"], "run") == 2
+    assert "concepts[1] was '<new2>' and is missing" in capsys.readouterr().err
+    assert fit(["cat", "dog", "car"], "run", stop=6) == STOPPED  # another third one, that has taken no step
+    assert fit(["cat", "dog"], "run") == 0  # none
+    assert fit(["cat", "dog", "bird"], "run") == 0
+    assert fit(["cat", "dog", "bird"], "at_once") == 0
+    assert kept(tmp_path / "run") == kept(tmp_path / "at_once")
