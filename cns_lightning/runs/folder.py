@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from cns_lightning.errors import UserError
+from cns_lightning.storage import remove_partial_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,12 +90,16 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keeps others from writing into the folder; the system lets go of it whatever way this process ends.
 
+        What killed processes left half written is deleted first; a checkpoint of SDXL is worth its room.
+
         Raises:
             UserError: if another process holds it.
         """
         lock, writer = FileLock(self.path / ".lock"), self.path / ".writer"
         try:
             lock.acquire(timeout=0)
+            for folder in (self.checkpoints, self.fused, self.samples):  # where no other command writes
+                remove_partial_files(folder)
         except Timeout as error:
             named = writer.read_text("utf-8").strip() if writer.exists() else "unknown"
             remedy = "Wait for its end or stop it, or choose another folder"

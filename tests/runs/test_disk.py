@@ -9,6 +9,7 @@ import pytest
 
 from cns_lightning.cli.main import main
 from cns_lightning.runs.folder import RunFolder
+from cns_lightning.storage import PARTIAL
 from tests.runs.learning import arguments, write_sequence
 
 
@@ -66,3 +67,16 @@ def test_a_folder_that_is_written_to_is_refused(
             assert main(arguments(tiny_base_model, longer, other)) == 2
         assert {path.name for path in other.iterdir() if path.is_file()} <= {".lock"}
     assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 0
+
+
+def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create()
+    leftover, other = (place / f".last.ckpt.1-ab{PARTIAL}" for place in (folder.checkpoints, folder.evaluation))
+    folder.evaluation.mkdir()
+    for path in (leftover, other, folder.last_checkpoint):
+        path.touch()
+    with folder.held():
+        assert not leftover.exists()
+    assert other.exists(), "test may be writing it just now"
+    assert folder.last_checkpoint.exists()
