@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from cns_lightning.errors import UserError
-from cns_lightning.storage import remove_partial_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +94,8 @@ class RunFolder:
         Raises:
             UserError: if another process holds it.
         """
+        from cns_lightning.storage import remove_partial_files  # imports torch, and this module is read for --help
+
         lock, writer = FileLock(self.path / ".lock"), self.path / ".writer"
         try:
             lock.acquire(timeout=0)
