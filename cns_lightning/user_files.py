@@ -1,16 +1,24 @@
-"""Paths and YAML files as users write them: ``~``, names of files that ship, one message for what cannot be read."""
+"""Paths, YAML files and commands as users write them: ``~``, names of files that ship, one message for a bad file."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import unicodedata
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cns_lightning.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SCRIPT = "cns-lightning"
 CONFIGS = "configs"
 _CONFIG_OPTIONS = ("--config", "-c")
 _MERGE = "tag:yaml.org,2002:merge"
@@ -141,3 +149,28 @@ def with_names_of_shipped(arguments: list[str]) -> list[str]:
         named = path.relative_to(configs_folder()).with_suffix("").as_posix() if is_shipped else value
         found.append(f"{option}{equals}{named}")
     return found
+
+
+def command_line(words: Iterable[str]) -> str:
+    """Returns one of our commands as it can be typed in this shell: with the program, or the Python, that runs now.
+
+    Args:
+        words: the command and what follows it; paths of files that ship become their names.
+    """
+    return shlex.join([*_program(), *with_names_of_shipped(list(words))])
+
+
+def _program() -> list[str]:
+    called = Path(sys.argv[0])
+    if called.stem == SCRIPT:
+        return [_typed(SCRIPT, called)]
+    return [_typed("python", Path(sys.executable)), "-m", "cns_lightning"]
+
+
+def _typed(name: str, path: Path) -> str:
+    """Returns the bare name of a program where a shell finds it by that, else its path, short where it lies below."""
+    whole, found = Path(os.path.abspath(path)), shutil.which(name)
+    if found is not None and Path(os.path.abspath(found)) == whole:
+        return name
+    here = Path.cwd()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cns_lightning.cli.arguments import path_argument, source_argument
 from cns_lightning.errors import EXIT_DONE, UserError
 from cns_lightning.runs.folder import RunFolder, make_folder
+from cns_lightning.user_files import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,10 @@ def run(argv: list[str]) -> int:
     make_folder(out, "--out" if arguments.out else "--run")
     found = _analysed(folder, arguments)
     found.write(out)
-    sys.stdout.write("\n".join([*found.lines, f"written to {out}"]) + "\n")
+    lines = [*found.lines, f"written to {out}"]
+    if folder is not None:
+        lines.append(f"next: {command_line(['report', '--run', str(arguments.run)])}")
+    sys.stdout.write("\n".join(lines) + "\n")
     return EXIT_DONE
 
 

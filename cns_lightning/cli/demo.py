@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 from cns_lightning.cli.arguments import at_least, path_argument
 from cns_lightning.cli.main import call
 from cns_lightning.errors import EXIT_DONE
-from cns_lightning.user_files import configs_folder
+from cns_lightning.user_files import command_line, configs_folder
 
 CONFIG = "experiments/demo.yaml"
 USUAL_RUN = Path("runs", "demo")
@@ -58,6 +57,6 @@ def run(argv: list[str]) -> int:
         code = call(command, words)
         if code != EXIT_DONE:
             return code
-    again = shlex.join(["python", "-m", "cns_lightning", "generate", "--run", str(folder), "--prompt", PROMPT])
+    again = command_line(["generate", "--run", str(folder), "--prompt", PROMPT])
     sys.stdout.write(f"next: {again}\nnew pictures: {new}\nreport: {folder / 'report.html'}\n")
     return EXIT_DONE

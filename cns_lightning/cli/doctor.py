@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import sys
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
-from cns_lightning.user_files import expanded, with_names_of_shipped
+from cns_lightning.user_files import command_line, expanded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,9 +199,8 @@ def _told(findings: list[Finding], words: list[str]) -> str:
     count = sum(finding.severity is Severity.WARNING for finding in findings)
     warnings = f"{count} {'thing is' if count == 1 else 'things are'} worth a look" if count else "nothing to look at"
     if stops(findings):
-        last = f"fit would refuse this; {warnings} besides."
+        last = f"fit would refuse this; {warnings} besides. Mend what stops it, and run the same command again."
     else:
-        command = shlex.join(["python", "-m", "cns_lightning", "fit", *with_names_of_shipped(words)])
-        last = f"Nothing stops a fit; {warnings}. Next:\n  {command}"
+        last = f"Nothing stops a fit; {warnings}. Next:\n  {command_line(['fit', *words])}"
     shown = table(findings, width)
     return f"{shown}\n\n{last}" if shown else last

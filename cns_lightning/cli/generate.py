@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from cns_lightning.errors import EXIT_DONE, Problems, UserError
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
 from cns_lightning.sequences.sequence import TOKEN
-from cns_lightning.user_files import composed
+from cns_lightning.user_files import command_line, composed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +119,7 @@ def run(argv: list[str]) -> int:
     for sentence in _written(arguments, folder, pictures, request.seeds):
         display.event(sentence)
     words = ["export", "--run", str(arguments.run), "--format", "webui", "--out", f"exports/{folder.path.name}"]
-    display.event(f"next: {shlex.join(['python', '-m', 'cns_lightning', *words])}")
+    display.event(f"next: {command_line(words)}")
     return EXIT_DONE
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,13 +23,13 @@ from cns_lightning.sequences.drafts import (
     usual_kind,
 )
 from cns_lightning.sequences.sequence import KINDS, picture_files, unknown_word
-from cns_lightning.user_files import CONFIGS
+from cns_lightning.user_files import CONFIGS, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 USUAL_FILE = "sequence.yaml"
-STACK = ("base/sd15.yaml", "methods/cns.yaml", "hardware/one_gpu.yaml")
+BASES = ("sd15", "sd21", "sdxl", "miniature")
 
 _EXPLANATION = """\
 --token, --class-word and --kind may be repeated: one for each --images, in their order. What is not given is asked for
@@ -63,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
         "--token", action="append", default=[], metavar="TOKEN", help="word for prompts; from the folder's name"
     )
     options.add_argument(
+        "--base", choices=BASES, default=BASES[0], help=f"base model of the commands that come next ({BASES[0]})"
+    )
+    options.add_argument(
         "--out", type=path_argument, default=Path(USUAL_FILE), metavar="FILE", help=f"the file ({USUAL_FILE})"
     )
     options.add_argument("--force", action="store_true", help="replace the file if it is there")
@@ -83,7 +85,7 @@ def run(argv: list[str]) -> int:
     from cns_lightning.storage import write_atomically
 
     write_atomically(arguments.out, sequence_text(concepts, arguments.out.stem, arguments.out.parent).encode())
-    sys.stdout.write(_told(concepts, arguments.out))
+    sys.stdout.write(_told(concepts, arguments.out, arguments.base))
     return EXIT_DONE
 
 
@@ -132,7 +134,9 @@ def _check_folders(folders: list[Path]) -> None:
 
 def _concepts(arguments: argparse.Namespace) -> list[DraftConcept]:
     """Returns the concepts as the flags, the person at the terminal and the usual values have them."""
-    given = [read_token(token) for token in arguments.token]
+    given: list[str] = []
+    for token in arguments.token:
+        given.append(read_token(token, given))
     concepts: list[DraftConcept] = []
     for number, images in enumerate(arguments.images):
         name = Path(os.path.abspath(images)).name  # of . and .. too
@@ -189,22 +193,26 @@ def _answer(question: str, usual: str, read: Callable[[str], str]) -> str:
     return usual
 
 
-def _told(concepts: list[DraftConcept], path: Path) -> str:
+def _told(concepts: list[DraftConcept], path: Path, base: str) -> str:
     """Returns what was written, and the commands that come next."""
     count = sum(len(prompts) for prompts in evaluation_prompts(concepts).values())
     width = max(len(concept.words) for concept in concepts)
-    words = shlex.join(["--data.sequence", str(path), "--run", f"runs/{path.stem}"])
+    words = [*stack_of(base), "--data.sequence", str(path), "--run", f"runs/{path.stem}"]
     lines = [
         f"{path}: {len(concepts)} {'concept' if len(concepts) == 1 else 'concepts'}, {count} evaluation prompts",
         *(f"  {concept.words:<{width}}  {concept.kind:<6}  {concept.images}" for concept in concepts),
         "Look through it and change what you like; then see whether anything would go wrong:",
-        f"  python -m cns_lightning doctor {_stack()} {words}",
+        f"  {command_line(['doctor', *words])}",
         "and learn:",
-        f"  python -m cns_lightning fit {_stack()} {words}",
+        f"  {command_line(['fit', *words])}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _stack() -> str:
-    """Returns the configuration that README.md takes; without the repository these names mean the installed files."""
-    return " ".join(f"--config {CONFIGS}/{name}" for name in STACK)
+def stack_of(base: str) -> list[str]:
+    """Returns the configuration for a base model; without the repository these names mean the installed files."""
+    if base == "miniature":
+        names = ["base/miniature.yaml", "miniature/data.yaml", "miniature/cns.yaml", "hardware/auto.yaml"]
+    else:
+        names = [f"base/{base}.yaml", "methods/cns.yaml", "hardware/one_gpu.yaml"]
+    return [word for name in names for word in ("--config", f"{CONFIGS}/{name}")]

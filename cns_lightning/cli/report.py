@@ -30,8 +30,8 @@ def run(argv: list[str]) -> int:
     folder = RunFolder.existing(arguments.run)
     # Here, so that --help does not wait for torch.
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.report.report import drawing_command, write_report
+    from cns_lightning.report.report import what_next, write_report
 
-    page = write_report(folder)
-    sys.stdout.write(f"report: {page}\nnext: {drawing_command(folder, NeuronRegistry.load(folder.registry))}\n")
+    write_report(folder)
+    sys.stdout.write(f"{what_next(folder, NeuronRegistry.load(folder.registry))}\n")
     return EXIT_DONE

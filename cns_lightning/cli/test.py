@@ -12,6 +12,7 @@ from cns_lightning.errors import EXIT_DONE, Problems, RunStopped, UserError
 from cns_lightning.experiments.child_processes import ChildProcesses
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
+from cns_lightning.user_files import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +148,7 @@ def run(argv: list[str]) -> int:
     write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")
     display.event(f"wrote {folder.evaluation / 'scores.json'}")
+    display.event(f"next: {command_line(['report', '--run', str(arguments.run)])}")
     return EXIT_DONE
 
 

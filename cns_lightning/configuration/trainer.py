@@ -17,7 +17,8 @@ from cns_lightning.configuration.usual_callbacks import completed
 from cns_lightning.doctor.examination import PlannedRun, quick_findings
 from cns_lightning.doctor.findings import Severity
 from cns_lightning.errors import Problems, UserError
-from cns_lightning.report.report import drawing_command, write_report
+from cns_lightning.registry.registry import NeuronRegistry
+from cns_lightning.report.report import what_next, write_report
 from cns_lightning.runs.checkpoint_file import SealedCheckpointIO, newest_checkpoint
 from cns_lightning.training.opening import note_moved
 from cns_lightning.training.position import Position
@@ -110,13 +111,16 @@ class ContinualTrainer(Trainer):
                 # Prompts and what else touches nothing that is learned may have changed: `test` reads them from there.
                 note_moved(run.folder, model.base_loras, self.is_global_zero)
                 say(f"{run.folder.path}: the run is finished, all {count} concepts are learned")
-                if self.is_global_zero and not run.folder.report.exists():  # it ended between its last save and that
-                    say(f"report: {write_report(run.folder)}")
+                if self.is_global_zero:
+                    if not run.folder.report.exists():  # it ended between its last save and that
+                        write_report(run.folder)
+                    say(what_next(run.folder, NeuronRegistry.load(run.folder.registry)))
                 return
             with handlers_kept(), lightning_explained():
                 super().fit(model, datamodule=datamodule, ckpt_path=str(checkpoint) if checkpoint else None)
         if model.done_stages == count and self.is_global_zero:
-            say(f"report: {write_report(run.folder)}\nnext: {drawing_command(run.folder, model.registry)}")
+            write_report(run.folder)
+            say(what_next(run.folder, model.registry))
         if model.done_stages < count:
             remedy = "Take out what stops a training early, and run the same command again"
             raise UserError("trainer", f"something ended the run after {model.done_stages} of {count} concepts", remedy)

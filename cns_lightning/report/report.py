@@ -15,6 +15,7 @@ from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.report import charts
 from cns_lightning.report.facts import COLUMNS, PHOTOS, RunFacts, gather, verdict
 from cns_lightning.storage import write_atomically
+from cns_lightning.user_files import command_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,16 +123,22 @@ def costs(facts: RunFacts) -> list[list[tuple[str, Any]]]:
     return rows
 
 
-def drawing_command(folder: RunFolder, registry: NeuronRegistry) -> str:
-    """Returns the command that draws the first concept of a run."""
+def drawing_words(folder: RunFolder, registry: NeuronRegistry) -> list[str]:
+    """Returns the words of the command that draws the first concept of a run."""
     prompt = next((entry.prompt for entry in registry.entries), "a photo of a cat")
-    return shlex.join([*PROGRAM, "generate", "--run", str(folder.path), "--prompt", prompt, "--n", "4"])
+    return ["generate", "--run", str(folder.path), "--prompt", prompt, "--n", "4"]
+
+
+def what_next(folder: RunFolder, registry: NeuronRegistry) -> str:
+    """Returns what a command says at its end: where the page lies, and how to draw."""
+    return f"report: {folder.report}\nnext: {command_line(drawing_words(folder, registry))}"
 
 
 def commands(folder: RunFolder, registry: NeuronRegistry) -> str:
     """Returns the commands that draw with a run, score it, take it along, write its page, and learn it anew."""
     run = str(folder.path)
-    others = [
+    all_words = [
+        drawing_words(folder, registry),
         ["ui", "--run", run],
         ["test", "--run", run],
         ["analyze", "--run", run],
@@ -139,4 +146,4 @@ def commands(folder: RunFolder, registry: NeuronRegistry) -> str:
         ["report", "--run", run],
         ["fit", "--config", str(folder.config), "--run", f"{run}-again"],
     ]
-    return "\n".join([drawing_command(folder, registry), *(shlex.join([*PROGRAM, *words]) for words in others)])
+    return "\n".join(shlex.join([*PROGRAM, *words]) for words in all_words)

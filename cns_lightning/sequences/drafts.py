@@ -312,13 +312,21 @@ def read_token(text: str, taken: Iterable[str] = ()) -> str:
         taken: tokens of other concepts.
 
     Raises:
-        UserError: if it is no token, or that of another concept.
+        UserError: if it is no token, that of another concept, or one of the two stands within the other.
     """
+    taken = list(taken)
     token = composed(text if text.startswith("<") else f"<{text}>")
     if not TOKEN.fullmatch(token):
         raise UserError("--token", f"is {text!r}", "Write one word, such as <cnsmomo>")
-    if token.lower() in {other.lower() for other in taken}:
-        raise UserError("--token", f"{token} is the token of another concept", "Give every concept one of its own")
+    for other in taken:
+        if token.lower() == other.lower():
+            raise UserError("--token", f"{token} is the token of another concept", "Give every concept one of its own")
+        if clashes(token, other):
+            inner, outer = sorted((token, other), key=lambda each: len(chunks(stem(each))))
+            problem = f"{inner} stands within {outer} for programs that know tokens without brackets"
+            raise UserError(
+                "--token", problem, f"Write another word for one of them, such as {free_token(stem(token), taken)}"
+            )
     return token
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from cns_lightning.cli.main import main
 from cns_lightning.sequences.sequence import Sequence
+from cns_lightning.user_files import command_line
 from tests.doctor.photos import write_cut, write_good, write_odd
 from tests.runs.learning import arguments
 
@@ -57,7 +58,7 @@ def test_a_run_that_fit_takes(tiny_base_model: Path, tmp_path: Path, capsys: pyt
     for name in ("turned.jpg", "cmyk.jpg", "deep.png", "alpha.png", "moving.gif", "named.jpg", "--run", "memory"):
         assert name in notes, name
     # What it ends with is the command that comes next.
-    assert shown.out.splitlines()[-1].startswith("  python -m cns_lightning fit --config configs/methods/cns.yaml")
+    assert shown.out.splitlines()[-1].startswith(f"  {command_line(['fit', '--config', 'configs/methods/cns.yaml'])}")
     assert main(["fit", *command[1:]]) == 0
     # What is learned needs its pictures no more, and cannot be learned with other settings.
     shutil.rmtree(tmp_path / "cat")
@@ -116,7 +117,7 @@ def test_everything_is_said_at_once(tiny_base_model: Path, tmp_path: Path, capsy
         assert part in stops, part
     assert "cat/good0.png, dog/copy.jpg" in rows(shown, "Worth a look")
     assert "a PNG that is called .jpg" in rows(shown, "Nothing to do")
-    assert shown.splitlines()[-1] == "fit would refuse this; 1 thing is worth a look besides."
+    assert shown.splitlines()[-1] == "fit would refuse this; 1 thing is worth a look besides. Mend what stops it, and run the same command again."
 
 
 def test_tokens_that_the_base_model_knows(
@@ -145,7 +146,7 @@ def test_a_run_folder_need_not_be_named(
     assert not Path("runs/unnamed").exists()
     # The command it ends with is whole.
     program, *words = shlex.split(shown.splitlines()[-1])
-    assert (program, words[:3]) == ("python", ["-m", "cns_lightning", "fit"])
+    assert [program, *words[:3]] == shlex.split(command_line(["fit"]))
     assert words[-2:] == ["--run", f"runs/{Sequence.read(sequence).name}"]
     assert main(["doctor", *words[3:]]) == 0
 

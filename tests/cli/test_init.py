@@ -15,7 +15,7 @@ from cns_lightning.doctor.texts import TextSide
 from cns_lightning.export.tokens import token_stems
 from cns_lightning.sequences.drafts import free_token, may_clash, stem, usual_kind, written_path
 from cns_lightning.sequences.sequence import TOKEN, Sequence
-from cns_lightning.user_files import shipped
+from cns_lightning.user_files import command_line, shipped
 from tests.doctor.photos import write_good
 
 
@@ -66,7 +66,7 @@ def test_from_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "family.yaml: 4 concepts, 27 evaluation prompts"
     for number, name in ((-3, "doctor"), (-1, "fit")):
-        assert shown[number].startswith(f"  python -m cns_lightning {name} --config ")
+        assert shown[number].startswith(f"  {command_line([name, '--config'])} ")
         assert shown[number].endswith("--data.sequence family.yaml --run runs/family")
         files = [word for word in shown[number].split() if word.endswith("cns.yaml")]
         assert shipped(files[0]).is_file()
@@ -119,6 +119,11 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path, capsys: py
         (["--kind", "beast"], "--kind: is beast, no kind of concept"),
         (["--class-word", "a", "--class-word", "b", "--token", "<a b>"], "--token: is '<a b>'"),
         (["--class-word", "a", "--class-word", "b", "--token", "<a>", "--token", "<A>"], "<A> is the token of"),
+        (
+            ["--class-word", "a", "--class-word", "b", "--token", "<new10>", "--token", "<new1>"],
+            "<new1> stands within <new10> for programs that know tokens without brackets. Write another word for "
+            "one of them, such as <cnsnewone>",
+        ),
         (["--class-word", "a", "--class-word", "b", "--token", "x" * 70], "token: has 72 characters"),
         (["--out", "."], "is a folder"),
     ],

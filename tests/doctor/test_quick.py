@@ -6,12 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cns_lightning.cli.main import main
 from cns_lightning.doctor.examination import PlannedRun, quick_findings
 from cns_lightning.doctor.findings import Severity
 from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Concept, EvaluationPrompts, Sequence
 from tests.doctor.photos import noise, turned, write_good
+from tests.runs.learning import arguments, write_sequence
 
 CNS = "cns_lightning.methods.cns.ConceptNeuronSelection"
 
@@ -80,3 +84,15 @@ def test_a_base_model_that_is_not_there_is_left_to_fit(tmp_path: Path) -> None:
     write_good(tmp_path / "cat", 1)
     run = planned(sequence_of([tmp_path / "cat"]), tmp_path / "run", tmp_path / "nowhere")
     assert quick_findings(run) == []
+
+
+def test_fit_says_before_it_starts_what_is_worth_a_look(
+    tiny_base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequence = write_sequence(tmp_path / "photos", ["cat"])
+    for path in (tmp_path / "photos" / "cat0").glob("*.png"):
+        noise(0, 24).resize((24, 24)).save(path)
+    assert main(arguments(tiny_base_model, sequence, tmp_path / "run", "--samples.pictures", "0", steps=1)) == 0
+    said = capsys.readouterr().err
+    assert "smaller than the 32 pixels a side of the base model's pictures" in said
+    assert said.index("smaller than") < said.index("concept 1/1")

@@ -13,6 +13,7 @@ from cns_lightning.report.facts import COLUMNS, gather, shown_stages, smoothed, 
 from cns_lightning.report.report import page
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
+from cns_lightning.user_files import command_line
 from tests.report.pages import Page, check_whole_in_itself
 from tests.runs.learning import arguments, learn
 
@@ -142,7 +143,7 @@ def test_a_run_without_samples_has_a_page_too(
     assert main(["report", "--run", str(run)]) == 0
     first, then = capsys.readouterr().out.splitlines()
     assert first == f"report: {run / 'report.html'}"
-    assert then.startswith("next: python -m cns_lightning generate --run ")
+    assert then.startswith(f"next: {command_line(['generate', '--run'])} ")
     assert main(["report", "--run", str(tmp_path / "nowhere")]) == 2
 
 
