@@ -1,6 +1,6 @@
 """Analyses finished CNS runs and puts the supplement's analyses side by side with the paper's figures.
 
-Runs `analyze` on each run that has no analysis yet; then writes the section `analysis` of a document, and beside it the
+Runs `analyze` on each run; then writes the section `analysis` of a document, and beside it the
 pictures of the first run: overlap against words that differ, and where concepts live.
 
 ``python -m benchmarks.analysis --runs runs/compare/cns/*/seed-0 --out docs/analysis.md``
@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.scoring import check_section, write_section
 from cns_lightning.analysis.concepts import ALL
+from cns_lightning.analysis.similarity import said
 from cns_lightning.cli.main import main as command_line
 from cns_lightning.neurons.overlap import PAPER
 from cns_lightning.runs.config import RunConfig
@@ -43,7 +44,7 @@ def of_queries(found: dict[str, Any]) -> list[str]:
     lines = ["| queries | base neurons | concept neurons |", "|---|---|---|"]
     correlations = found["similarity"]["spearman"]
     for family in correlations["base"]:
-        cells = [f"{correlations[which][family]:+.3f}" for which in ("base", "concept")]
+        cells = [said(correlations[which][family]) for which in ("base", "concept")]
         lines.append(f"| {family} | {' | '.join(cells)} |")
     return lines
 
@@ -91,18 +92,20 @@ def of_settings(found: dict[str, Any]) -> list[str]:
         general = f"{row['general_iou']:.3f}" if "general_iou" in row else ""
         lines.append(f"| {row['changed']} {row['value']:g} | {row['density']:.2%} | {overlap} | {general} |")
     halves, anew = found["sensitivity"]["halves_of_prompts"], found["sensitivity"]["anew"]
+    orders = [row for row in found["sensitivity"]["rows"] if row["changed"] == "order"]
+    alike = statistics.fmean(row["concept_iou"] for row in orders) if orders else float("nan")
     return [
         *lines,
         "",
         f"One half of the calibration prompts against the other: IoU {halves['general_iou']:.3f} of the general, "
-        f"{halves['concept_iou']:.3f} of the concept neurons. The order of concepts has no say, as each one's neurons "
-        "are selected by themselves; selected anew, their IoU with those that were trained is "
-        f"{anew['iou_with_trained']:.3f}.",
+        f"{halves['concept_iou']:.3f} of the concept neurons. Selected anew, the IoU of the neurons with those that "
+        f"were trained is {anew['iou_with_trained']:.3f}. In {len(orders)} other orders of the concepts it is "
+        f"{alike:.3f}: a token starts from the first rare word that is left, and another word has other neurons.",
     ]
 
 
 def main() -> None:
-    """Reads the command line, analyses what is missing, and writes the document's section."""
+    """Reads the command line, analyses the runs, and writes the document's section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, help="run folders of CNS")
     parser.add_argument("--out", type=Path, help="document whose section `analysis` is replaced")

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of every phase of every stage, in ``timings.json``."""
+"""Seconds, peak memory and versions of the libraries of every stage, in ``timings.json``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 
 from cns_lightning.module import continual
 from cns_lightning.runs.folder import RunFolder
+from cns_lightning.runs.versions import library_versions
 from cns_lightning.storage import read_json, write_json
 from cns_lightning.training.peak_memory import peak_memory
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RunTimer(Callback):
-    """Times selection, training and the rest of a stage.
+    """Times selection, training and the rest of a stage, and notes the versions of the libraries.
 
     Must stand first among the callbacks: what happens between its ``on_train_epoch_start`` and the first batch is the
     selection phase, what happens after the last batch until the next stage starts is the finish phase.
@@ -63,6 +64,7 @@ class RunTimer(Callback):
             seconds[self.phase] = round(seconds.get(self.phase, 0.0) + now - self.since, 3)
             before = entry.get("peak_memory_bytes", {})
             entry["peak_memory_bytes"] = {kind: max(size, before.get(kind, 0)) for kind, size in peak_memory().items()}
+            entry["versions"] = list(dict.fromkeys([*entry.get("versions", []), library_versions()]))
             if trainer.is_global_zero:
                 write_json(RunFolder(trainer.default_root_dir).timings, {"stages": self.stages})
         self.phase, self.since = phase, now

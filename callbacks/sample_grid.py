@@ -36,15 +36,16 @@ class SampleGrid(Callback):
     """Draws ``samples/stage-K.png`` after stage K, with the same seeds every time.
 
     One row per concept learned so far, a style with its evaluation prompts in turn (`sample_prompts`), then a row of
-    prompts that name no concept: the first shows forgetting, the second drift. While a stage runs,
+    prompts that name no concept: the first shows forgetting, the second drift. What the base model draws for the latter
+    is in ``samples/base.png``. While a stage runs,
     ``samples/stage-K-steps.png`` gets a row of the running concept every so many steps, from the same seeds, under a
     row of the base model for the same prompts without tokens. Both sheets also go to the loggers that take pictures
     (TensorBoard, W&B). Acts in ``on_train_batch_start`` and ``on_train_epoch_end``: every rank draws its share, rank 0
     writes. Keeps no state.
 
     Args:
-        pictures: per row; the seeds are 0, 1, ...; 0 draws no grids.
-        base_prompts: one picture each in the last row.
+        pictures: of each concept; the seeds are 0, 1, ...; 0 draws no grids.
+        base_prompts: prompts that name no concept, one picture each in the last row.
         steps: number of steps of the sampler.
         guidance: scale of classifier-free guidance.
         every_steps: optimizer steps between two rows of the running concept, the first one before the first step; 0
@@ -92,12 +93,18 @@ class SampleGrid(Callback):
         if self.pictures == 0:
             return
         concepts = module.sequence.concepts[: module.done_stages]
-        untouched = self.base_prompts[: self.pictures]
-        pairs = [pair for concept in concepts for pair in self._row(module, concept)]
-        pairs += [(prompt, 0) for prompt in untouched]
+        untouched = [(prompt, 0) for prompt in self.base_prompts]
+        if module.stage == 0:
+            share = module.draw_as_pretrained(self._own(untouched, trainer), self.steps, self.guidance)
+            before = gathered(share, len(untouched), trainer)
+            if trainer.is_global_zero:
+                sheet = grid([[picture] for picture in before], self.base_prompts, ["seed 0"])
+                write_atomically(RunFolder(trainer.default_root_dir).base_sheet, sheet_bytes(sheet))
+        pairs = [pair for concept in concepts for pair in self._row(module, concept)] + untouched
         share = generate_pairs(module.base.pipeline(), self._own(pairs, trainer), self.steps, self.guidance)
         drawn = gathered(share, len(pairs), trainer)
-        rows = [drawn[start : start + self.pictures] for start in range(0, len(drawn), self.pictures)]
+        own = self.pictures * len(concepts)
+        rows = [drawn[start : start + self.pictures] for start in range(0, own, self.pictures)] + [drawn[own:]]
         if self.every_steps:
             kept = module.registry.records[module.stage].metadata.get(KEPT_STEP)
             self._add_rows({step_label(int(kept or module.step)): rows[module.stage]}, trainer, module)

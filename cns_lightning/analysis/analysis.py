@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cns_lightning.analysis import concepts, plots, sensitivity
-from cns_lightning.analysis.similarity import similarity, spearman
+from cns_lightning.analysis.similarity import said, similarity, spearman
 from cns_lightning.diffusion.text import token_ids
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.selection import general_neurons, vote_counts
@@ -78,7 +78,7 @@ class Analysis:
         }
         for number, (name, matrices) in enumerate(found.items(), start=1):
             self.figures[f"similarity-{number}"] = plots.draw_similarity(matrices)
-            spoken = ", ".join(f"{matrix.which} neurons {matrix.spearman:+.3f}" for matrix in matrices)
+            spoken = ", ".join(f"{matrix.which} neurons {said(matrix.spearman)}" for matrix in matrices)
             self.lines.append(f"similarity of {name}: Spearman of words that differ and overlap: {spoken}")
         self.figures["similarity-decay"] = plots.draw_decay([each for pair in found.values() for each in pair])
 
@@ -121,17 +121,21 @@ class Analysis:
         )
 
     def add_sensitivity(
-        self, selector: NeuronSelector, records: Sequence[ConceptRecord], prompts: Sequence[str], threshold: float
+        self,
+        selector: NeuronSelector,
+        records: Sequence[ConceptRecord],
+        prompts: Sequence[str],
+        threshold: float,
+        words: Sequence[str] = (),
     ) -> None:
         """Selects the concepts' neurons again, as the run does and with other settings.
 
-        Their order does not enter: each concept's neurons are selected by themselves, from the pretrained weights.
-
         Args:
             selector: selects neurons of the base model, with the settings of the run.
-            records: the concepts that neurons were selected for.
+            records: the concepts that neurons were selected for, whose tokens start from one word each.
             prompts: calibration prompts.
             threshold: threshold of the vote.
+            words: rare words of the run, best first; empty where tokens do not start from any.
         """
         weights, share = selector.weights, selector.rules.share
         of_concepts = torch.stack([concept_norms(selector, record) for record in records])
@@ -148,6 +152,17 @@ class Analysis:
         alike = statistics.fmean(one.iou(two) for one, two in zip(anew, trained, strict=True))
         self.tables["sensitivity"] = rows
         halves = sensitivity.of_halves(weights, of_concepts, of_prompts, threshold, share)
+        orders = []
+        if len(records) > 1 and all(record.rare_words for record in records) and len(words) >= len(records):
+            orders = sensitivity.of_orders(
+                weights,
+                lambda starts: torch.stack([concept_norms(selector, each, starts[each.token]) for each in records]),
+                {record.token: record.rare_words[0] for record in records},
+                words,
+                general,
+                share,
+            )
+        rows += orders
         self.facts["sensitivity"] = {
             "rows": rows,
             "halves_of_prompts": halves,
@@ -166,29 +181,40 @@ class Analysis:
         )
         self.lines.append(
             f"neurons of {len(trained)} concepts selected anew: IoU {alike:.3f} with those trained; less than 1 "
-            "where the run chose others on purpose or tokens started from noise; the order of concepts has no say"
+            "where the run chose others on purpose or tokens started from noise"
         )
+        if orders:
+            alike, overlap = (statistics.fmean(row[key] for row in orders) for key in ("concept_iou", "mean_pairwise"))
+            self.lines.append(
+                f"in {len(orders)} other orders of the concepts: IoU {alike:.3f} of a concept's neurons with those in "
+                f"the run's order, as its token starts from another rare word; {overlap:.3f} of two concepts"
+            )
 
 
 def _overlap_lines(common: Mapping[str, Any]) -> list[str]:
-    def said(value: float | None) -> str:
+    def number(value: float | None) -> str:
         return "none" if value is None else f"{value:.3f}"
 
     paper = common["paper"]
     return [
-        f"overlap of two concepts (IoU): mean {said(common['mean_pairwise'])} (paper {paper['mean_pairwise']}); of one "
-        f"class {said(common['same_class'])}, of different classes {said(common['different_class'])}; of as many "
-        f"random neurons {said(common['chance'])}",
-        f"overlap of all concepts: {said(common['joint'])} (paper {paper['joint']})",
+        f"overlap of two concepts (IoU): mean {number(common['mean_pairwise'])} (paper {paper['mean_pairwise']}); of "
+        f"one class {number(common['same_class'])}, of different classes {number(common['different_class'])}; of as many "
+        f"random neurons {number(common['chance'])}",
+        f"overlap of all concepts: {number(common['joint'])} (paper {paper['joint']})",
     ]
 
 
-def concept_norms(selector: NeuronSelector, record: ConceptRecord) -> torch.Tensor:
+def concept_norms(selector: NeuronSelector, record: ConceptRecord, word: str = "") -> torch.Tensor:
     """Returns the feature norms of a concept as they were when its neurons were selected, shape (columns,).
 
     Its token had just started from its rare word, which stands in for it here; from its class word where it started
     from that.
+
+    Args:
+        selector: selects neurons of the base model.
+        record: the concept.
+        word: another word for its token to start from.
     """
-    word = record.rare_words[0] if record.rare_words else record.class_word
+    word = word or (record.rare_words[0] if record.rare_words else record.class_word)
     stand_in = Concept(word, record.class_word, record.kind, Path())
     return selector.norms(scoring_prompts(stand_in, selector.templates), token_ids(selector.base.tokenizers[0], word))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from cns_lightning.analysis.concepts import ALL, shares_of_blocks
 from cns_lightning.analysis.palette import BLACK, COLOURS
+from cns_lightning.analysis.similarity import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ def draw_similarity(matrices: Sequence[Similarity]) -> Figure:
     for panel, matrix in zip(panels.flat, matrices, strict=True):
         numbers = [str(number + 1) for number in range(len(matrix.family.queries))]
         heat_map(panel, matrix.iou.tolist(), numbers)
-        panel.set_title(f"{matrix.which} neurons: Spearman {matrix.spearman:+.2f}", fontsize=10)
+        panel.set_title(f"{matrix.which} neurons: Spearman {said(matrix.spearman, 2)}", fontsize=10)
         panel.set_xlabel("query")
         panel.set_ylabel("query")
     figure.suptitle(f"overlap (IoU) of the neurons of {matrices[0].family.name}", fontsize=11)
@@ -131,7 +132,7 @@ def draw_capacity(rows: Sequence[Mapping[str, Any]]) -> Figure:
         panel.plot(numbers, [row[name] for row in rows], look, color=PALETTE[number], markersize=5, label=label)
     panel.set_xlabel("concepts learned")
     panel.set_ylabel("share")
-    panel.set_ylim(0, 1)
+    panel.set_ylim(0, 1.02)  # room for the marker at 1
     panel.xaxis.get_major_locator().set_params(integer=True)
     panel.legend(frameon=False, fontsize=8)
     _plain(panel)

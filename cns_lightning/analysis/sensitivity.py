@@ -1,23 +1,27 @@
-"""What the selection depends on: share, threshold of the vote, number and kind of calibration prompts, order."""
+"""What the selection depends on: share, threshold of the vote, calibration prompts, order of the concepts."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cns_lightning.diffusion.rare_words import assigned_starts
 from cns_lightning.neurons.importance import importance_scores
 from cns_lightning.neurons.mask import NeuronMask
 from cns_lightning.neurons.overlap import mean_pairwise_iou, updated_share
 from cns_lightning.neurons.selection import base_neurons, general_neurons, vote_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
 SHARES = (0.10, 0.20, 0.30, 0.40, 0.50)
 THRESHOLDS = (0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 1.00)
+ORDERS = 8
+"""Other orders of the concepts that are tried."""
 COUNTS = (10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 
 
@@ -131,3 +135,37 @@ def of_halves(
         "general_iou": first.iou(second),
         "concept_iou": sum(one.iou(two) for one, two in zip(ours, theirs, strict=True)) / len(ours),
     }
+
+
+def of_orders(
+    weights: Mapping[str, Tensor],
+    concept_norms: Callable[[Mapping[str, str]], Tensor],
+    starts: Mapping[str, str],
+    words: Sequence[str],
+    general: Mapping[str, Tensor],
+    share: float,
+) -> list[dict[str, Any]]:
+    """Selects as if the concepts had been learned in other orders; a row for every order.
+
+    The neurons of a concept depend on the others in one way: each token starts from the first rare word that is left.
+
+    Args:
+        weights: key and value weights by parameter name.
+        concept_norms: returns feature norms of shape (concepts, columns) from the words that the tokens start from.
+        starts: the rare word that every token started from, in learning order.
+        words: rare words, best first; at least as many as tokens.
+        general: general neurons, bool by parameter name.
+        share: share of each row.
+
+    Returns:
+        Beside density and overlap, ``concept_iou``: the mean IoU of each concept's neurons with those in its own order.
+    """
+    tokens, found = list(starts), []
+    own = selected(weights, concept_norms(starts), share, general)
+    for number in range(1, ORDERS + 1):
+        order = random.Random(number).sample(tokens, len(tokens))
+        assigned = {token: start[0] for token, start in assigned_starts(order, words, {}).items()}
+        masks = selected(weights, concept_norms({token: assigned[token] for token in tokens}), share, general)
+        alike = sum(one.iou(two) for one, two in zip(masks, own, strict=True)) / len(masks)
+        found.append(_row("order", number, masks, concept_iou=alike))
+    return found

@@ -47,20 +47,25 @@ class Similarity:
         return [(int(self.words[a, b]), float(self.iou[a, b])) for a, b in combinations(numbers, 2)]
 
     @property
-    def spearman(self) -> float:
+    def spearman(self) -> float | None:
         """Rank correlation over pairs between words that differ and IoU; -1 if fewer words always mean more overlap."""
         return spearman([self])
 
 
-def spearman(matrices: Sequence[Similarity]) -> float:
+def spearman(matrices: Sequence[Similarity]) -> float | None:
     """Returns the rank correlation between words that differ and IoU over the pairs of several families.
 
-    Nan where all pairs differ by as many words, or overlap alike.
+    None where all pairs differ by as many words, or overlap alike.
     """
     words, ious = zip(*(pair for matrix in matrices for pair in matrix.pairs()), strict=True)
     if len(set(words)) < 2 or len(set(ious)) < 2:
-        return float("nan")
+        return None
     return float(spearman_corrcoef(torch.tensor(words, dtype=torch.float64), torch.tensor(ious, dtype=torch.float64)))
+
+
+def said(correlation: float | None, digits: int = 3) -> str:
+    """Returns a rank correlation as text."""
+    return "none" if correlation is None else f"{correlation:+.{digits}f}"
 
 
 def similarity(selector: NeuronSelector, family: Family, general: NeuronMask) -> list[Similarity]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.sequences.templates import PromptTemplates
 
+FOLDER = "analysis"
 PARTS = ("similarity", "concepts", "sensitivity")
 _EXPLANATION = """\
 similarity   queries that differ by one to ten words: do those that share words share neurons?
@@ -57,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--device", metavar="NAME", help="where texts are encoded; the graphics card where there is one"
     )
-    options.add_argument("--out", type=path_argument, metavar="DIR", help="folder; default: analysis/ of the run")
+    options.add_argument(
+        "--out", type=path_argument, metavar="DIR", help=f"folder; default: {FOLDER}/, of the run where there is one"
+    )
     return options
 
 
@@ -69,11 +72,9 @@ def run(argv: list[str]) -> int:
     """
     arguments = parser().parse_args(argv)
     if arguments.run is None and arguments.base_model is None:
-        raise UserError("analyze", "has neither --run nor --base-model", "Give a run folder, or a base model and --out")
-    if arguments.run is None and arguments.out is None:
-        raise UserError("--out", "is missing", "Say where the analysis of a base model shall be written")
+        raise UserError("analyze", "has neither --run nor --base-model", "Give a run folder, or a base model")
     folder = None if arguments.run is None else RunFolder.existing(arguments.run)
-    out: Path = arguments.out if folder is None or arguments.out else folder.analysis
+    out: Path = arguments.out or (Path(FOLDER) if folder is None else folder.analysis)
     make_folder(out, "--out" if arguments.out else "--run")
     found = _analysed(folder, arguments)
     found.write(out)
@@ -121,8 +122,15 @@ def _analysed(folder: RunFolder | None, arguments: argparse.Namespace) -> Analys
     if "concepts" in arguments.parts and masks:
         found.add_concepts(masks, {record.token: record.class_word for record in records}, parameters)
     chosen = [record for record in records if (mask := record.mask) is not None and mask.count() < mask.total()]
-    if "sensitivity" in arguments.parts and chosen and "threshold" in facts:
-        found.add_sensitivity(selector, chosen, prompts, float(facts["threshold"]))
+    if "sensitivity" in arguments.parts and any(len(each.rare_words) <= 1 for each in chosen) and "threshold" in facts:
+        # A token that starts from a pair of words has no word to stand in for it.
+        alone = [record for record in chosen if len(record.rare_words) <= 1]
+        words = registry.rare_words if registry is not None else ()
+        found.add_sensitivity(selector, alone, prompts, float(facts["threshold"]), words)
+        if len(alone) < len(chosen):
+            found.lines.append(
+                f"{len(chosen) - len(alone)} concepts that start from several words are left out of this"
+            )
     return found
 
 

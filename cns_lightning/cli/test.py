@@ -12,7 +12,6 @@ from cns_lightning.errors import EXIT_DONE, Problems, RunStopped, UserError
 from cns_lightning.experiments.child_processes import ChildProcesses
 from cns_lightning.progress import ProgressDisplay
 from cns_lightning.runs.folder import RunFolder, make_folder
-from cns_lightning.user_files import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from cns_lightning.evaluation.settings import EvaluationSettings
+    from cns_lightning.registry.registry import NeuronRegistry
     from cns_lightning.sequences.sequence import Sequence as ConceptSequence
 
 # Not imported from where it is used: help does not wait for torch.
@@ -100,7 +100,6 @@ def run(argv: list[str]) -> int:
     from cns_lightning.pipeline import load_pipeline
     from cns_lightning.registry.application import load_base
     from cns_lightning.registry.registry import NeuronRegistry
-    from cns_lightning.storage import write_json
 
     registry = NeuronRegistry.load(folder.registry)
     if not registry.tokens:
@@ -145,11 +144,21 @@ def run(argv: list[str]) -> int:
         "costs": costs_of(folder, registry), **evaluation.scores(*judges, references),
         **curve.scores(judges[0], references[0]),
     }  # fmt: skip
-    write_json(folder.evaluation / "scores.json", scores)
     sys.stdout.write(as_text(scores) + "\n")
-    display.event(f"wrote {folder.evaluation / 'scores.json'}")
-    display.event(f"next: {command_line(['report', '--run', str(arguments.run)])}")
+    _write(scores, folder, registry, display)
     return EXIT_DONE
+
+
+def _write(scores: dict[str, Any], folder: RunFolder, registry: NeuronRegistry, display: ProgressDisplay) -> None:
+    """Writes the scores, and the page anew: that of before does not show them."""
+    from cns_lightning.report.report import what_next, write_report
+    from cns_lightning.storage import write_json
+
+    write_json(folder.evaluation / "scores.json", scores)
+    display.event(f"wrote {folder.evaluation / 'scores.json'}")
+    if folder.config.exists():
+        write_report(folder)
+        display.event(what_next(folder, registry))
 
 
 def known_seconds(folder: RunFolder) -> float | None:

@@ -78,6 +78,27 @@ def read_regions(given: Sequence[str]) -> list[Region]:
     return regions
 
 
+def check_boxes(regions: Sequence[Region], latent_size: tuple[int, int]) -> None:
+    """Refuses boxes that would do nothing, as not one cell of the latents lies wholly in them.
+
+    Args:
+        regions: the boxes.
+        latent_size: height and width of the latents.
+
+    Raises:
+        UserError: naming every one of them.
+    """
+    height, width = latent_size
+    problems = Problems()
+    for region in regions:
+        rows, columns = region.cells(height, width)
+        if rows.stop <= rows.start or columns.stop <= columns.start:
+            box = ",".join(f"{number:g}" for number in region.box)
+            problem = f"is too small: no cell of the model's {width} x {height} lies wholly in it"
+            problems.add(f"--region {box}:{region.prompt}", problem, "Make it larger")
+    problems.raise_if_any()
+
+
 @contextmanager
 def regional_attention(
     pipe: Any, regions: Sequence[Region], latent_size: tuple[int, int], guided: bool

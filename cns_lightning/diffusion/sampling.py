@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
-from cns_lightning.diffusion.regions import Region, regional_attention
+from cns_lightning.diffusion.regions import Region, check_boxes, regional_attention
 from cns_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def generate_pairs(
     negative_prompt: str = "",
 ) -> list[Image.Image]:
     """Draws one picture for every pair of prompt and seed; see `generate`."""
+    check_boxes(regions, _latent_size(pipe))
+    boxes = [replace(each, negative_prompt=each.negative_prompt or negative_prompt) for each in regions]
     shown = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
@@ -92,7 +95,7 @@ def generate_pairs(
     try:
         # As the pipelines decide it: a UNet that is told the scale does without the second pass.
         is_guided = guidance > 1 and getattr(unet.config, "time_cond_proj_dim", None) is None
-        with regional_attention(pipe, regions, _latent_size(pipe), guided=is_guided):
+        with regional_attention(pipe, boxes, _latent_size(pipe), guided=is_guided):
             for start in range(0, len(pairs), batch_size):
                 pictures += _draw(pipe, pairs[start : start + batch_size], steps, guidance, negative_prompt)
                 if progress is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cns_lightning.evaluation.evaluate import figures_of_matrix, reference_vectors
-from cns_lightning.evaluation.identity import identity_scores
+from cns_lightning.evaluation.identity import confusion, identity_scores
 from cns_lightning.evaluation.score_table import ScoreTable, likeness
 from cns_lightning.storage import read_json, sha256_of_facts, write_json
 
@@ -53,7 +53,7 @@ class StageScores:
             "pictures": evaluation.settings.matrix_pictures,
             "clip_i": [likeness(token, pairs, vectors, references[token]) for token in evaluation.tokens],
             "groups": table.result()["groups"],
-            "identity": identity_scores(pairs, vectors, gallery),
+            "identity": {**identity_scores(pairs, vectors, gallery), "confusion": confusion(pairs, vectors, gallery)},
         }
 
     def write(self) -> str:

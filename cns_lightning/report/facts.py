@@ -65,7 +65,7 @@ class RunFacts:
         concepts: token and class word, in learning order.
         shown: stages of the strips: all, or of many some, the first and the last among them.
         strips: concepts from stage to stage.
-        untouched: prompts that name no concept: what was drawn after the first stage and after the last.
+        untouched: prompts that name no concept: what the base model drew, and what was drawn after the last stage.
         growing: tokens with what was drawn of them while they were learned, by the steps taken; of one seed.
         rows: rows of ``metrics.csv``.
         scores: ``scores.json`` of the evaluation, or None.
@@ -132,7 +132,7 @@ def gather(folder: RunFolder, registry: NeuronRegistry) -> RunFacts:
         concepts=[(concept.token, concept.class_word) for concept in learned],
         shown=shown,
         strips=[_strip(concept, sheets) for concept in learned],
-        untouched=_untouched(config, sheets),
+        untouched=_untouched(config, pictures_of(folder.base_sheet), sheets),
         growing=_growing(folder, [concept.token for concept in learned], shown),
         rows=read_rows(folder.metrics),
         scores=_scores(folder, registry.tokens),
@@ -178,15 +178,16 @@ def _strip(concept: Concept, sheets: Sequence[dict[str, list[Image.Image]]]) -> 
     )
 
 
-def _untouched(config: RunConfig, sheets: Sequence[dict[str, list[Image.Image]]]) -> list[tuple[str, str, str]]:
-    """Returns prompts that name no concept, with what was drawn of each after the first stage and after the last."""
+def _untouched(
+    config: RunConfig, base: dict[str, list[Image.Image]], sheets: Sequence[dict[str, list[Image.Image]]]
+) -> list[tuple[str, str, str]]:
+    """Returns prompts that name no concept, with what the base model drew and what was drawn after the last stage."""
     prompts: Sequence[str] = config.samples.get("base_prompts") or BASE_PROMPTS
-    whole = [sheet.get("untouched", []) for sheet in sheets]
-    if len(whole) < 2:
-        return []
+    last = sheets[-1].get("untouched", []) if sheets else []
     return [
-        (prompt, data_url(first), data_url(last))
-        for prompt, first, last in zip(prompts, whole[0], whole[-1], strict=False)
+        (prompt, data_url(base[prompt][0]), data_url(picture))
+        for prompt, picture in zip(prompts, last, strict=False)
+        if base.get(prompt)
     ]
 
 
@@ -213,6 +214,12 @@ def smoothed(values: Sequence[float], share: float = 0.1) -> list[float]:
     return found
 
 
+def identity_of(facts: RunFacts) -> dict[str, Any]:
+    """Returns what the evaluation says of identity, else the monitor after the last stage; empty without either."""
+    from_monitor = facts.monitor[-1].get("identity") if facts.monitor else None
+    return (facts.scores or {}).get("identity") or from_monitor or {}
+
+
 def verdict(facts: RunFacts) -> str:
     """Returns the sentence a reader should take away: what was learned, and whether it is still there."""
     names = ", ".join(f"{token} {word}" for token, word in facts.concepts)
@@ -227,7 +234,7 @@ def verdict(facts: RunFacts) -> str:
             f" The first, {facts.concepts[0][0]}, was drawn with a CLIP-I of {then:.3f} when it was learned and of "
             f"{now:.3f} at the end; on average the earlier concepts lost {lost:.3f}."
         )
-    identity = scores.get("identity") or (facts.monitor[-1].get("identity") if facts.monitor else None)
-    if identity and identity.get("top1") is not None:
+    identity = identity_of(facts)
+    if identity.get("top1") is not None:
         said += f" {identity['top1']:.0%} of the pictures look most like the concept that was asked for."
     return said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,7 +12,8 @@ from cns_lightning.analysis.concepts import capacity, masks_of
 from cns_lightning.neurons.overlap import overlap_of
 from cns_lightning.registry.registry import NeuronRegistry
 from cns_lightning.report import charts
-from cns_lightning.report.facts import COLUMNS, PHOTOS, RunFacts, gather, verdict
+from cns_lightning.report.facts import COLUMNS, PHOTOS, RunFacts, gather, identity_of, verdict
+from cns_lightning.runs.versions import library_versions
 from cns_lightning.storage import write_atomically
 from cns_lightning.user_files import command_line
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Matrix = list[list[float | None]]
 
 PROGRAM = ("python", "-m", "cns_lightning")
-LIBRARIES = ("cns-lightning", "torch", "lightning", "diffusers", "transformers", "safetensors")
 HEADINGS = (
     "concept",
     "neurons",
@@ -51,7 +50,7 @@ def page(folder: RunFolder) -> str:
     """Returns the page of a run; raises what `gather` raises."""
     registry = NeuronRegistry.load(folder.registry)
     facts = gather(folder, registry)
-    matrix, confusion = matrix_of(facts), ((facts.scores or {}).get("identity") or {}).get("confusion") or {}
+    matrix, confusion = matrix_of(facts), identity_of(facts).get("confusion") or {}
     tokens = [token for token, _ in facts.concepts]
     # Where everything is moved, nothing was chosen.
     chosen = {token: mask for token, mask in masks_of(registry.records).items() if mask.count() < mask.total()}
@@ -81,6 +80,7 @@ def page(folder: RunFolder) -> str:
         overlap=overlap_of(chosen) if 2 <= len(chosen) <= COLUMNS else None,
         costs={"headings": HEADINGS, "rows": costs(facts)},
         commands=commands(folder, registry),
+        learned_with=learned_with(facts),
         settings=yaml.safe_dump(facts.settings, sort_keys=False, allow_unicode=True),
     )
 
@@ -95,14 +95,25 @@ def rendered(template: str, **shown: Any) -> str:
     pages = Environment(
         loader=PackageLoader("cns_lightning.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    versions = "\n".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return pages.get_template(template).render(versions=versions, **shown)
+    return pages.get_template(template).render(versions=library_versions(), **shown)
 
 
 def matrix_of(facts: RunFacts) -> Matrix:
     """Returns CLIP-I of concept i after stage t, from the evaluation, else from the monitor; empty without either."""
     matrix = (facts.scores or {}).get("matrix")
     return matrix or [row["clip_i"] for row in facts.monitor or []]
+
+
+def learned_with(facts: RunFacts) -> str:
+    """Returns the versions of Python and the libraries that the stages ran with, a line for each set of them.
+
+    Empty for runs that are older than their record.
+    """
+    found: dict[str, list[str]] = {}
+    for stage in facts.timings.values():
+        for said in stage.get("versions", []):
+            found.setdefault(said, []).append(stage["concept"])
+    return "\n".join(f"{', '.join(tokens)}: {said}" for said, tokens in found.items())
 
 
 def costs(facts: RunFacts) -> list[list[tuple[str, Any]]]:

@@ -68,6 +68,11 @@ class RunFolder:
         """Returns the sheet of pictures that was drawn after a stage."""
         return self.samples / f"stage-{stage}.png"
 
+    @property
+    def base_sheet(self) -> Path:
+        """The sheet of pictures that the base model drew for prompts that name no concept, a row for each."""
+        return self.samples / "base.png"
+
     def step_sheet(self, stage: int) -> Path:
         """Returns the sheet of pictures that were drawn of a concept while its stage was running."""
         return self.samples / f"stage-{stage}-steps.png"

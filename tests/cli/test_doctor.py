@@ -117,7 +117,10 @@ def test_everything_is_said_at_once(tiny_base_model: Path, tmp_path: Path, capsy
         assert part in stops, part
     assert "cat/good0.png, dog/copy.jpg" in rows(shown, "Worth a look")
     assert "a PNG that is called .jpg" in rows(shown, "Nothing to do")
-    assert shown.splitlines()[-1] == "fit would refuse this; 1 thing is worth a look besides. Mend what stops it, and run the same command again."
+    assert (
+        shown.splitlines()[-1]
+        == "fit would refuse this; 1 thing is worth a look besides. Mend what stops it, and run the same command again."
+    )
 
 
 def test_tokens_that_the_base_model_knows(

@@ -149,3 +149,19 @@ def test_a_negative_prompt_acts_in_its_box_and_nowhere_without_guidance(base: Ba
     assert difference(everywhere[0], negative) <= 1
     plain, negative = (generate(pipe, ["a cat"], [3], steps=2, guidance=1.0, regions=[box])[0] for box in boxes)
     assert difference(plain, negative) == 0
+
+
+def test_what_no_picture_shall_show_no_box_shows_that_says_nothing_else(base: BaseModel) -> None:
+    pipe: Any = base.pipeline()
+    word = "a red car at night"
+    of_picture = generate(pipe, ["a dog"], [3], steps=2, regions=[Region(WHOLE, "a cat")], negative_prompt=word)[0]
+    of_box = generate(pipe, ["a dog"], [3], steps=2, regions=[Region(WHOLE, "a cat", word)])[0]
+    assert difference(of_picture, of_box) <= 1
+    own = generate(pipe, ["a dog"], [3], steps=2, regions=[Region(WHOLE, "a cat", "a boat")], negative_prompt=word)[0]
+    assert difference(own, of_box) > 1
+
+
+def test_a_box_without_a_whole_cell_is_refused(base: BaseModel) -> None:
+    boxes = [Region((0.02, 0.02, 0.03, 0.5), "a cat"), Region(WHOLE, "a dog")]
+    with pytest.raises(UserError, match=r"--region 0.02,0.02,0.03,0.5:a cat: is too small: no cell"):
+        generate(base.pipeline(), ["a dog"], [3], steps=2, regions=boxes)

@@ -27,6 +27,8 @@ from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.sequences.sequence import Sequence
 from cns_lightning.storage import read_json, write_json
+from tests.report.browser import Browser, chromium
+from tests.report.looks import DESK, PHONE, check_opens, check_sorts
 from tests.report.pages import check_whole_in_itself
 from tests.runs.learning import write_sequence
 
@@ -129,6 +131,15 @@ def test_the_page_shows_all_methods_side_by_side(compared: Path) -> None:
     scores = scores_of(compared)
     cells = [cell for row in found.tables[""] for cell in row]
     assert f"{scores['groups']['single']['clip_i']:.3f}" in cells
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium")
+def test_the_page_in_a_browser(compared: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path) as browser:
+        for width, scheme in product((PHONE, DESK), ("light", "dark")):
+            check_opens(browser, compared / "out" / "report.html", width, scheme)
+        check_sorts(browser, column=1, table=1)
+        assert browser.problems == []
 
 
 def test_kinds_and_confusion_have_tables_of_their_own(compared: Path) -> None:

@@ -1,5 +1,7 @@
 """Pages of reports in a real browser: nothing is fetched, nothing goes wrong, every picture decodes, tables sort."""
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +11,11 @@ from cns_lightning.report.report import page
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import write_json
 from tests.report.browser import Browser, chromium
+from tests.report.looks import DESK, PHONE, check_opens, check_sorts
 from tests.runs.learning import learn
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs Chromium")
 
-PHONE, DESK = 390, 1280
-WHOLE_PICTURES = "[...document.images].filter(image => image.complete && image.naturalWidth > 0).length"
-PICTURES = "document.images.length"
-OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
 LEAST_LETTERS = (
     "Math.min(...[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height))"
 )
@@ -24,8 +23,10 @@ STRIP_OVERFLOW = (
     "document.querySelector('#strip').scrollWidth - document.querySelector('#strip').parentElement.clientWidth"
 )
 PHOTOS_SHOWN = "[...document.querySelectorAll('#strip .photo img')].filter(image => image.offsetWidth > 0).length"
-CELLS = "[...document.querySelectorAll('#costs tbody tr')].map(row => row.cells[4].dataset.value)"
-PRESS = "document.querySelectorAll('#costs button.sort')[4].click()"
+ON_PAPER = 1047  # pixels of CSS that an A4 sheet holds where Chromium shrinks a page as far as it does
+WIDEST = (
+    "Math.max(...[...document.querySelectorAll('table, svg, img')].map(each => each.getBoundingClientRect().right))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +51,24 @@ def report(tiny_base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (DESK, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), itertools.product((PHONE, DESK), ("light", "dark")))
 def test_nothing_leaves_and_everything_is_there(report: Path, browser: Browser, width: int, scheme: str) -> None:
-    browser.requests.clear()
-    browser.open(report, width, scheme)
-    assert {url for url in browser.requests if not url.startswith("data:")} == {report.absolute().as_uri()}
-    assert browser.problems == []
-    assert browser.value(WHOLE_PICTURES) == browser.value(PICTURES) > 10
-    assert browser.value(OVERFLOW) <= 0, "the page itself does not scroll sideways"
-    paper = browser.value("getComputedStyle(document.body).backgroundColor")
-    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    check_opens(browser, report, width, scheme)
     assert browser.value("document.querySelectorAll('svg text').length") > 10
     assert browser.value(LEAST_LETTERS) > 8, "letters of charts can be read"
+
+
+def test_many_stages_fit_on_paper(report: Path, browser: Browser, tmp_path: Path) -> None:
+    text = report.read_text("utf-8")
+    cell = re.search(r"<td><img[^>]*after concept 2[^>]*>.*?</td>", text, re.S)
+    assert cell is not None
+    many = tmp_path / "many.html"
+    many.write_text(text.replace(cell[0], cell[0] * 11).replace("<th>after 2</th>", "<th>after 2</th>" * 11), "utf-8")
+    browser.open(many, ON_PAPER)
+    assert browser.value(STRIP_OVERFLOW) > 0, "on a screen it scrolls"
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.value(WIDEST) <= ON_PAPER
+    browser.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_on_a_phone_every_stage_fits_beside_one_photo(report: Path, browser: Browser) -> None:
@@ -74,13 +81,7 @@ def test_on_a_phone_every_stage_fits_beside_one_photo(report: Path, browser: Bro
 
 def test_a_table_sorts_up_and_down_and_a_slider_moves_the_line(report: Path, browser: Browser) -> None:
     browser.open(report, DESK)
-    numbers = []
-    for _ in range(2):
-        browser.value(PRESS)
-        numbers.append([float(value) for value in browser.value(CELLS)])
-    assert numbers[0] == sorted(numbers[0])
-    assert numbers[1] == sorted(numbers[0], reverse=True)
-    assert len(numbers[0]) == 2
+    check_sorts(browser, column=4)
     browser.value(
         "{const input = document.querySelector('.pair input'); input.value = 20; "
         "input.dispatchEvent(new Event('input'))}"
