@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,12 @@ def process_left_clean() -> Iterator[None]:
     torch.set_grad_enabled(has_gradient)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes pillow-heif one that is not installed."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
 
 
 @pytest.fixture(scope="session")

@@ -197,9 +197,9 @@ def _overlap_lines(common: Mapping[str, Any]) -> list[str]:
 
     paper = common["paper"]
     return [
-        f"overlap of two concepts (IoU): mean {number(common['mean_pairwise'])} (paper {paper['mean_pairwise']}); of "
-        f"one class {number(common['same_class'])}, of different classes {number(common['different_class'])}; of as many "
-        f"random neurons {number(common['chance'])}",
+        f"overlap of two concepts (IoU): mean {number(common['mean_pairwise'])} (paper {paper['mean_pairwise']}); "
+        f"of one class {number(common['same_class'])}, of different classes {number(common['different_class'])}; "
+        f"of as many random neurons {number(common['chance'])}",
         f"overlap of all concepts: {number(common['joint'])} (paper {paper['joint']})",
     ]
 

@@ -75,7 +75,8 @@ def check_gradio() -> None:
         UserError: if gradio is not installed.
     """
     if find_spec("gradio") is None:
-        raise UserError("ui", "needs gradio, which is not installed", 'Install it: pip install "cns-lightning[ui]"')
+        remedy = 'Install it: pip install "cns-lightning[ui]", or gradio itself'
+        raise UserError("ui", "needs gradio, which is not installed", remedy)
 
 
 def generate_words(arguments: argparse.Namespace) -> list[str]:

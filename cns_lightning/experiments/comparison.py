@@ -186,7 +186,9 @@ def sequences_of(comparison: Comparison) -> list[tuple[Path, Sequence]]:
                  for prompt in sequence.prompts.single]  # fmt: skip
         if not named:
             problems.add(
-                f"{path}: prompts.single", "is empty, a comparison scores prompts", "Write some, see docs/first-hour.md"
+                f"{path}: prompts.single",
+                "is empty, a comparison scores prompts",
+                "Write some, as init --images DIR does",
             )
         for concept in sequence.concepts if named and comparison.alone else ():
             if [concept.token] not in named:

@@ -12,6 +12,7 @@ from cns_lightning.export.pictures import SHEET
 from cns_lightning.export.tokens import spelling_rows
 from cns_lightning.methods.discovery import display_name_of
 from cns_lightning.runs.config import RunConfig
+from cns_lightning.sequences.sequence import SETTINGS
 from cns_lightning.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -162,6 +163,11 @@ def settings_of(learned: Learned) -> list[tuple[str, str]]:
     found += [(key, data[key]) for key in (shown, "batch_size") if key in data]
     found += sorted((named.get("init_args") or {}).items())
     found += [("base random seed", config.settings.get("model.seed", 0))]
+    own = {each["token"]: each.get(SETTINGS) or {} for each in config.concepts}
+    for concept in learned.concepts:
+        found += [(f"`{concept.token}`: {name}", value) for name, value in own.get(concept.token, {}).items()]
+        if (kept := learned.registry.record(concept.token).kept_step) is not None:
+            found.append((f"`{concept.token}`: kept after step", kept))
     return [(name, _without_place(value)) for name, value in found if value is not None]
 
 

@@ -168,8 +168,8 @@ def _tags(what: str) -> tuple[str, ...]:
 
 
 def learned_on(learned: Learned) -> str:
-    """Returns when the registry was last written, ISO 8601, UTC: when the last concept was learned."""
-    written = (learned.folder.registry / "registry.json").stat().st_mtime
+    """Returns when the last of the concepts was learned, ISO 8601, UTC: when its file was written."""
+    written = max((learned.folder.registry / entry.file).stat().st_mtime for entry in learned.registry.entries)
     return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
@@ -277,7 +277,8 @@ class _Package:
                 "have no base model; the files are right in form alone"
             )
         out = self.options.out
-        weights = f"{out}/*.safetensors, .json and .png into models/Lora (A1111, Forge) or models/loras (ComfyUI), "
+        files = f"{out}/{self.options.name}{'-*' if self.options.per_concept else '.*'}"
+        weights = f"{files} into models/Lora (A1111, Forge) or models/loras (ComfyUI), "
         tokens = f"{out}/embeddings/* into embeddings (models/embeddings in ComfyUI)"
         lines.append(
             f"next: copy {weights if self.networks() else ''}{tokens}, choose the base model {self.model.base_name}, "

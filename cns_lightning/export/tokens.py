@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 PREFIX = "cns"
 MOST_BUNDLED = 12
 """Keys that Forge cannot place before it drops the whole file."""
+RESERVED = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+"""Names that are devices on Windows, whatever ending a file has."""
 PROGRAMS = ("token", "A1111, Forge", "ComfyUI", "InvokeAI", "diffusers")
 
 
 def token_stems(tokens: Sequence[str], tokenizer: CLIPTokenizer) -> dict[str, str]:
     """Returns the file stem of every token: its letters and digits, changed where that would call something else.
 
-    A stem is changed when it is a single word of the vocabulary or a number, or its ids stand within an earlier
-    concept's stem, or that one's within it. Earlier concepts keep theirs when others are learned.
+    A stem is changed when it is a single word of the vocabulary, a number or a name that Windows keeps for itself, or
+    its ids stand within an earlier concept's stem, or that one's within it. Earlier concepts keep theirs when others
+    are learned.
 
     Args:
         tokens: tokens in learning order.
@@ -46,7 +49,7 @@ def token_stems(tokens: Sequence[str], tokenizer: CLIPTokenizer) -> dict[str, st
     for token in tokens:
         for stem in _candidates(token):
             ids = token_ids(tokenizer, stem)
-            is_ordinary = len(ids) < 2 or stem.isdigit()
+            is_ordinary = len(ids) < 2 or stem.isdigit() or RESERVED.fullmatch(stem)
             if not is_ordinary and not any(stands_in(ids, other) or stands_in(other, ids) for other in taken):
                 stems[token] = stem
                 taken.append(ids)

@@ -271,9 +271,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     content = read_yaml(path, "Give the path of a sequence file")
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise UserError(
-            str(path), f"holds {found} where name, concepts and prompts are needed", "docs/first-hour.md has an example"
-        )
+        problem = f"holds {found} where name, concepts and prompts are needed"
+        raise UserError(str(path), problem, "Write one with init --images DIR")
     return content
 
 

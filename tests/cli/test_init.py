@@ -135,6 +135,7 @@ def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: l
     assert not (tmp_path / "new.yaml").exists()
 
 
+@pytest.mark.usefixtures("without_heif")
 def test_folders_that_hold_no_concept_are_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [write_good(tmp_path / "few", 0, 2), tmp_path / "nowhere", write_good(tmp_path / "cat", 1)]
     (tmp_path / "few" / "IMG_1.HEIC").touch()

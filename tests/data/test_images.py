@@ -12,7 +12,7 @@ from PIL import Image
 
 from cns_lightning.data.images import read_captions, read_concept_pictures, read_picture
 from cns_lightning.errors import UserError
-from cns_lightning.sequences.sequence import Concept, left_out
+from cns_lightning.sequences.sequence import Concept, left_out, picture_files, register_heif
 
 PIXELS = numpy.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=numpy.uint8)
 
@@ -22,6 +22,20 @@ def test_picture_is_turned_as_the_camera_says(tmp_path: Path) -> None:
     exif[0x0112] = 6  # to be shown a quarter turn clockwise
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
     assert numpy.array_equal(numpy.asarray(read_picture(tmp_path / "a.png")), numpy.rot90(PIXELS, -1))
+
+
+def test_a_phones_heic_is_read_as_it_is_seen(tmp_path: Path) -> None:
+    slopes = ((1, 2), (3, 0), (0, 3))
+    smooth = numpy.stack([numpy.add.outer(numpy.arange(48) * a, numpy.arange(64) * b) for a, b in slopes], -1)
+    assert register_heif()
+    exif = Image.Exif()
+    exif[0x0112] = (
+        6  # of no account: the format has a place of its own for how a picture is turned, and the reader obeys
+    )
+    Image.fromarray(smooth.astype(numpy.uint8)).save(tmp_path / "IMG_1.HEIC", format="HEIF", quality=95, exif=exif)
+    read = numpy.asarray(read_picture(tmp_path / "IMG_1.HEIC")).astype(int)
+    assert abs(read - smooth).mean() < 2
+    assert picture_files(tmp_path) == [tmp_path / "IMG_1.HEIC"]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "YCbCr"])

@@ -92,6 +92,7 @@ def test_copies_are_found_within_a_folder_and_between_folders(tmp_path: Path) ->
     assert between.where == "one/good1.png, two/also.png"
 
 
+@pytest.mark.usefixtures("without_heif")
 def test_files_beside_pictures(tmp_path: Path) -> None:
     write_good(tmp_path, 0)
     (tmp_path / "good0.txt").write_text("a cat")
@@ -108,6 +109,7 @@ def test_files_beside_pictures(tmp_path: Path) -> None:
     assert "lost.txt" not in unread.problem, "said once"
 
 
+@pytest.mark.usefixtures("without_heif")
 def test_a_file_of_a_pictures_name_that_is_not_read(tmp_path: Path) -> None:
     write_good(tmp_path, 0)
     (tmp_path / "good0.HEIC").touch()

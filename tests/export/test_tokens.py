@@ -25,6 +25,7 @@ def test_an_ordinary_word_gets_a_prefix(base: BaseModel) -> None:
     tokenizer = base.tokenizers[0]
     assert len(token_ids(tokenizer, "cat")) == 1
     assert token_stems(["<cat>", "<7>"], tokenizer) == {"<cat>": "cnscat", "<7>": "cns7"}
+    assert token_stems(["<com1>", "<lpt2>"], tokenizer) == {"<com1>": "cnscom1", "<lpt2>": "cnslpt2"}, "devices"
 
 
 @pytest.mark.parametrize(

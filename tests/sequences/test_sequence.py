@@ -144,6 +144,7 @@ def test_missing_file(tmp_path: Path) -> None:
         Sequence.read(tmp_path / "none.yaml")
 
 
+@pytest.mark.usefixtures("without_heif")
 def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
     for name in ("1.png", "1.txt", "2.gif", "IMG_1.HEIC", "notes.txt", "Thumbs.db", ".hidden"):
         (tmp_path / name).touch()

@@ -20,7 +20,10 @@ def test_without_gradio_it_says_what_to_install(
     monkeypatch.setattr("cns_lightning.cli.ui.find_spec", lambda name: None if name == "gradio" else found(name))
     assert main(["ui", "--run", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said == 'ui: needs gradio, which is not installed. Install it: pip install "cns-lightning[ui]"\n'
+    assert (
+        said
+        == 'ui: needs gradio, which is not installed. Install it: pip install "cns-lightning[ui]", or gradio itself\n'
+    )
 
 
 def test_a_port_that_is_taken_is_said_before_the_model_loads(
