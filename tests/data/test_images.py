@@ -30,7 +30,7 @@ def test_a_phones_heic_is_read_as_it_is_seen(tmp_path: Path) -> None:
     assert register_heif()
     exif = Image.Exif()
     exif[0x0112] = (
-        6  # of no account: the format has a place of its own for how a picture is turned, and the reader obeys
+        6  # of no account: the format has a place of its own for that
     )
     Image.fromarray(smooth.astype(numpy.uint8)).save(tmp_path / "IMG_1.HEIC", format="HEIF", quality=95, exif=exif)
     read = numpy.asarray(read_picture(tmp_path / "IMG_1.HEIC")).astype(int)
