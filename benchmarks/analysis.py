@@ -24,7 +24,7 @@ from cns_lightning.runs.config import RunConfig
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json
 
-PICTURES = ("similarity-decay", "places", "capacity")
+PICTURES = ("similarity-1", "similarity-decay", "places", "capacity")
 """Of the first run, copied beside the document."""
 
 
@@ -71,6 +71,7 @@ def of_concepts(runs: dict[str, dict[str, Any]]) -> list[str]:
     rows = [
         ("of key and value weights, a concept", shares("key_value_share"), f"{PAPER['key_value_share']:.0%}"),
         ("of the UNet, a concept", shares("unet_share"), f"{PAPER['unet_share']:.2%}"),
+        ("of the whole pipeline, a concept", shares("pipeline_share"), ""),
         ("of key and value weights, all together", together, ""),
         ("IoU of two concepts, mean", overlap("mean_pairwise"), f"{PAPER['mean_pairwise']}"),
         ("of two of one class", overlap("same_class"), ""),
@@ -127,6 +128,7 @@ def main() -> None:
             "the number of words by which they differ and the IoU of their neurons; -1 would mean that the fewer words "
             "differ, the more the neurons overlap, without exception.",
             "\n".join(of_queries(first)),
+            "![overlap of eleven queries, each but a word like the one before](analysis-similarity-1.png)",
             "![overlap against the words by which two queries differ](analysis-similarity-decay.png)",
             "**What concepts move and share.**",
             "\n".join(of_concepts(runs)),

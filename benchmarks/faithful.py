@@ -58,15 +58,17 @@ class Score:
     Attributes:
         image: CLIP-I.
         text: CLIP-T.
+        there: share of the pictures that show all things asked for; None where no two are.
     """
 
     image: float
     text: float
+    there: float | None = None
 
     @classmethod
     def of(cls, scores: Mapping[str, float]) -> Score:
         """Takes them from a row of a score table."""
-        return cls(scores["clip_i"], scores["clip_t"])
+        return cls(scores["clip_i"], scores["clip_t"], scores.get("all_there"))
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def measure(judge: ClipEncoder, sequence: Sequence, drawn: Mapping[str, Drawn], 
     def score(shown: Mapping[str, Drawn]) -> tuple[dict[str, Any], Tensor]:
         asked = [(question.prompt, Random(f"faithful {question.prompt} {seed}")) for question, seed in pairs]
         vectors = judge.images([paint(prompt, shown, random) for prompt, random in asked])
-        table = ScoreTable({concept.token: concept.kind for concept in sequence.concepts})
+        table = ScoreTable(sequence.concepts)
         table.add(pairs, vectors, photos, judge)
         return table.result(), vectors
 
@@ -230,15 +232,21 @@ def document(sets: dict[str, Measured], command: str) -> str:
     lines += [_line(f"**{name.removeprefix('miniature_')}**", each.rows) for name, each in sets.items()]
     lines += [_line("**sets 1 to 3**", rows), ""]
     lines += [
-        "| prompts of two and three concepts | class word, rendered | perfect pictures | CLIP-T, of the class word's |",
-        "|---|---|---|---|",
+        "| prompts of two and three concepts | class word, rendered | perfect pictures | CLIP-T, of the class word's "
+        "| all there: class word | perfect pictures |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {name.removeprefix('miniature_')} | {each.class_word.image:.3f} / {each.class_word.text:.3f} "
-        f"| {each.perfect.image:.3f} / {each.perfect.text:.3f} | {each.perfect.text / each.class_word.text:.2f} |"
+        f"| {each.perfect.image:.3f} / {each.perfect.text:.3f} | {each.perfect.text / each.class_word.text:.2f} "
+        f"| {_share(each.class_word.there)} | {_share(each.perfect.there)} |"
         for name, each in sets.items()
     ]
     return "\n".join([*lines, ""])
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _line(name: str, rows: list[Row]) -> str:

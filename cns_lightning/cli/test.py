@@ -285,6 +285,10 @@ def as_text(scores: dict[str, Any]) -> str:
             shown = [row["clip_i"], row["clip_t"], *([row["dino"]] if has_dino else [])]
             label = f"{name} (several)" if part == "kinds_of_several" else name
             lines.append(f"{label:<18}" + "".join(f"{value:>8.3f}" for value in shown))
+    whole = {name: row["all_there"] for name, row in scores["groups"].items() if "all_there" in row}
+    if whole:
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in whole.items())
+        lines.append(f"pictures of several concepts that show all animals and objects asked for: {shown}")
     for point in scores.get("curve", ()):
         figures = [
             f"{name} {point[name]['clip_i']:.3f} / {point[name]['clip_t']:.3f}" for name in GROUPS if name in point

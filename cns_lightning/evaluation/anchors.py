@@ -61,17 +61,16 @@ def base_model_scores(
     look_alikes, pipe = LookAlikes(folder, base.fingerprint(), sequence.concepts, settings), base.pipeline()
     for each, wanted in ((place, pairs), (look_alikes.place, look_alikes.pairs(tokens))):
         each.draw(pipe, each.missing(wanted), settings.batch_size)
-    kinds = {concept.token: concept.kind for concept in sequence.concepts}
     references = reference_vectors(sequence.concepts, judge)
     start: dict[str, Any] = {}
     if curve_pictures:
-        table, first = ScoreTable(kinds), [pair for pair in pairs if pair[1] < curve_pictures]
+        table, first = ScoreTable(sequence.concepts), [pair for pair in pairs if pair[1] < curve_pictures]
         table.add(first, judge.images(place.read(first)), references, judge)
         point = point_of(table.result()["groups"])
         photos = likeness_of_photos(sequence.concepts, references)["clip_i"]
         start = {"curve_start": point, **headline([], point, photos)}
     pairs = [pair for pair in pairs if pair[1] < settings.pictures]
-    table, pictures = ScoreTable(kinds), place.read(pairs)
+    table, pictures = ScoreTable(sequence.concepts), place.read(pairs)
     vectors = judge.images(pictures)
     table.add(pairs, vectors, references, judge)
     if dino is not None:

@@ -36,6 +36,8 @@ GROUPS = {"single": ("single",), "several": ("double", "triple")}
 """Groups of prompts whose means make one figure, by the name of the curve."""
 PREFIXES = {"single": "single", "several": "multi"}
 """How the columns of each curve begin."""
+POINT = ("clip_i", "clip_t", "all_there")
+"""Figures of a point; the last of several concepts alone."""
 SHARE = 0.9
 """Of the class word's CLIP-T: what is left of the prompt where CLIP-I is read off."""
 HEADLINE = ("single_clip_i_at_90", "multi_clip_i_at_90", "single_way_at_90", "single_area", "multi_area")
@@ -83,7 +85,7 @@ def share_of(text: float, share: float) -> float:
 
 
 def point_of(groups: Mapping[str, Mapping[str, float]]) -> Figures:
-    """Returns CLIP-I and CLIP-T for one concept and for several, of scores by group of prompts.
+    """Returns CLIP-I, CLIP-T and ``all_there`` for one concept and for several, of scores by group of prompts.
 
     Args:
         groups: ``single``, ``double``, ``triple``, as `ScoreTable` has them; a curve without any of its groups is
@@ -93,7 +95,8 @@ def point_of(groups: Mapping[str, Mapping[str, float]]) -> Figures:
     for name, parts in GROUPS.items():
         there = [groups[part] for part in parts if part in groups]
         if there:
-            found[name] = {figure: statistics.fmean(each[figure] for each in there) for figure in ("clip_i", "clip_t")}
+            shared = [figure for figure in POINT if all(figure in each for each in there)]
+            found[name] = {figure: statistics.fmean(each[figure] for each in there) for figure in shared}
     return found
 
 
@@ -247,10 +250,9 @@ class Curve:
         """
         if not self.places:
             return {}
-        kinds = {concept.token: concept.kind for concept in self.evaluation.sequence.concepts}
         points = []
         for steps, place in self.places.items():
-            table = ScoreTable(kinds)
+            table = ScoreTable(self.evaluation.sequence.concepts)
             table.add(self.pairs, judge.images(place.read(self.pairs)), references, judge)
             points.append({"steps": steps, **point_of(table.result()["groups"])})
         return {"curve_pictures": self.pictures, "curve": points}

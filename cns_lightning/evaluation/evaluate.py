@@ -158,7 +158,7 @@ class Evaluation:
             dino: model behind DINO; None leaves it out.
             references: vectors of the user's pictures, from `references`.
         """
-        table = ScoreTable({concept.token: concept.kind for concept in self.sequence.concepts})
+        table = ScoreTable(self.sequence.concepts)
         # The matrix may ask for more pictures than these figures are of.
         pairs = [pair for pair in self.wanted(self.last) if pair[1] < self.settings.pictures]
         same_class, vectors = {}, None

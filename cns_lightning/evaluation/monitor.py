@@ -40,7 +40,7 @@ class StageScores:
         evaluation, pairs, vectors = self.evaluation, self.evaluation.after_stage(), None
         concepts = [each for each in evaluation.sequence.concepts if each.token in evaluation.tokens]
         references = reference_vectors(concepts, self.encoder)
-        table = ScoreTable({each.token: each.kind for each in concepts})
+        table = ScoreTable(concepts)
         if pairs:
             vectors = self.encoder.images(evaluation.pictures_of(evaluation.last).read(pairs))
             table.add(pairs, vectors, references, self.encoder)

@@ -6,6 +6,9 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torchmetrics import MeanMetric
+
+from cns_lightning.evaluation.composition import shows_all
 from cns_lightning.evaluation.metrics import ImageAlignment, TextAlignment
 from cns_lightning.evaluation.questions import UNTOUCHED, Question
 
@@ -76,17 +79,23 @@ class ScoreTable:
     Kinds and concepts by themselves are scored on single prompts alone.
 
     Args:
-        kinds: kind of each concept by token.
+        concepts: concepts that questions name.
     """
 
-    def __init__(self, kinds: dict[str, str]) -> None:
-        self.kinds = kinds
+    def __init__(self, concepts: Iterable[Concept]) -> None:
+        self.concepts = tuple(concepts)
+        self.kinds = {concept.token: concept.kind for concept in self.concepts}
+        self.whole: dict[tuple[str, str], MeanMetric] = defaultdict(MeanMetric)
         self.images: dict[str, dict[tuple[str, str], ImageAlignment]] = {}
         self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(TextAlignment)
         self.scores: dict[tuple[str, str], TextAlignment] = defaultdict(partial(TextAlignment, as_score=True))
 
     def add(self, pairs: Sequence[Pair], vectors: Tensor, references: Mapping[str, Tensor], judge: ClipEncoder) -> None:
-        """Adds pictures by the judge's vectors of them and of the user's pictures by token: CLIP-I and CLIP-T."""
+        """Adds pictures by the judge's vectors, of them and of the user's by token: CLIP-I, CLIP-T, all there."""
+        whole = shows_all(self.concepts, [question for question, _ in pairs], vectors, judge)
+        for (question, _), is_whole in zip(pairs, whole, strict=True):
+            if is_whole is not None:
+                self.whole["groups", question.group].update(float(is_whole))
         texts = judge.texts([question.text for question, _ in pairs])
         for (question, _), vector, text in zip(pairs, vectors, texts, strict=True):
             for place in self._places(question):
@@ -126,4 +135,6 @@ class ScoreTable:
                 "clip_t": float(metric.compute()),
                 "clip_score": float(self.scores[part, name].compute()),
             }
+            if (part, name) in self.whole:
+                found[part][name]["all_there"] = float(self.whole[part, name].compute())
         return found

@@ -47,6 +47,7 @@ GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("multi_clip_i", "CLIP-I\nseveral", "up"),
         ("single_clip_t", "CLIP-T\none concept", "up"),
         ("multi_clip_t", "CLIP-T\nseveral", "up"),
+        ("all_there", "all there\nof several", "up"),
         ("forgetting_from_best", "forgetting\n(CLIP-I)", "down"),
         ("drift_clip_t", "drift\n(CLIP-T)", "up"),
         ("identity_top1", "identity\n(top-1)", "up"),

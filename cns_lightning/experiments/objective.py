@@ -17,7 +17,8 @@ def covered(point: Figures, start: Figures, reach: Figures) -> float:
 
     For one concept and for several: the share of the way in CLIP-I times the share of CLIP-T that is there, both at
     most 1, so that neither pictures that repeat the photos nor such as show nothing of a concept gain; then the mean.
-    Pictures of the class word come to 0.
+    That of several counts as far as the pictures show all that they were asked for: concepts that melt into one thing
+    are like the photos of each. Pictures of the class word come to 0.
 
     Args:
         point: CLIP-I and CLIP-T for ``single`` and ``several``, of a model.
@@ -31,7 +32,9 @@ def covered(point: Figures, start: Figures, reach: Figures) -> float:
         # Where the class word is as like the photos as can be, or no text fits, there is nothing to gain.
         way = min(1.0, image / there) if there > 0 else 1.0
         text = point[group]["clip_t"] / best["clip_t"] if best["clip_t"] > 0 else 1.0
-        shares.append(way * max(0.0, min(1.0, text)))
+        # A judge may miss a thing in pictures that are as they should be.
+        whole = point[group].get("all_there", 1.0) / (best.get("all_there") or 1.0)
+        shares.append(way * max(0.0, min(1.0, text)) * min(1.0, whole))
     return statistics.fmean(shares)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cns_lightning.evaluation.curves import headline
+from cns_lightning.evaluation.curves import POINT, headline
 from cns_lightning.experiments.comparison import Comparison, Run, as_arguments, sequences_of
 from cns_lightning.experiments.experiment_file import ExperimentFile
 from cns_lightning.experiments.objective import best_point, usual_reach
@@ -114,13 +114,14 @@ def read_reach(file: ExperimentFile, given: Any) -> dict[str, dict[str, dict[str
         for group, figures in file.mapping(f"reach.{name}", groups).items():
             key = f"reach.{name}.{group}"
             values = file.mapping(key, figures)
-            file.known(key, values, ("clip_i", "clip_t"))
-            wrong = [each for each in ("clip_i", "clip_t") if not isinstance(values.get(each), float | int)]
+            file.known(key, values, POINT)
+            needed = [each for each in POINT if each in values or each in ("clip_i", "clip_t")]
+            wrong = [each for each in needed if not isinstance(values.get(each), float | int)]
             for each in wrong:
                 problem = f"is {values[each]!r} where a number is needed" if each in values else "is missing"
                 file.add(f"{key}.{each}", problem, "Write a cosine, as 0.55")
             if not wrong:
-                found.setdefault(name, {})[group] = {each: float(values[each]) for each in ("clip_i", "clip_t")}
+                found.setdefault(name, {})[group] = {each: float(values[each]) for each in needed}
     return found
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Figures = dict[str, float | None]
 
 QUALITY = (
-    "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t",
+    "single_clip_i", "single_clip_t", "multi_clip_i", "multi_clip_t", "all_there",
     "forgetting_from_best", "forgetting_from_learned", "drift_clip_t", "likeness_to_base", "single_dino", "multi_dino",
     "identity_top1", "identity_map", "drift_cmmd",
     *HEADLINE,
@@ -46,6 +46,8 @@ def figures_of(scores: dict[str, Any]) -> Figures:
         found[f"single_{figure}"] = groups.get("single", {}).get(figure)
         values = [each[figure] for each in several if figure in each]
         found[f"multi_{figure}"] = statistics.fmean(values) if values else None
+    there = [each["all_there"] for each in several if "all_there" in each]
+    found["all_there"] = statistics.fmean(there) if there else None
     for name in ("forgetting_from_best", "forgetting_from_learned"):
         found[name] = scores.get(name)
     found |= {name: scores.get(name) for name in HEADLINE}

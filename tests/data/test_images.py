@@ -29,9 +29,7 @@ def test_a_phones_heic_is_read_as_it_is_seen(tmp_path: Path) -> None:
     smooth = numpy.stack([numpy.add.outer(numpy.arange(48) * a, numpy.arange(64) * b) for a, b in slopes], -1)
     assert register_heif()
     exif = Image.Exif()
-    exif[0x0112] = (
-        6  # of no account: the format has a place of its own for that
-    )
+    exif[0x0112] = 6  # of no account: the format has a place of its own for that
     Image.fromarray(smooth.astype(numpy.uint8)).save(tmp_path / "IMG_1.HEIC", format="HEIF", quality=95, exif=exif)
     read = numpy.asarray(read_picture(tmp_path / "IMG_1.HEIC")).astype(int)
     assert abs(read - smooth).mean() < 2

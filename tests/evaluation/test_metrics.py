@@ -43,8 +43,14 @@ def test_text_alignment_raw_and_clipped() -> None:
     assert float(score.compute()) == pytest.approx(2.5 * numpy.mean([max(c, 0) for c in cosines]), abs=1e-12)
 
 
+def concepts_of(*said: str) -> list[Concept]:
+    """Returns concepts of a class word and a kind each."""
+    pairs = [each.split() for each in said]
+    return [Concept(f"<new{number}>", word, kind, Path()) for number, (word, kind) in enumerate(pairs, start=1)]
+
+
 def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
-    table = ScoreTable({"<new1>": "animal", "<new2>": "scene", "<new3>": "animal"})
+    table = ScoreTable(concepts_of("cat animal", "wood scene", "cat animal"))
     asked = [
         Question("double", 0, "", "", ("<new1>", "<new2>")),
         Question("double", 1, "", "", ("<new1>", "<new3>")),
@@ -65,7 +71,7 @@ def test_a_picture_of_several_concepts_counts_for_the_kind_of_each() -> None:
 
 
 def test_every_concept_weighs_the_same_however_many_pictures_there_are_of_it() -> None:
-    table = ScoreTable({"<new1>": "animal", "<new2>": "animal"})
+    table = ScoreTable(concepts_of("cat animal", "dog animal"))
     asked = [Question("single", number, "", "", (f"<new{number}>",)) for number in (1, 2)]
     pictures, references = unit(2, 7), {"<new1>": unit(2, 8), "<new2>": unit(6, 9)}
     table.add_images("clip_i", [(each, 0) for each in asked], pictures, references)
