@@ -20,7 +20,7 @@ from cns_lightning.registry.record import ConceptRecord
 from cns_lightning.sequences.sequence import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cns_lightning.registry.files import ConceptEntry
 
@@ -103,6 +103,17 @@ def prompts_in_context(concept: ConceptEntry, others: Sequence[str], count: int)
     return [f"{each} {ending}" for each in sorted(others, key=lambda each: (len(each), each))[:count]]
 
 
+def check_kinds(key: str, factors: Mapping[str, float] | None) -> None:
+    """Refuses factors for kinds of concepts that there are not.
+
+    Raises:
+        UserError: naming them.
+    """
+    if wrong := [f"{kind}: {rate}" for kind, rate in (factors or {}).items() if kind not in KINDS]:
+        problem = f"has {', '.join(wrong)}, an unknown kind of concept"
+        raise UserError(f"model.method.{key}", problem, f"Kinds are {', '.join(KINDS)}")
+
+
 class ConceptNeuronSelection(Method):
     """Trains the values on the concept neurons and the concept's token, and holds earlier knowledge by L_reg.
 
@@ -111,6 +122,7 @@ class ConceptNeuronSelection(Method):
         learning_rate_factors: by kind of concept, what the learning rate of the values is multiplied by; 1 for kinds
             that are not named. The own learning rate of a concept (settings in the sequence file) is taken as it is.
         token_learning_rate: learning rate of the concept's token embedding.
+        token_learning_rate_factors: the same for the learning rate of the token.
         learning_rate_falls: whether the learning rates fall in a straight line, to 0 after the last step in which the
             token or the neurons learn.
         token_first: share of a stage's steps, its first ones, in which the token learns alone; the neurons learn in
@@ -152,6 +164,7 @@ class ConceptNeuronSelection(Method):
         learning_rate: NonNegative = 1e-4,
         token_learning_rate: NonNegative = 5e-4,
         learning_rate_factors: dict[str, Positive] | None = None,
+        token_learning_rate_factors: dict[str, Positive] | None = None,
         learning_rate_falls: bool = False,
         token_start: TokenStart = "rare_word",
         regularization: Regularization = "function_space",
@@ -168,10 +181,9 @@ class ConceptNeuronSelection(Method):
         super().__init__()
         self.learning_rate, self.token_learning_rate = learning_rate, token_learning_rate
         self.learning_rate_factors, self.learning_rate_falls = learning_rate_factors, learning_rate_falls
-        if wrong := [f"{kind}: {rate}" for kind, rate in (learning_rate_factors or {}).items()
-                     if kind not in KINDS]:  # fmt: skip
-            problem = f"has {', '.join(wrong)}, an unknown kind of concept"
-            raise UserError("model.method.learning_rate_factors", problem, f"Kinds are {', '.join(KINDS)}")
+        self.token_learning_rate_factors = token_learning_rate_factors
+        check_kinds("learning_rate_factors", learning_rate_factors)
+        check_kinds("token_learning_rate_factors", token_learning_rate_factors)
         self.token_start, self.starts_from_rare_word = token_start, token_start == "rare_word"
         self.regularization: Regularization = regularization
         self.prior_strength, self.pretrained_strength = prior_strength, pretrained_strength
@@ -234,10 +246,12 @@ class ConceptNeuronSelection(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Names the values on the neurons and the token; no weight decay, it would pull towards zero, not W_0."""
-        factor, first = (self.learning_rate_factors or {}).get(self.context.concept.kind, 1.0), self._first_step
+        kind, first = self.context.concept.kind, self._first_step
+        of_values = self.rate(factor=(self.learning_rate_factors or {}).get(kind, 1.0))
+        of_token = self.rate("token_learning_rate", (self.token_learning_rate_factors or {}).get(kind, 1.0))
         return [
-            ParameterGroup("neurons", [self.delta.values], self.rate(factor=factor), first=first),
-            ParameterGroup("token", list(self.token), self.rate("token_learning_rate"), last=first or None),
+            ParameterGroup("neurons", [self.delta.values], of_values, first=first),
+            ParameterGroup("token", list(self.token), of_token, last=first or None),
         ]
 
     @property

@@ -182,14 +182,18 @@ def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
 
 
 def test_kinds_have_rates_of_their_own() -> None:
-    method = ConceptNeuronSelection(learning_rate=0.1, learning_rate_factors={"scene": 3.0})
+    factors = {"learning_rate_factors": {"scene": 3.0}, "token_learning_rate_factors": {"scene": 5.0}}
+    method = ConceptNeuronSelection(learning_rate=0.1, token_learning_rate=0.01, **factors)  # type: ignore[arg-type]
     method.delta = SimpleNamespace(values=torch.nn.Parameter(VALUES))  # type: ignore[assignment]
     method.token = torch.nn.ParameterList()
-    for kind, rate in (("scene", 0.3), ("animal", 0.1)):
+    for kind, rate, of_token in (("scene", 0.3, 0.05), ("animal", 0.1, 0.01)):
         method.context = SimpleNamespace(concept=SimpleNamespace(kind=kind, settings=ConceptSettings()))  # type: ignore[assignment]
-        assert method.parameter_groups()[0].learning_rate == pytest.approx(rate)
+        found = [group.learning_rate for group in method.parameter_groups()]
+        assert found == pytest.approx([rate, of_token])
     with pytest.raises(UserError, match="learning_rate_factors: has sceen"):
         ConceptNeuronSelection(learning_rate_factors={"sceen": 3.0})
+    with pytest.raises(UserError, match="token_learning_rate_factors: has sceen"):
+        ConceptNeuronSelection(token_learning_rate_factors={"sceen": 3.0})
 
 
 def test_an_earlier_concept_is_protected_beside_other_things() -> None:
