@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from cns_lightning.cli.main import main
+from cns_lightning.diffusion.sheets import pictures_of
 from cns_lightning.evaluation.forgetting import forgetting_from_learned
 from cns_lightning.evaluation.questions import BASE_PROMPTS
 from cns_lightning.registry.registry import NeuronRegistry
-from cns_lightning.report.facts import COLUMNS, gather, shown_stages, smoothed, verdict
+from cns_lightning.report.facts import COLUMNS, data_url, gather, shown_stages, smoothed, verdict
 from cns_lightning.report.report import page
 from cns_lightning.runs.folder import RunFolder
 from cns_lightning.storage import read_json, write_json
@@ -83,14 +84,18 @@ def test_the_verdict_says_what_was_forgotten(run: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_usual_prompts_without_a_concept_are_shown_as_well(run: Path, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    shutil.copytree(run, folder.path)
-    config = folder.config.read_text("utf-8")
-    folder.config.write_text(config.replace("    base_prompts:\n    - a house\n    - a boat\n", ""), "utf-8")
-    assert folder.config.read_text("utf-8") != config
-    facts = gather(folder, NeuronRegistry.load(folder.registry))
-    assert [prompt for prompt, _, _ in facts.untouched] == list(BASE_PROMPTS[:2])
+def test_prompts_without_a_concept_are_shown_beside_what_the_base_model_drew(
+    run: Path, tiny_base_model: Path, tmp_path: Path
+) -> None:
+    facts = gather(RunFolder(run), NeuronRegistry.load(RunFolder(run).registry))
+    assert [prompt for prompt, _, _ in facts.untouched] == ["a house", "a boat"]
+    base = pictures_of(RunFolder(run).base_sheet)
+    assert [before for _, before, _ in facts.untouched] == [data_url(base[prompt][0]) for prompt in base]
+    after = pictures_of(RunFolder(run).sample_sheet(1))["untouched"]
+    assert [last for _, _, last in facts.untouched] == list(map(data_url, after))
+    usual = RunFolder(learn("textual_inversion", tiny_base_model, tmp_path))
+    facts = gather(usual, NeuronRegistry.load(usual.registry))
+    assert [prompt for prompt, _, _ in facts.untouched] == list(BASE_PROMPTS)
 
 
 @pytest.mark.parametrize("undo", ["--rollback", "--remove"])
