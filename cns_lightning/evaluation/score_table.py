@@ -85,7 +85,8 @@ class ScoreTable:
     def __init__(self, concepts: Iterable[Concept]) -> None:
         self.concepts = tuple(concepts)
         self.kinds = {concept.token: concept.kind for concept in self.concepts}
-        self.whole: dict[tuple[str, str], MeanMetric] = defaultdict(MeanMetric)
+        # Pictures are scored by one process: a mean that asked the others would wait for ever.
+        self.whole: dict[tuple[str, str], MeanMetric] = defaultdict(partial(MeanMetric, sync_on_compute=False))
         self.images: dict[str, dict[tuple[str, str], ImageAlignment]] = {}
         self.texts: dict[tuple[str, str], TextAlignment] = defaultdict(TextAlignment)
         self.scores: dict[tuple[str, str], TextAlignment] = defaultdict(partial(TextAlignment, as_score=True))

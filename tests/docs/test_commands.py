@@ -77,7 +77,7 @@ def test_readme(readme: tuple[Path, list[str]]) -> None:
     place, ran = readme
     assert [words(each)[0] for each in ran] == [
         "demo",
-        *("generate", "concepts", "generate", "init", "fit"),
+        *("generate", "concepts", "init", "fit"),
     ]
     assert (place / "pictures.png").exists()
     assert (place / "runs" / "demo" / "report.html").exists()

@@ -49,7 +49,7 @@ def shortened(sequence: Path, without: str, name: str) -> Path:
 def test_after_a_rollback_the_rest_is_learned_again_as_it_was(finished: tuple[Path, Path, Path], run: Path) -> None:
     base, sequence, uninterrupted = finished
     assert main(["concepts", "--run", str(run), "--rollback", "<new1>"]) == 0
-    assert sorted(path.name for path in (run / "samples").iterdir()) == ["stage-0.png"]
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["base.png", "stage-0.png"]
     assert main(arguments(base, sequence, run)) == 0
     for name in LEARNED:
         assert (run / name).read_bytes() == (uninterrupted / name).read_bytes()
