@@ -1,5 +1,7 @@
 """What the order of concepts changes: the words their tokens start from, and through them the neurons."""
 
+from collections.abc import Mapping
+
 import torch
 
 from cns_lightning.analysis.sensitivity import ORDERS, of_orders
@@ -13,7 +15,7 @@ def test_a_concept_has_other_neurons_only_where_its_word_is_another() -> None:
     norms = {word: torch.rand(40, generator=generator) + 0.1 for word in WORDS}
     asked: list[dict[str, str]] = []
 
-    def concept_norms(starts: dict[str, str]) -> torch.Tensor:
+    def concept_norms(starts: Mapping[str, str]) -> torch.Tensor:
         asked.append(dict(starts))
         return torch.stack([norms[word] for word in starts.values()])
 

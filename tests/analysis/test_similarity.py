@@ -25,6 +25,7 @@ def test_spearman_is_the_correlation_of_mean_ranks() -> None:
     first, second = (torch.tensor(ranks(list(each)), dtype=torch.float64) for each in zip(*matrix.pairs(), strict=True))
     expected = float(torch.corrcoef(torch.stack([first, second]))[0, 1])
     assert matrix.spearman == pytest.approx(expected)
+    assert matrix.spearman is not None
     assert matrix.spearman < -0.7
 
 
