@@ -312,7 +312,7 @@ def read_token(text: str, taken: Iterable[str] = ()) -> str:
         taken: tokens of other concepts.
 
     Raises:
-        UserError: if it is no token, that of another concept, or one of the two stands within the other.
+        UserError: if it is not a token, is that of another concept, or one of the two contains the other.
     """
     taken = list(taken)
     token = composed(text if text.startswith("<") else f"<{text}>")

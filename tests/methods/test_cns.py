@@ -182,8 +182,7 @@ def test_the_tie_to_earlier_concepts_is_their_mean() -> None:
 
 
 def test_kinds_have_rates_of_their_own() -> None:
-    factors = {"learning_rate_factors": {"scene": 3.0}, "token_learning_rate_factors": {"scene": 5.0}}
-    method = ConceptNeuronSelection(learning_rate=0.1, token_learning_rate=0.01, **factors)  # type: ignore[arg-type]
+    method = ConceptNeuronSelection(0.1, 0.01, {"scene": 3.0}, token_learning_rate_factors={"scene": 5.0})
     method.delta = SimpleNamespace(values=torch.nn.Parameter(VALUES))  # type: ignore[assignment]
     method.token = torch.nn.ParameterList()
     for kind, rate, of_token in (("scene", 0.3, 0.05), ("animal", 0.1, 0.01)):
